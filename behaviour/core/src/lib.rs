@@ -1,0 +1,1 @@
+//! Proof of Response: the protocol as a state machine without I/O

@@ -1,0 +1,1 @@
+//! Proof of Response as a libp2p network behaviour

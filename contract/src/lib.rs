@@ -1,0 +1,1 @@
+//! Proof of Response: the NEAR contract that holds the channels

@@ -1,0 +1,1 @@
+//! Proof of Response: ids, amounts, signed statements and contract interface

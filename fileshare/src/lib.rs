@@ -1,0 +1,1 @@
+//! File sharing over Proof of Response: put, get and the demo

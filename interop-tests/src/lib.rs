@@ -1,0 +1,1 @@
+//! End-to-end tests of Proof of Response over real processes and a real contract

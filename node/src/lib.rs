@@ -1,0 +1,1 @@
+//! Proof of Response node: library (SDK) and the daemon por
