@@ -1,1 +1,23 @@
-//! Proof of Response: the protocol as a state machine without I/O
+//! Proof of Response as a state machine: no sockets, no clock, no disk, no randomness.
+//!
+//! Feed [`Node::handle`] with the time and an [`Input`], then drain [`Node::poll`]:
+//!
+//! ```text
+//!            Input                                Output
+//!   Connected / Frame / Drained  ┌────────┐   Send / Disconnect      (to a connection)
+//!   Command                  ──▶ │  Node  │ ──▶ Notify                (to the application)
+//!   Persisted                    └────────┘   Persist                (to the store)
+//!   Graph / Tick                              next_deadline()        (to the timer)
+//! ```
+//!
+//! A `Send` or `Notify` that relies on a `Persist` is held back by the node until the matching
+//! `Input::Persisted` arrives, so a driver only has to carry things out in order.
+
+pub mod api;
+pub mod wire;
+
+pub use api::{
+    AppPricing, Command, ConnId, Event, ExchangeId, Input, Limits, MyChannel, Output, RejectReason, Restored,
+    Row, Table, Time, Write,
+};
+pub use por_types as types;

@@ -1,0 +1,423 @@
+//! What goes into the node and what comes out of it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use por_types::{
+    AccountId, AmountError, ChannelId, Hop, NodeKey, RequestId, ResponseReceipt, Side, Signed, Terms, Totals,
+    Yocto,
+};
+use por_types::{FlushProof, Invalid};
+
+use crate::wire::{Frame, Lane};
+
+/// Local monotonic time in milliseconds from an arbitrary start (protocol section 5: all clocks
+/// are local).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    pub fn after_ms(self, ms: u64) -> Time {
+        Time(self.0.saturating_add(ms))
+    }
+
+    pub fn since_ms(self, earlier: Time) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One connection with a peer, numbered by the driver; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// Number of an exchange on an edge, given by its upstream end, increasing for ever (also across
+/// restarts). Scope: (upstream peer, downstream peer).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+)]
+#[serde(transparent)]
+pub struct ExchangeId(pub u64);
+
+/// Bounds on everything that a peer or an application can make the node hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest body of a request or response, bytes.
+    pub max_body: u64,
+    /// Bodies up to this size travel inside the frame; larger ones as fragments on the bulk lane.
+    pub max_inline: u32,
+    /// Largest frame, bytes, checked before anything is allocated for it.
+    pub max_frame: u32,
+    /// Receive window of one exchange's bulk body, bytes.
+    pub window: u32,
+    /// Most bytes of bodies held for one peer.
+    pub max_peer_bytes: u64,
+    /// Most unanswered exchanges per peer and direction (the channel's terms may ask for fewer).
+    pub max_exchanges: u32,
+    /// Most requests of the local application in flight.
+    pub max_local: u32,
+    /// Most requests, responses or acks in one flush.
+    pub max_flush: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_body: 16 << 20,
+            max_inline: 16 << 10,
+            max_frame: 1 << 20,
+            window: 1 << 20,
+            max_peer_bytes: 64 << 20,
+            max_exchanges: 4096,
+            max_local: 16384,
+            max_flush: 1024,
+        }
+    }
+}
+
+/// One of this node's channels, as confirmed on chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MyChannel {
+    pub channel: ChannelId,
+    pub peer: NodeKey,
+    pub peer_account: AccountId,
+    /// This node's side.
+    pub side: Side,
+    pub deposit_mine: Yocto,
+    pub deposit_theirs: Yocto,
+    pub drawn_mine: Yocto,
+    pub drawn_theirs: Yocto,
+    /// Each side's bond: half the sever penalty.
+    pub bond: Yocto,
+    /// Floors proven on chain.
+    pub floors: Totals,
+    pub terms: Terms,
+    /// False once a close was announced or the edge left the graph: nothing new is admitted.
+    pub open: bool,
+}
+
+/// An edge of the graph, as the chain has it. Relays check routes against these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphEdge {
+    pub channel: ChannelId,
+    pub a: NodeKey,
+    pub b: NodeKey,
+    pub terms: Terms,
+    pub open: bool,
+}
+
+/// What a served app asks for a request, above the prices of the edges. A request that offers
+/// less is rejected before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppPricing {
+    pub base: Yocto,
+    /// Per byte of request body and of response limit.
+    pub per_byte: Yocto,
+}
+
+impl AppPricing {
+    pub fn price(&self, body_len: u64, response_limit: u64) -> Result<Yocto, AmountError> {
+        let bytes = u128::from(body_len) + u128::from(response_limit);
+        self.per_byte.checked_mul(bytes)?.checked_add(self.base)
+    }
+}
+
+/// What the application asks of the node.
+#[derive(Debug)]
+pub enum Command {
+    /// Sends a request. Answered by [`Event::Started`] with the same `token`, then `Acked`, and
+    /// one of `Response`, `Rejected`; or by [`Event::Refused`].
+    Request {
+        token: u64,
+        destination: NodeKey,
+        app: String,
+        body: Bytes,
+        response_limit: u64,
+        server_price: Yocto,
+        /// Block time, milliseconds since 1970.
+        expires_ms: u64,
+        graph_version: u64,
+        route: Vec<Hop>,
+    },
+    /// Answers an [`Event::Incoming`]. Unknown or already answered ids are ignored.
+    Respond {
+        request: RequestId,
+        body: Bytes,
+    },
+    /// Serves an app from now on; at most `max_queued` unanswered requests of it are acknowledged.
+    Serve {
+        app: String,
+        pricing: AppPricing,
+        max_queued: u32,
+    },
+    StopServing {
+        app: String,
+    },
+}
+
+/// What happens outside the node.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection is ready: both lanes are negotiated, nothing has been sent on them.
+    Connected {
+        peer: NodeKey,
+        conn: ConnId,
+    },
+    Disconnected {
+        peer: NodeKey,
+        conn: ConnId,
+    },
+    Frame {
+        peer: NodeKey,
+        conn: ConnId,
+        frame: Frame,
+    },
+    /// The driver has written this many bytes of `Send`s of the bulk lane to the connection. The
+    /// node keeps at most a few windows per connection unwritten.
+    Drained {
+        peer: NodeKey,
+        conn: ConnId,
+        bytes: u64,
+    },
+    /// Everything up to and including this batch is on disk.
+    Persisted {
+        batch: u64,
+    },
+    Command(Command),
+    /// The whole set of this node's channels, whenever any of them changes on chain.
+    Channels {
+        channels: Vec<MyChannel>,
+    },
+    /// Edges that changed; `version` is the graph version after them. `now_ms`: latest block time.
+    Graph {
+        version: u64,
+        chain_time_ms: u64,
+        edges: Vec<GraphEdge>,
+    },
+    /// A deadline has passed.
+    Tick,
+}
+
+/// Why a request was not acknowledged or not taken; says what the caller can do.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejectReason {
+    /// In-flight caps, memory or app queue are full: retry later or take another route.
+    Busy,
+    /// The next edge is out of balance: take another route.
+    Balance,
+    /// The next edge is not in this node's graph, closed or closing: refresh the graph, re-route.
+    NoEdge,
+    /// The next node is not connected: take another route.
+    Unreachable,
+    /// The request has expired or its expiry is too far ahead.
+    Expired,
+    /// The destination does not serve the app.
+    NoApp,
+    /// The app asks for more: ask for a new quote.
+    ServerPrice,
+    /// A body or response limit is larger than the node takes.
+    TooLarge,
+    /// Invalid by its own signed bytes; comes with a proof.
+    Invalid,
+}
+
+impl fmt::Display for RejectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RejectReason::Busy => "a node on the path is busy: retry later or over another route",
+            RejectReason::Balance => "an edge of the path lacks balance: use another route",
+            RejectReason::NoEdge => "an edge of the path is not open: refresh the graph and re-route",
+            RejectReason::Unreachable => "a node of the path is not connected: use another route",
+            RejectReason::Expired => "the request has expired or expires too late",
+            RejectReason::NoApp => "the destination does not serve this app",
+            RejectReason::ServerPrice => "the destination asks for more: get a new quote",
+            RejectReason::TooLarge => "body or response limit is larger than a node of the path takes",
+            RejectReason::Invalid => "the request is invalid by its own signed bytes",
+        })
+    }
+}
+
+/// A destination-signed receipt with its flush proof: shows a third party what was answered.
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+)]
+pub struct SignedReceipt {
+    pub receipt: ResponseReceipt,
+    pub proof: FlushProof,
+}
+
+/// What the node tells the application.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The request of `token` has this id; it is on disk and on its way. `price` is what was paid.
+    Started {
+        token: u64,
+        request: RequestId,
+        price: Yocto,
+    },
+    /// The request of `token` was not sent; nothing was paid.
+    Refused {
+        token: u64,
+        reason: RejectReason,
+    },
+    /// The first node is under obligation; the response is due within `bound_ms` of sending.
+    Acked {
+        request: RequestId,
+        bound_ms: u64,
+    },
+    /// Signed by the destination, verified to the last byte.
+    Response {
+        request: RequestId,
+        receipt: SignedReceipt,
+        body: Bytes,
+    },
+    /// Refunded in full.
+    Rejected {
+        request: RequestId,
+        reason: RejectReason,
+        refund: Yocto,
+        invalid: Option<Signed<Invalid>>,
+    },
+    /// The bound has passed without an outcome; the request stays open.
+    Overdue {
+        request: RequestId,
+    },
+    /// A request for a served app; paid, durable. Must be answered by [`Command::Respond`]. After a
+    /// restart it is delivered again if it was not answered.
+    Incoming {
+        request: RequestId,
+        author: NodeKey,
+        app: String,
+        body: Bytes,
+        response_limit: u64,
+        server_price: Yocto,
+    },
+    /// Hello and Sync have been exchanged.
+    PeerReady {
+        peer: NodeKey,
+    },
+    PeerLost {
+        peer: NodeKey,
+    },
+    /// A peer broke the protocol; its connection is being closed.
+    Misbehaved {
+        peer: NodeKey,
+        reason: String,
+    },
+    /// The node relayed an exchange to its end and earned this much.
+    Relayed {
+        request: RequestId,
+        earned: Yocto,
+    },
+    /// The node served a request to its end (response acknowledged) and earned edge and server price.
+    Served {
+        request: RequestId,
+        earned: Yocto,
+    },
+}
+
+/// A table of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Table {
+    /// Totals and signatures per channel. Key: channel id, big endian.
+    Channels = 1,
+    /// Unfinished exchanges of all roles.
+    Exchanges = 2,
+    /// Counters.
+    Meta = 3,
+}
+
+/// One row to write, or to delete where `value` is `None`. Rows are opaque to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    pub table: Table,
+    pub key: Vec<u8>,
+    pub value: Option<Vec<u8>>,
+}
+
+/// One row as loaded at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub table: Table,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+/// All rows of the store, at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    pub rows: Vec<Row>,
+}
+
+/// What the driver has to carry out, in order.
+#[derive(Debug)]
+pub enum Output {
+    Send {
+        peer: NodeKey,
+        conn: ConnId,
+        lane: Lane,
+        frame: Frame,
+    },
+    /// Close this connection; the peer broke the protocol or the node is going down.
+    Disconnect {
+        peer: NodeKey,
+        conn: ConnId,
+    },
+    /// Write these rows in one transaction, then answer [`Input::Persisted`]. Batches are numbered
+    /// from 1 without gaps; several may be committed together.
+    Persist {
+        batch: u64,
+        writes: Vec<Write>,
+    },
+    Notify(Event),
+}
+
+/// A channel as the node's ledger has it, for status and closing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSnapshot {
+    pub channel: ChannelId,
+    pub peer: NodeKey,
+    pub side: Side,
+    /// Highest totals signed by each payer and held durably here.
+    pub totals: Totals,
+    /// Prepayments of exchanges without an outcome, per direction.
+    pub pending_out: Yocto,
+    pub pending_in: Yocto,
+    pub balance_mine: Yocto,
+    pub balance_theirs: Yocto,
+    pub unfinished: u32,
+    /// Counterparty's latest signature as evidence for the contract.
+    pub their_payment: Option<Signed<por_types::ChannelState>>,
+    /// Counterparty's counter-signature of this node's latest acknowledged payment.
+    pub their_receipt: Option<Signed<por_types::ChannelState>>,
+}

@@ -1,0 +1,210 @@
+//! Frames of `/por/1.0.0` (protocol section 4).
+//!
+//! Each substream starts with [`Frame::Hello`], which names its lane. On the wire a frame is
+//! `length: u32 big endian (of what follows) ++ type: u8 ++ payload`; the payload is a CBOR map,
+//! except for [`Frame::Fragment`], whose payload is `exchange: u64 BE ++ part: u8 ++ offset: u64 BE
+//! ++ data`. Unknown types are errors, unknown map keys are ignored.
+//!
+//! The requester opens a substream per lane; requests travel from its opener, replies return on it.
+
+use bytes::Bytes;
+use por_types::{ChannelState, FlushProof, Invalid, Network, RequestId, SeverOrder, Signed};
+use serde::{Deserialize, Serialize};
+
+use crate::api::{ExchangeId, RejectReason, SignedReceipt};
+
+/// Name of the protocol.
+pub const PROTOCOL_NAME: &str = "/por/1.0.0";
+
+/// Version in [`Hello`].
+pub const VERSION: u16 = 1;
+
+/// Control frames and small bodies travel on one substream, big bodies on another, so that they
+/// never hold up heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    Control,
+    Bulk,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// First frame of each substream, from its opener; the acceptor answers with its own.
+    Hello(Hello),
+    /// After Hello on the control lane, both ways; and as heartbeat.
+    Sync(Sync),
+    Request(Request),
+    Ack(Ack),
+    Reject(Reject),
+    Response(Response),
+    /// Upstream has the response on disk or has passed it on: downstream may forget it.
+    Done(Done),
+    /// More bulk bytes may be sent for an exchange.
+    Credit(Credit),
+    /// Part of a big body, on the bulk lane.
+    Fragment(Fragment),
+    /// Late payment per heartbeat.
+    Late(Late),
+    /// Proof that an edge of the path was removed.
+    Severed(Severed),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u16,
+    pub network: Network,
+    pub lane: Lane,
+    pub max_frame: u32,
+    pub max_inline: u32,
+    pub max_body: u64,
+    /// Initial credit of each bulk body, bytes.
+    pub window: u32,
+    #[serde(default)]
+    pub features: Vec<String>,
+}
+
+/// Best states per channel and unfinished exchanges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sync {
+    pub channels: Vec<SyncChannel>,
+    /// Exchanges without an outcome in which the sender is downstream; with `known` the upstream end
+    /// learns which of its requests arrived.
+    #[serde(default)]
+    pub known: Vec<SyncExchange>,
+    /// Last part: everything unfinished has been named.
+    #[serde(default)]
+    pub complete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncChannel {
+    /// The sender's own best payment.
+    #[serde(default)]
+    pub own: Option<Signed<ChannelState>>,
+    /// The receiver's best payment that the sender holds (receiver's signature).
+    #[serde(default)]
+    pub theirs: Option<Signed<ChannelState>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncExchange {
+    pub exchange: ExchangeId,
+    pub request: RequestId,
+    pub acked: bool,
+    /// Bytes of the request body received so far.
+    pub body_bytes: u64,
+}
+
+/// One flush of requests with the one payment per channel that pays for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Payment of this flush; pays, in order, for all `requests`.
+    #[serde(default)]
+    pub payment: Option<Signed<ChannelState>>,
+    pub requests: Vec<RequestItem>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestItem {
+    pub exchange: ExchangeId,
+    /// Index in the route of the edge this travels on.
+    pub hop: u8,
+    /// borsh bytes of the author's `RequestHead`, passed on untouched.
+    pub head: Bytes,
+    pub proof: FlushProof,
+    /// The body where it is small; else it follows on the bulk lane.
+    #[serde(default)]
+    pub body: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Counter-signatures of payments, at most one per channel.
+    pub receipts: Vec<Signed<ChannelState>>,
+    pub exchanges: Vec<ExchangeId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// Refund.
+    #[serde(default)]
+    pub payment: Option<Signed<ChannelState>>,
+    pub rejections: Vec<Rejection>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    pub exchange: ExchangeId,
+    pub reason: RejectReason,
+    #[serde(default)]
+    pub invalid: Option<Signed<Invalid>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// Residual late payment.
+    #[serde(default)]
+    pub payment: Option<Signed<ChannelState>>,
+    pub responses: Vec<ResponseItem>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseItem {
+    pub exchange: ExchangeId,
+    pub receipt: SignedReceipt,
+    /// The body where it is small; else it follows on the bulk lane.
+    #[serde(default)]
+    pub body: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    pub exchanges: Vec<ExchangeId>,
+    /// Counter-signatures of refunds and late payments.
+    #[serde(default)]
+    pub receipts: Vec<Signed<ChannelState>>,
+}
+
+/// Which body a fragment or a credit belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Travels from the upstream end.
+    RequestBody,
+    /// Travels from the downstream end.
+    ResponseBody,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    pub exchange: ExchangeId,
+    pub part: Part,
+    /// Total bytes that may have been sent, counted from the start of the encoded body.
+    pub up_to: u64,
+}
+
+/// A piece of a verified stream: BLAKE3 tree nodes and data in pre-order, 16 KiB groups, so that
+/// each group is checked against the signed hash before it is passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    pub exchange: ExchangeId,
+    pub part: Part,
+    /// Position in the encoded stream.
+    pub offset: u64,
+    pub data: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late {
+    pub payment: Signed<ChannelState>,
+    pub exchanges: Vec<ExchangeId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Severed {
+    pub exchanges: Vec<ExchangeId>,
+    pub order: Signed<SeverOrder>,
+    #[serde(default)]
+    pub payment: Option<Signed<ChannelState>>,
+}
