@@ -4,12 +4,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use por_types::{
-    AccountId, AmountError, ChannelId, Hop, NodeKey, RequestId, ResponseReceipt, Side, Signed, Terms, Totals,
-    Yocto,
+    AccountId, AmountError, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, ResponseReceipt, Side,
+    Signed, Terms, Totals, Yocto,
 };
 use por_types::{FlushProof, Invalid};
 
-use crate::wire::{Frame, Lane};
+use crate::wire::{Frame, Hello, Lane};
 
 /// Local monotonic time in milliseconds from an arbitrary start (protocol section 5: all clocks
 /// are local).
@@ -168,10 +168,13 @@ pub enum Command {
 /// What happens outside the node.
 #[derive(Debug)]
 pub enum Input {
-    /// A connection is ready: both lanes are negotiated, nothing has been sent on them.
+    /// A connection is ready: both lanes are negotiated and Hellos exchanged, nothing else has been
+    /// sent on them.
     Connected {
         peer: NodeKey,
         conn: ConnId,
+        /// The peer's Hello of the control lane, checked with [`Hello::check`].
+        hello: Hello,
     },
     Disconnected {
         peer: NodeKey,
@@ -371,6 +374,26 @@ pub struct Row {
     pub table: Table,
     pub key: Vec<u8>,
     pub value: Vec<u8>,
+}
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    pub network: Network,
+    /// The node's identity key.
+    pub secret: NodeSecret,
+    pub limits: Limits,
+    /// Randomness for nonces; a fresh one per start.
+    pub seed: [u8; 32],
+}
+
+/// Why the rows of the store cannot be used: stop, restore the store, never start without it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    #[error("row {key} of table {table:?} is damaged: {cause}; restore the store from its latest state")]
+    Damaged { table: Table, key: String, cause: String },
+    #[error("row {key} of table {table:?} was written by another version or node")]
+    Foreign { table: Table, key: String },
 }
 
 /// All rows of the store, at start.

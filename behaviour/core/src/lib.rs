@@ -14,10 +14,14 @@
 //! `Input::Persisted` arrives, so a driver only has to carry things out in order.
 
 pub mod api;
+pub mod codec;
+mod node;
+pub mod verified;
 pub mod wire;
 
 pub use api::{
-    AppPricing, Command, ConnId, Event, ExchangeId, Input, Limits, MyChannel, Output, RejectReason, Restored,
-    Row, Table, Time, Write,
+    AppPricing, ChannelSnapshot, Command, ConnId, CoreConfig, Event, ExchangeId, GraphEdge, Input, Limits,
+    MyChannel, Output, RejectReason, RestoreError, Restored, Row, SignedReceipt, Table, Time, Write,
 };
+pub use node::Node;
 pub use por_types as types;

@@ -6,12 +6,16 @@
 //! ++ data`. Unknown types are errors, unknown map keys are ignored.
 //!
 //! The requester opens a substream per lane; requests travel from its opener, replies return on it.
+//!
+//! Hello belongs to the transport: a driver sends [`Hello::new`], checks the peer's with
+//! [`Hello::check`] and hands it to the node with `Input::Connected`. It never reaches the node as a
+//! frame.
 
 use bytes::Bytes;
 use por_types::{ChannelState, FlushProof, Invalid, Network, RequestId, SeverOrder, Signed};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ExchangeId, RejectReason, SignedReceipt};
+use crate::api::{ExchangeId, Limits, RejectReason, SignedReceipt};
 
 /// Name of the protocol.
 pub const PROTOCOL_NAME: &str = "/por/1.0.0";
@@ -64,9 +68,69 @@ pub struct Hello {
     pub features: Vec<String>,
 }
 
+/// Why a peer's Hello was refused: close the connection, it cannot become useful.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HelloError {
+    #[error("peer speaks version {0} of the protocol, this node speaks {VERSION}")]
+    Version(u16),
+    #[error("peer belongs to {contract} on {chain_id}")]
+    Network { chain_id: String, contract: String },
+    #[error(
+        "peer names limits that no request fits: max_frame {max_frame}, max_inline {max_inline}, window {window}"
+    )]
+    Limits { max_frame: u32, max_inline: u32, window: u32 },
+}
+
+/// Smallest `max_frame` and `window` that a peer may name: a frame with one request of the longest
+/// route and an inline body has to fit.
+pub const MIN_FRAME: u32 = 64 << 10;
+
+impl Hello {
+    /// What this node says on a lane.
+    pub fn new(network: Network, lane: Lane, limits: &Limits) -> Hello {
+        Hello {
+            version: VERSION,
+            network,
+            lane,
+            max_frame: limits.max_frame,
+            max_inline: limits.max_inline,
+            max_body: limits.max_body,
+            window: limits.window,
+            features: Vec::new(),
+        }
+    }
+
+    /// Refuses a peer of another network or version, and limits below [`MIN_FRAME`].
+    pub fn check(&self, network: &Network) -> Result<(), HelloError> {
+        if self.version != VERSION {
+            return Err(HelloError::Version(self.version));
+        }
+        if self.network != *network {
+            let Network { chain_id, contract } = self.network.clone();
+            return Err(HelloError::Network { chain_id, contract: contract.to_string() });
+        }
+        let Hello { max_frame, max_inline, window, .. } = *self;
+        if max_frame < MIN_FRAME || window < MIN_FRAME || max_inline > max_frame / 2 {
+            return Err(HelloError::Limits { max_frame, max_inline, window });
+        }
+        Ok(())
+    }
+}
+
 /// Best states per channel and unfinished exchanges.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// A session with a peer starts when each side has the other's complete Sync. A side that cannot
+/// know whether its last frames arrived (a connection was lost, the process restarted) starts the
+/// next `epoch`; the other side answers with a next epoch of its own. Frames that arrive over
+/// another connection than the peer's latest Sync are stale and ignored. A Sync of the current
+/// epoch is a heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sync {
+    /// The sender's session number, increasing for ever (also across restarts).
+    pub epoch: u64,
+    /// The latest epoch of the receiver that the sender has seen complete; 0 for none.
+    #[serde(default)]
+    pub seen: u64,
     pub channels: Vec<SyncChannel>,
     /// Exchanges without an outcome in which the sender is downstream; with `known` the upstream end
     /// learns which of its requests arrived.
@@ -180,8 +244,12 @@ pub enum Part {
 pub struct Credit {
     pub exchange: ExchangeId,
     pub part: Part,
-    /// Total bytes that may have been sent, counted from the start of the encoded body.
+    /// Total bytes that may have been sent, counted from the start of the encoded body. A sender
+    /// may send the receiver's Hello window without any credit.
     pub up_to: u64,
+    /// Go on from this position: everything before it is verified already.
+    #[serde(default)]
+    pub from: Option<u64>,
 }
 
 /// A piece of a verified stream: BLAKE3 tree nodes and data in pre-order, 16 KiB groups, so that

@@ -1,0 +1,180 @@
+//! Bytes of the frames (layout: [`crate::wire`]).
+//!
+//! The length is checked before anything is allocated for a frame, payloads are decoded from
+//! the read buffer, and fragments share its memory.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use cbor4ii::core::dec::Read;
+use cbor4ii::core::utils::SliceReader;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::api::ExchangeId;
+use crate::wire::{Fragment, Frame, Part};
+
+/// Bytes in front of a payload: length and type.
+pub const HEADER_LEN: usize = 5;
+
+/// Bytes of a fragment in front of its data, with the frame's header.
+pub const FRAGMENT_HEADER_LEN: usize = HEADER_LEN + 17;
+
+/// Why a frame could not be read. The peer broke the protocol: disconnect it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("frame of {len} bytes, at most {max} are taken")]
+    TooLong { len: u32, max: u32 },
+    #[error("frame without a type")]
+    Empty,
+    #[error("unknown frame type {0}")]
+    UnknownType(u8),
+    #[error("malformed {frame} frame: {cause}")]
+    Malformed { frame: &'static str, cause: String },
+}
+
+mod kind {
+    pub const HELLO: u8 = 1;
+    pub const SYNC: u8 = 2;
+    pub const REQUEST: u8 = 3;
+    pub const ACK: u8 = 4;
+    pub const REJECT: u8 = 5;
+    pub const RESPONSE: u8 = 6;
+    pub const DONE: u8 = 7;
+    pub const CREDIT: u8 = 8;
+    pub const FRAGMENT: u8 = 9;
+    pub const LATE: u8 = 10;
+    pub const SEVERED: u8 = 11;
+}
+
+/// Appends the bytes of `frame` to `out`.
+pub fn encode(frame: &Frame, out: &mut BytesMut) {
+    let start = out.len();
+    out.put_u32(0);
+    match frame {
+        Frame::Hello(p) => put_cbor(out, kind::HELLO, p),
+        Frame::Sync(p) => put_cbor(out, kind::SYNC, p),
+        Frame::Request(p) => put_cbor(out, kind::REQUEST, p),
+        Frame::Ack(p) => put_cbor(out, kind::ACK, p),
+        Frame::Reject(p) => put_cbor(out, kind::REJECT, p),
+        Frame::Response(p) => put_cbor(out, kind::RESPONSE, p),
+        Frame::Done(p) => put_cbor(out, kind::DONE, p),
+        Frame::Credit(p) => put_cbor(out, kind::CREDIT, p),
+        Frame::Late(p) => put_cbor(out, kind::LATE, p),
+        Frame::Severed(p) => put_cbor(out, kind::SEVERED, p),
+        Frame::Fragment(f) => {
+            put_fragment_payload(out, f);
+            out.put_slice(&f.data);
+        }
+    }
+    let len = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+/// Appends the bytes of a fragment up to its data, so that a driver can write the data itself
+/// without a copy.
+pub fn encode_fragment_header(fragment: &Fragment, out: &mut BytesMut) {
+    let len = FRAGMENT_HEADER_LEN - 4 + fragment.data.len();
+    out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
+    put_fragment_payload(out, fragment);
+}
+
+fn put_fragment_payload(out: &mut BytesMut, fragment: &Fragment) {
+    out.put_u8(kind::FRAGMENT);
+    out.put_u64(fragment.exchange.0);
+    out.put_u8(match fragment.part {
+        Part::RequestBody => 0,
+        Part::ResponseBody => 1,
+    });
+    out.put_u64(fragment.offset);
+}
+
+fn put_cbor<T: Serialize>(out: &mut BytesMut, kind: u8, payload: &T) {
+    out.put_u8(kind);
+    // Memory cannot refuse a write and no payload holds a value without a CBOR form.
+    let written = cbor4ii::serde::to_writer(out.writer(), payload);
+    debug_assert!(written.is_ok());
+}
+
+/// Cuts a byte stream into frames.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    max_frame: u32,
+}
+
+impl Decoder {
+    /// `max_frame`: most bytes of type and payload.
+    pub fn new(max_frame: u32) -> Self {
+        Decoder { max_frame }
+    }
+
+    /// Takes one frame off the front of `src`; `None` until it is complete. After an error the
+    /// stream cannot be used any more.
+    pub fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, WireError> {
+        let Some(header) = src.get(..4) else {
+            return Ok(None);
+        };
+        let len = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        if len > self.max_frame {
+            return Err(WireError::TooLong { len, max: self.max_frame });
+        }
+        if len == 0 {
+            return Err(WireError::Empty);
+        }
+        let total = 4 + len as usize;
+        if src.len() < total {
+            src.reserve(total - src.len());
+            return Ok(None);
+        }
+        let mut frame = src.split_to(total);
+        frame.advance(4);
+        let kind = frame.get_u8();
+        decode_payload(kind, frame.freeze()).map(Some)
+    }
+}
+
+fn decode_payload(kind: u8, payload: Bytes) -> Result<Frame, WireError> {
+    Ok(match kind {
+        kind::HELLO => Frame::Hello(cbor("Hello", &payload)?),
+        kind::SYNC => Frame::Sync(cbor("Sync", &payload)?),
+        kind::REQUEST => Frame::Request(cbor("Request", &payload)?),
+        kind::ACK => Frame::Ack(cbor("Ack", &payload)?),
+        kind::REJECT => Frame::Reject(cbor("Reject", &payload)?),
+        kind::RESPONSE => Frame::Response(cbor("Response", &payload)?),
+        kind::DONE => Frame::Done(cbor("Done", &payload)?),
+        kind::CREDIT => Frame::Credit(cbor("Credit", &payload)?),
+        kind::FRAGMENT => Frame::Fragment(fragment(payload)?),
+        kind::LATE => Frame::Late(cbor("Late", &payload)?),
+        kind::SEVERED => Frame::Severed(cbor("Severed", &payload)?),
+        other => return Err(WireError::UnknownType(other)),
+    })
+}
+
+fn cbor<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, WireError> {
+    let malformed = |cause: String| WireError::Malformed { frame, cause };
+    let mut deserializer = cbor4ii::serde::Deserializer::new(SliceReader::new(payload));
+    let value = T::deserialize(&mut deserializer).map_err(|e| malformed(e.to_string()))?;
+    let mut rest = deserializer.into_inner();
+    match rest.fill(1) {
+        Ok(bytes) if bytes.as_ref().is_empty() => Ok(value),
+        _ => Err(malformed("bytes after the payload".into())),
+    }
+}
+
+fn fragment(mut payload: Bytes) -> Result<Fragment, WireError> {
+    let malformed = |cause: &str| WireError::Malformed { frame: "Fragment", cause: cause.into() };
+    if payload.len() < FRAGMENT_HEADER_LEN - HEADER_LEN {
+        return Err(malformed("shorter than its header"));
+    }
+    let exchange = ExchangeId(payload.get_u64());
+    let part = match payload.get_u8() {
+        0 => Part::RequestBody,
+        1 => Part::ResponseBody,
+        _ => return Err(malformed("unknown part")),
+    };
+    let offset = payload.get_u64();
+    if payload.is_empty() {
+        return Err(malformed("no data"));
+    }
+    if offset.checked_add(payload.len() as u64).is_none() {
+        return Err(malformed("offset out of range"));
+    }
+    Ok(Fragment { exchange, part, offset, data: payload })
+}
