@@ -36,8 +36,10 @@ pub mod method {
     pub const SUBMIT_STATE: &str = "submit_state";
     pub const SEVER: &str = "sever";
     pub const FINALIZE: &str = "finalize";
+    pub const FORGET_CHANNEL: &str = "forget_channel";
     pub const WITHDRAW: &str = "withdraw";
     pub const PING: &str = "ping";
+    pub const MIGRATE: &str = "migrate";
 
     pub const CONFIG: &str = "config";
     pub const NODE: &str = "node";
@@ -48,6 +50,88 @@ pub mod method {
     pub const CHANGES: &str = "changes";
     pub const WITHDRAWABLE: &str = "withdrawable";
     pub const BOOKS: &str = "books";
+}
+
+/// Gas to attach to any call of this interface; what is not burnt is refunded.
+pub const CALL_GAS: u64 = 60_000_000_000_000;
+
+/// First word of every panic message of the contract, before `: ` and what to do about it.
+/// Stable: clients match on these, see [`error_code`].
+pub mod code {
+    /// Arguments are malformed or out of range.
+    pub const ARGUMENT: &str = "E_ARGUMENT";
+    /// Parameters of the network are outside their hard bounds.
+    pub const PARAMS: &str = "E_PARAMS";
+    /// The attached deposit does not cover what the call needs.
+    pub const DEPOSIT: &str = "E_DEPOSIT";
+    /// The caller has no registered node.
+    pub const NOT_REGISTERED: &str = "E_NOT_REGISTERED";
+    /// The account already registered a node.
+    pub const ACCOUNT_TAKEN: &str = "E_ACCOUNT_TAKEN";
+    /// The node key is already registered.
+    pub const KEY_TAKEN: &str = "E_KEY_TAKEN";
+    /// The node key is one that anybody can sign for.
+    pub const WEAK_KEY: &str = "E_WEAK_KEY";
+    /// A signature does not verify for the key, statement, chain and contract.
+    pub const SIGNATURE: &str = "E_SIGNATURE";
+    /// Stake is below the minimum.
+    pub const STAKE_TOO_LOW: &str = "E_STAKE_TOO_LOW";
+    /// Open channels lock the stake.
+    pub const STAKE_LOCKED: &str = "E_STAKE_LOCKED";
+    /// Too many deposits or withdrawals of stake are still waiting.
+    pub const TOO_MANY_PENDING: &str = "E_TOO_MANY_PENDING";
+    /// A channel needs two different nodes.
+    pub const SELF_CHANNEL: &str = "E_SELF_CHANNEL";
+    /// No channel has this id.
+    pub const NO_CHANNEL: &str = "E_NO_CHANNEL";
+    /// The caller is not the side that may do this.
+    pub const NOT_ALLOWED: &str = "E_NOT_ALLOWED";
+    /// The channel is not a proposal (any more).
+    pub const NOT_PROPOSED: &str = "E_NOT_PROPOSED";
+    /// The terms are not those of the proposal.
+    pub const TERMS_DIFFER: &str = "E_TERMS_DIFFER";
+    /// The channel is not open.
+    pub const NOT_OPEN: &str = "E_NOT_OPEN";
+    /// No close was requested.
+    pub const NOT_REQUESTED: &str = "E_NOT_REQUESTED";
+    /// The totals are not those of the request.
+    pub const TOTALS_DIFFER: &str = "E_TOTALS_DIFFER";
+    /// The totals are below what was already proven on chain.
+    pub const TOTALS_BELOW_PROVEN: &str = "E_TOTALS_BELOW_PROVEN";
+    /// The totals pay more than the channel holds.
+    pub const TOTALS_EXCEED_POT: &str = "E_TOTALS_EXCEED_POT";
+    /// The two-signature act is not the next one.
+    pub const SEQUENCE: &str = "E_SEQUENCE";
+    /// The two-signature act has expired.
+    pub const EXPIRED: &str = "E_EXPIRED";
+    /// The channel is in no window that takes evidence.
+    pub const NOT_CLOSING: &str = "E_NOT_CLOSING";
+    /// The window for evidence is over: finalize.
+    pub const WINDOW_OVER: &str = "E_WINDOW_OVER";
+    /// The statement proves nothing that the contract did not know.
+    pub const NOTHING_NEW: &str = "E_NOTHING_NEW";
+    /// Wait: the message says until when.
+    pub const TOO_EARLY: &str = "E_TOO_EARLY";
+    /// Nothing is left to finalize.
+    pub const NOTHING_TO_FINALIZE: &str = "E_NOTHING_TO_FINALIZE";
+    /// The channel can no longer be severed.
+    pub const NOT_SEVERABLE: &str = "E_NOT_SEVERABLE";
+    /// The account has less withdrawable than it asks for, or nothing.
+    pub const WITHDRAWABLE: &str = "E_WITHDRAWABLE";
+    /// The stored state is of a version that this code cannot migrate.
+    pub const STATE_VERSION: &str = "E_STATE_VERSION";
+    /// A sum does not fit; state is unchanged.
+    pub const OVERFLOW: &str = "E_OVERFLOW";
+}
+
+/// The [`code`] in a failure message of the contract, wherever the RPC put it.
+pub fn error_code(message: &str) -> Option<&str> {
+    message.match_indices("E_").find_map(|(start, _)| {
+        let at_word = !message[..start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let rest = &message[start..];
+        let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_')?;
+        (at_word && end > 2 && rest[end..].starts_with(": ")).then_some(&rest[..end])
+    })
 }
 
 /// Parameters of a network (protocol section 2). Durations in milliseconds of block time.
@@ -94,17 +178,21 @@ pub struct UnstakeArgs {
     pub amount: Yocto,
 }
 
-/// Arguments of [`method::PROPOSE_CHANNEL`]. Attached: storage, plus the deposit.
+/// Arguments of [`method::PROPOSE_CHANNEL`]. Attached: at least `deposit`, the bond (half of
+/// [`Params::sever_penalty`]) and [`ConfigView::channel_storage`]. What is attached above that
+/// becomes withdrawable. Locks half a penalty of the proposer's stake. Returns the
+/// [`ChannelId`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProposeChannelArgs {
     pub counterparty: AccountId,
     pub terms: Terms,
-    /// The proposer's deposit; what is attached above it pays storage, and the rest of that
-    /// becomes withdrawable.
+    /// The proposer's deposit.
     pub deposit: Yocto,
 }
 
-/// Arguments of [`method::CONFIRM_CHANNEL`]. Attached: at least the deposit.
+/// Arguments of [`method::CONFIRM_CHANNEL`]. Attached: at least `deposit` and the bond (half of
+/// [`Params::sever_penalty`]); the rest becomes withdrawable. Locks half a penalty of the
+/// confirmer's stake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfirmChannelArgs {
     pub channel: ChannelId,
@@ -114,13 +202,23 @@ pub struct ConfirmChannelArgs {
 }
 
 /// Arguments of calls that name only a channel.
+///
+/// - [`method::CANCEL_PROPOSAL`]: by the proposer; deposit and bond become withdrawable.
+/// - [`method::TOP_UP`]: by either side; everything attached is added to its deposit.
+/// - [`method::FINALIZE`]: by anyone. A closing channel past its notice, or a severed one past
+///   its challenge window, is paid out and becomes `Closed`; a `Closed` one past
+///   `bonds_until_ms` has its bonds returned (or, if they were forfeited, their rest given to
+///   the treasury) and its stake unlocked.
+/// - [`method::FORGET_CHANNEL`]: by anyone, once nothing is left to finalize. Removes the
+///   record; its storage deposit becomes withdrawable for the proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelArgs {
     pub channel: ChannelId,
 }
 
 /// Arguments of [`method::REQUEST_CLOSE`] and [`method::CONFIRM_CLOSE`]: the totals that the
-/// caller states. A confirmation must state the request's totals.
+/// caller states. A confirmation must state the request's totals. Until it is confirmed, a
+/// request binds nobody: the channel stays in the graph and either side may replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseArgs {
     pub channel: ChannelId,
@@ -156,7 +254,20 @@ pub struct WithdrawArgs {
     pub amount: Option<Yocto>,
 }
 
-/// Page of a list view.
+/// Arguments of [`method::NODE`] and [`method::WITHDRAWABLE`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountArgs {
+    pub account: AccountId,
+}
+
+/// Arguments of [`method::NODE_BY_KEY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyArgs {
+    pub node_key: NodeKey,
+}
+
+/// Page of a list view: the records with index or channel id `from..from + limit` that exist.
+/// The last index is in [`ConfigView`]; forgotten channels leave gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageArgs {
     pub from: u64,
@@ -183,7 +294,9 @@ pub struct ConfigView {
     pub test: bool,
     /// Version of the graph: number of entries ever written to the change log.
     pub graph_version: u64,
+    /// Nodes ever registered: indices `0..nodes`.
     pub nodes: u64,
+    /// Channels ever proposed: ids `0..channels`.
     pub channels: u64,
     /// Storage deposit of a registration, a proposal (both sides' part paid by the proposer).
     pub register_storage: Yocto,
@@ -216,7 +329,9 @@ pub struct NodeView {
 pub enum ChannelStatus {
     Proposed,
     Open,
-    /// Cooperative close announced by `by`; leaves the graph at `closes_ms` once confirmed.
+    /// Cooperative close announced by `by` (A for a close with both signatures). Once
+    /// `confirmed` the edge leaves the graph at `closes_ms`, and is then finalized; until then
+    /// `closes_ms` is 0.
     Closing {
         by: Side,
         totals: Totals,
@@ -229,10 +344,15 @@ pub enum ChannelStatus {
         severed_ms: u64,
         settles_ms: u64,
     },
-    /// Paid out.
+    /// Paid out; the payments are withdrawable.
     Closed {
         paid_a: Yocto,
         paid_b: Yocto,
+        /// Bonds and stake locks are held until this block time (protocol section 6); `None`
+        /// once they are released.
+        bonds_until_ms: Option<u64>,
+        /// The bonds were forfeited by a sever.
+        severed: bool,
     },
     /// Proposal withdrawn.
     Cancelled,
@@ -250,6 +370,8 @@ pub struct ChannelView {
     pub deposit_b: Yocto,
     pub drawn_a: Yocto,
     pub drawn_b: Yocto,
+    /// Each side's bond: half of the sever penalty at the time of the proposal.
+    pub bond: Yocto,
     /// Best totals proven on chain so far.
     pub totals: Totals,
     pub terms: Terms,
@@ -289,20 +411,26 @@ pub struct ChangesView {
     pub oldest: u64,
 }
 
-/// The contract's books; all parts sum to the contract's balance minus storage
+/// The contract's books: `balance` is the sum of all other parts, after every call
 /// (protocol section 7).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BooksView {
     /// Account balance as the contract sees it during the view.
     pub balance: Yocto,
-    /// What is kept for storage and was there before initialisation.
+    /// The balance at initialisation and the storage deposits held since.
     pub storage: Yocto,
+    /// What channels hold: deposits of proposals and open channels minus draws.
     pub deposits: Yocto,
+    /// All stake, withdrawing stake included.
     pub stakes: Yocto,
     pub bonds: Yocto,
+    /// Forfeited bonds whose reimbursement window has not ended.
     pub escrow: Yocto,
     pub treasury: Yocto,
     pub withdrawable: Yocto,
+    /// Came without a call: transfers to the account and the chain's gas rewards. Belongs to
+    /// nobody.
+    pub surplus: Yocto,
 }
 
 /// NEP-297 events.
