@@ -1,1 +1,24 @@
-//! File sharing over Proof of Response: put, get and the demo
+//! File sharing over Proof of Response: put, get and the demo.
+//!
+//! A file is named by the BLAKE3 hash of its bytes ([`id::ContentId`]). It is
+//! served in windows of at most 8 MiB, each a self-verifying slice of the hash
+//! tree ([`slice`]), so that a single paid request carries everything that its
+//! receiver needs to check it, and windows may come from several providers at once.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`id`] | content ids |
+//! | [`tree`], [`slice`], [`outboard`] | the hash tree: hashing, encoding, verifying |
+//! | [`store`] | what this machine can serve |
+//! | [`part`] | a download under way on disk, resumable after a crash |
+//! | [`dir`] | directories |
+//! | [`exit`] | exit codes, and errors that say what to do |
+
+pub mod dir;
+pub mod exit;
+pub mod id;
+pub mod outboard;
+pub mod part;
+pub mod slice;
+pub mod store;
+pub mod tree;
