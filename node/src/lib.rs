@@ -1,1 +1,3 @@
 //! Proof of Response node: library (SDK) and the daemon por
+
+pub mod client;

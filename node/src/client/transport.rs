@@ -1,0 +1,279 @@
+//! HTTP to the daemon: addresses, the token, timeouts, and errors that say what to do.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use reqwest::{Method, Response, Url};
+
+use super::error::{ClientError, ErrorBody, ErrorCode};
+use super::{ADDR_FILE, TOKEN_FILE};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest error body that is read.
+const MAX_ERROR: usize = 64 << 10;
+const START_FIX: &str = "start it with `por run`";
+
+/// Where the daemon is and what it takes to be let in.
+#[derive(Clone)]
+struct Endpoint {
+    addr: SocketAddr,
+    token: String,
+}
+
+pub(super) struct Transport {
+    /// `None` if the HTTP client could not be set up; every call says so.
+    http: Option<reqwest::Client>,
+    home: Option<PathBuf>,
+    endpoint: RwLock<Endpoint>,
+}
+
+impl std::fmt::Debug for Transport {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transport").field("addr", &self.endpoint.read().addr).finish_non_exhaustive()
+    }
+}
+
+/// One call, ready to be sent (again, if the daemon has moved).
+pub(super) struct Call {
+    method: Method,
+    segments: Vec<String>,
+    query: Vec<(&'static str, String)>,
+    body: Option<Bytes>,
+    json: bool,
+    time: Duration,
+}
+
+impl Call {
+    pub(super) fn new(method: Method, segments: &[&str], time: Duration) -> Call {
+        let segments = segments.iter().map(|&s| s.to_owned()).collect();
+        Call { method, segments, query: Vec::new(), body: None, json: false, time }
+    }
+
+    pub(super) fn query(mut self, query: Vec<(&'static str, String)>) -> Call {
+        self.query = query;
+        self
+    }
+
+    pub(super) fn body(mut self, body: Bytes) -> Call {
+        self.body = Some(body);
+        self
+    }
+
+    pub(super) fn json(mut self, body: &impl serde::Serialize) -> Result<Call, ClientError> {
+        let bytes = serde_json::to_vec(body)
+            .map_err(|error| ClientError::new(ErrorCode::Usage, error.to_string(), ""))?;
+        self.body = Some(bytes.into());
+        self.json = true;
+        Ok(self)
+    }
+}
+
+impl Transport {
+    pub(super) fn new(addr: SocketAddr, token: String) -> Transport {
+        Transport::with(Endpoint { addr, token }, None)
+    }
+
+    pub(super) fn from_home(home: &Path) -> Result<Transport, ClientError> {
+        Ok(Transport::with(read_endpoint(home)?, Some(home.to_owned())))
+    }
+
+    fn with(endpoint: Endpoint, home: Option<PathBuf>) -> Transport {
+        // Loopback must never go through a proxy of the environment: it would see the token.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .ok();
+        Transport { http, home, endpoint: RwLock::new(endpoint) }
+    }
+
+    /// Sends a call and turns every answer that is no success into an error.
+    pub(super) async fn send(&self, call: Call) -> Result<Response, ClientError> {
+        let endpoint = self.endpoint.read().clone();
+        let response = match self.attempt(&call, &endpoint)?.await {
+            Err(error) if error.is_connect() => {
+                let moved = self.moved(&endpoint).ok_or_else(|| unreachable(&endpoint))?;
+                self.attempt(&call, &moved)?.await
+            }
+            other => other,
+        };
+        let response = response.map_err(|error| sent_error(error, &endpoint, call.time))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(read_error(response).await)
+    }
+
+    /// As [`Transport::send`], with an answer in JSON.
+    pub(super) async fn json<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        let response = self.send(call).await?;
+        let bytes = response.bytes().await.map_err(broken)?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            ClientError::new(
+                ErrorCode::Foreign,
+                format!("the daemon's answer cannot be read: {error}"),
+                "use the same version of daemon and client",
+            )
+        })
+    }
+
+    fn attempt(
+        &self,
+        call: &Call,
+        endpoint: &Endpoint,
+    ) -> Result<impl Future<Output = Result<Response, reqwest::Error>> + use<>, ClientError> {
+        let other = |message: String| ClientError::new(ErrorCode::Other, message, "");
+        let http = self.http.as_ref().ok_or_else(|| other("the HTTP client cannot be set up".into()))?;
+        let url = url(endpoint.addr, &call.segments).map_err(|error| other(error.to_string()))?;
+        let mut request =
+            http.request(call.method.clone(), url).bearer_auth(&endpoint.token).timeout(call.time);
+        if !call.query.is_empty() {
+            request = request.query(&call.query);
+        }
+        if let Some(body) = &call.body {
+            let kind = if call.json { "application/json" } else { "application/octet-stream" };
+            request = request.header(reqwest::header::CONTENT_TYPE, kind).body(body.clone());
+        }
+        Ok(request.send())
+    }
+
+    /// The daemon's new address, if it was restarted on another port.
+    fn moved(&self, old: &Endpoint) -> Option<Endpoint> {
+        let new = read_endpoint(self.home.as_deref()?).ok()?;
+        if new.addr == old.addr && new.token == old.token {
+            return None;
+        }
+        *self.endpoint.write() = new.clone();
+        Some(new)
+    }
+}
+
+fn url(addr: SocketAddr, segments: &[String]) -> Result<Url, <Url as FromStr>::Err> {
+    let mut url = Url::from_str(&format!("http://{addr}/v1"))?;
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.extend(segments);
+    }
+    Ok(url)
+}
+
+fn read_endpoint(home: &Path) -> Result<Endpoint, ClientError> {
+    let addr_path = home.join(ADDR_FILE);
+    let addr = std::fs::read_to_string(&addr_path).map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => format!("no daemon runs with home {}", home.display()),
+            _ => format!("{}: {error}", addr_path.display()),
+        };
+        ClientError::new(ErrorCode::Unreachable, message, START_FIX)
+    })?;
+    let addr = addr.trim().parse().map_err(|_| {
+        let message = format!("{} holds no address", addr_path.display());
+        ClientError::new(ErrorCode::Unreachable, message, "restart the daemon")
+    })?;
+    let token_path = home.join(TOKEN_FILE);
+    let token = std::fs::read_to_string(&token_path).map_err(|error| {
+        let message = format!("{}: {error}", token_path.display());
+        ClientError::new(ErrorCode::WrongKey, message, "run as the user who runs the daemon")
+    })?;
+    Ok(Endpoint { addr, token: token.trim().to_owned() })
+}
+
+fn unreachable(endpoint: &Endpoint) -> ClientError {
+    ClientError::new(ErrorCode::Unreachable, format!("no daemon answers at {}", endpoint.addr), START_FIX)
+}
+
+fn sent_error(error: reqwest::Error, endpoint: &Endpoint, time: Duration) -> ClientError {
+    if error.is_connect() {
+        return unreachable(endpoint);
+    }
+    if error.is_timeout() {
+        let message = format!("the daemon did not answer within {} s", time.as_secs());
+        return ClientError::new(ErrorCode::Deadline, message, "look at its log, or allow more time");
+    }
+    broken(error)
+}
+
+/// The connection broke in the middle of an answer.
+pub(super) fn broken(error: reqwest::Error) -> ClientError {
+    let mut cause = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        cause = inner.to_string();
+        source = inner.source();
+    }
+    let message = format!("the connection to the daemon broke: {cause}");
+    ClientError::new(ErrorCode::Unreachable, message, "see whether it still runs")
+}
+
+async fn read_error(mut response: Response) -> ClientError {
+    let status = response.status();
+    let mut bytes = Vec::new();
+    while bytes.len() < MAX_ERROR {
+        match response.chunk().await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            _ => break,
+        }
+    }
+    match serde_json::from_slice::<ErrorBody>(&bytes) {
+        Ok(body) => ClientError::new(body.code, body.error, body.fix),
+        Err(_) => ClientError::new(
+            ErrorCode::Foreign,
+            format!("unexpected answer {status}"),
+            "see whether another program listens on the daemon's address",
+        ),
+    }
+}
+
+pub(super) fn malformed(what: &str) -> ClientError {
+    ClientError::new(
+        ErrorCode::Foreign,
+        format!("the daemon's answer has no readable {what}"),
+        "use the same version of daemon and client",
+    )
+}
+
+pub(super) fn header_value<'r>(response: &'r Response, name: &str) -> Result<&'r str, ClientError> {
+    response.headers().get(name).and_then(|v| v.to_str().ok()).ok_or_else(|| malformed(name))
+}
+
+pub(super) fn header<T: FromStr>(response: &Response, name: &str) -> Result<T, ClientError> {
+    header_value(response, name)?.parse().map_err(|_| malformed(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_segments_are_escaped() {
+        let url =
+            url("[::1]:7740".parse().expect("address"), &["apps".into(), "a b/c?".into(), "next".into()])
+                .expect("url");
+        assert_eq!(url.as_str(), "http://[::1]:7740/v1/apps/a%20b%2Fc%3F/next");
+    }
+
+    #[test]
+    fn a_home_without_daemon_is_unreachable() {
+        let home = tempfile::tempdir().expect("temporary directory");
+        let error = Transport::from_home(home.path()).expect_err("no daemon");
+        assert_eq!(error.code, ErrorCode::Unreachable);
+        assert!(error.fix.contains("por run"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_dead_daemon_is_unreachable() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let addr = listener.local_addr().expect("address");
+        drop(listener);
+        let transport = Transport::new(addr, "token".into());
+        let call = Call::new(Method::GET, &["status"], Duration::from_secs(5));
+        let error = transport.send(call).await.expect_err("nobody listens");
+        assert_eq!(error.code, ErrorCode::Unreachable);
+    }
+}

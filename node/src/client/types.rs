@@ -1,0 +1,270 @@
+//! JSON bodies of the local API, shared by the daemon and its Rust client.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use por_core::SignedReceipt;
+use por_types::interface::ChannelStatus;
+use por_types::{AccountId, ChannelId, Network, NodeKey, RequestId, Side, Terms, Totals, Yocto};
+use serde::{Deserialize, Serialize};
+
+/// Answer of `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    pub network: Network,
+    pub node_key: NodeKey,
+    pub peer_id: String,
+    pub account: AccountId,
+    /// True once the account has registered this node's key with the contract.
+    pub registered: bool,
+    pub stake: Yocto,
+    /// What `withdraw` would pay out now.
+    pub withdrawable: Yocto,
+    /// Multiaddresses that the node is bound to.
+    pub listening: Vec<String>,
+    pub connected_peers: u32,
+    pub graph_version: u64,
+    pub graph_nodes: u32,
+    pub graph_channels: u32,
+    /// Block time of the chain as last seen, milliseconds since 1970; 0 before the first answer.
+    pub chain_time_ms: u64,
+    /// Why the chain cannot be followed at the moment; `None` while all is well.
+    #[serde(default)]
+    pub chain_error: Option<String>,
+    pub apps: Vec<AppStatus>,
+    pub traffic: Traffic,
+    pub uptime_ms: u64,
+}
+
+/// A served app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppStatus {
+    pub app: String,
+    pub base: Yocto,
+    pub per_byte: Yocto,
+    /// Requests that wait for a worker.
+    pub waiting: u32,
+    /// Requests that a worker has taken and not answered yet.
+    pub leased: u32,
+}
+
+/// Counters since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Requests of local clients that were sent, answered, and ended otherwise.
+    pub sent: u64,
+    pub answered: u64,
+    pub failed: u64,
+    /// Price of the answered ones.
+    pub spent: Yocto,
+    pub served: u64,
+    pub earned_serving: Yocto,
+    pub relayed: u64,
+    pub earned_relaying: Yocto,
+}
+
+/// A peer, known or connected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    pub peer_id: String,
+    pub node_key: Option<NodeKey>,
+    pub connected: bool,
+    pub addresses: Vec<String>,
+    pub agent: Option<String>,
+    /// Last measured round trip, microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+/// One of this node's channels: the chain's record with the ledger's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelInfo {
+    pub channel: ChannelId,
+    pub peer: NodeKey,
+    pub peer_account: AccountId,
+    /// This node's side.
+    pub side: Side,
+    pub status: ChannelStatus,
+    pub terms: Terms,
+    pub deposit_mine: Yocto,
+    pub deposit_theirs: Yocto,
+    pub bond: Yocto,
+    /// Highest totals signed by each payer and held durably by this node.
+    pub totals: Totals,
+    pub balance_mine: Yocto,
+    pub balance_theirs: Yocto,
+    pub pending_out: Yocto,
+    pub pending_in: Yocto,
+    /// Exchanges without an outcome.
+    pub unfinished: u32,
+    pub connected: bool,
+    /// The operator or the counterparty asked for a close: nothing new is admitted.
+    pub closing: bool,
+}
+
+/// Answer of `GET /v1/graph`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphInfo {
+    pub version: u64,
+    pub chain_time_ms: u64,
+    pub edges: Vec<GraphEdgeInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphEdgeInfo {
+    pub channel: ChannelId,
+    pub a: NodeKey,
+    pub b: NodeKey,
+    pub open: bool,
+    pub terms: Terms,
+}
+
+/// Body of `POST /v1/quote`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuoteRequest {
+    pub destination: NodeKey,
+    #[serde(default)]
+    pub app: Option<String>,
+    pub body_len: u64,
+    pub response_limit: u64,
+    #[serde(default)]
+    pub server_price: Yocto,
+    #[serde(default)]
+    pub max_latency_ms: Option<u64>,
+    /// Number of routes wanted, at least 1; the daemon caps it.
+    #[serde(default)]
+    pub alternatives: Option<u32>,
+}
+
+/// Answer of `POST /v1/quote`: routes from the cheapest on; at least one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quote {
+    pub routes: Vec<QuotedRoute>,
+    pub graph_version: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotedRoute {
+    pub hops: Vec<QuotedHop>,
+    /// All edges and the server's price: exactly what a request costs.
+    pub price: Yocto,
+    /// Time within which the response is due, milliseconds from sending.
+    pub bound_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotedHop {
+    pub channel: ChannelId,
+    pub from: NodeKey,
+    pub to: NodeKey,
+    pub price: Yocto,
+    pub allowance_ms: u64,
+}
+
+/// A request to send, see [`super::Client::request`].
+#[derive(Clone, Debug)]
+pub struct ApiRequest {
+    pub destination: NodeKey,
+    pub app: String,
+    pub body: Bytes,
+    /// Most bytes that the response may have; each is paid for.
+    pub response_limit: u64,
+    /// What the destination's app asks, above the prices of the edges.
+    pub server_price: Yocto,
+    /// Most that edges and server may cost together; `None` for no bound.
+    pub max_price: Option<Yocto>,
+    /// Time for all attempts together.
+    pub deadline: Duration,
+    /// Channels that routes must not use (for example to spread parallel requests).
+    pub avoid: Vec<ChannelId>,
+}
+
+/// A response, signed by the destination and verified to its last byte.
+#[derive(Clone, Debug)]
+pub struct ApiResponse {
+    pub body: Bytes,
+    pub request: RequestId,
+    /// What was paid.
+    pub price: Yocto,
+    /// Shows a third party what was answered.
+    pub receipt: SignedReceipt,
+    /// Channels of the path that answered.
+    pub route: Vec<ChannelId>,
+    /// Requests sent until one was answered, at least 1.
+    pub attempts: u32,
+}
+
+/// Body of `POST /v1/apps/{app}/serve`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeRequest {
+    #[serde(default)]
+    pub base: Yocto,
+    #[serde(default)]
+    pub per_byte: Yocto,
+    /// Most unanswered requests that the node acknowledges for the app.
+    pub max_queued: u32,
+}
+
+/// A request that waits for this app's answer. It is paid and the node is under obligation.
+#[derive(Clone, Debug)]
+pub struct ApiIncoming {
+    pub request: RequestId,
+    pub author: NodeKey,
+    pub body: Bytes,
+    /// The answer may not be longer than this, bytes.
+    pub response_limit: u64,
+    /// What the author pays the app, above the edges.
+    pub server_price: Yocto,
+}
+
+/// A node that announced a provider key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provider {
+    pub node_key: NodeKey,
+    pub peer_id: String,
+}
+
+/// Body of `POST /v1/chain/register`: `amount` is the stake; of `stake` and `unstake`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AmountBody {
+    pub amount: Yocto,
+}
+
+/// Body of `POST /v1/chain/withdraw`: `None` takes everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawBody {
+    #[serde(default)]
+    pub amount: Option<Yocto>,
+}
+
+/// Body of `POST /v1/channels/propose`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProposeBody {
+    pub counterparty: AccountId,
+    pub deposit: Yocto,
+    pub terms: Terms,
+}
+
+/// Body of `POST /v1/channels/{id}/confirm`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmBody {
+    pub deposit: Yocto,
+    /// The terms that the operator read; without them those of the proposal are taken.
+    #[serde(default)]
+    pub terms: Option<Terms>,
+}
+
+/// Answer of a call that changes something on chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionResult {
+    /// Hash of the transaction; `None` where the effect was there already or comes later.
+    #[serde(default)]
+    pub transaction: Option<String>,
+    /// The channel proposed.
+    #[serde(default)]
+    pub channel: Option<ChannelId>,
+    /// What was withdrawn.
+    #[serde(default)]
+    pub amount: Option<Yocto>,
+}
