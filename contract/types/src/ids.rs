@@ -123,6 +123,48 @@ bytes_type!(
     RequestId, 32, ""
 );
 
+impl NodeKey {
+    /// True for the points of small order (in canonical and other encodings), for which
+    /// signatures can be made without a secret. Such a key must not name a node.
+    pub fn is_weak(&self) -> bool {
+        let mut key = self.0;
+        // The top bit only chooses the sign of x; both signs are of small order.
+        key[31] &= 0x7f;
+        WEAK_KEYS.contains(&key)
+    }
+}
+
+const fn field_edge(low: u8) -> [u8; 32] {
+    let mut bytes = [0xff; 32];
+    bytes[0] = low;
+    bytes[31] = 0x7f;
+    bytes
+}
+
+const fn small(low: u8) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[0] = low;
+    bytes
+}
+
+/// The y coordinates of the points of small order of edwards25519: 0, 1, two of order 8, and
+/// -1, 0, 1 as p - 1, p, p + 1.
+const WEAK_KEYS: [[u8; 32]; 7] = [
+    small(0),
+    small(1),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    field_edge(0xec),
+    field_edge(0xed),
+    field_edge(0xee),
+];
+
 /// Number of a channel, given by the contract in order of proposal and never reused.
 #[derive(
     Clone,

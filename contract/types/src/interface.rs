@@ -48,6 +48,7 @@ pub mod method {
     pub const NODES: &str = "nodes";
     pub const CHANNELS: &str = "channels";
     pub const CHANGES: &str = "changes";
+    pub const NEIGHBOURS: &str = "neighbours";
     pub const WITHDRAWABLE: &str = "withdrawable";
     pub const BOOKS: &str = "books";
 }
@@ -151,7 +152,14 @@ pub struct Params {
     pub slash_bps: u16,
 }
 
-/// Arguments of [`method::NEW`].
+impl Params {
+    /// Each side's half of the sever penalty.
+    pub fn bond(&self) -> Yocto {
+        Yocto(self.sever_penalty.0 / 2)
+    }
+}
+
+/// Arguments of [`method::NEW`]. No deposit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewArgs {
     pub chain_id: String,
@@ -273,6 +281,25 @@ pub struct PageArgs {
     pub from: u64,
     /// At most [`MAX_PAGE`].
     pub limit: u32,
+}
+
+/// Arguments of [`method::NEIGHBOURS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighboursArgs {
+    /// Index of the node whose neighbours are asked for.
+    pub index: u32,
+    /// Smallest neighbour index to answer.
+    pub from: u32,
+    /// At most [`MAX_PAGE`].
+    pub limit: u32,
+}
+
+/// One entry of the answer of [`method::NEIGHBOURS`], in ascending order of `index`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourView {
+    pub index: u32,
+    /// Channels in the graph between the two nodes, at least 1.
+    pub channels: u32,
 }
 
 /// Arguments of [`method::CHANGES`].

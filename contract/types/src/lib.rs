@@ -20,6 +20,7 @@ mod merkle;
 mod network;
 mod request;
 mod route;
+mod settle;
 mod sign;
 mod terms;
 
@@ -36,5 +37,10 @@ pub use request::{
     Invalid, InvalidReason, MAX_APP_LEN, RegistrationProof, RequestHead, ResponseReceipt, SignedRequest,
 };
 pub use route::{Hop, MAX_HOPS, RouteError};
+pub use settle::{Funds, Payout};
 pub use sign::{Purpose, Signed, Statement, Verify, sha256};
 pub use terms::{EdgeQuote, Terms, TermsError};
+
+/// The contract that [`interface`] describes, as built by `contract/build/build.sh`.
+#[cfg(feature = "wasm")]
+pub const CONTRACT_WASM: &[u8] = include_bytes!("../../res/por_contract.wasm");

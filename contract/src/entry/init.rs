@@ -1,0 +1,80 @@
+//! Initialisation and migration.
+
+use near_sdk::{env, near};
+use por_types::interface::{Params, code};
+use por_types::{AccountId, MAX_CHAIN_ID_LEN, Network, Yocto};
+
+use super::account;
+use crate::books::Books;
+use crate::config::{Config, params_error, storage_floor};
+use crate::fail::{fail, require};
+use crate::{CURRENT, Contract, ContractExt};
+
+#[near]
+impl Contract {
+    /// Initialises the contract, once. The account must already hold what the code and the
+    /// ring of the change log take in storage.
+    #[init]
+    pub fn new(
+        chain_id: String,
+        owner: AccountId,
+        treasury: AccountId,
+        params: Params,
+        test: Option<bool>,
+    ) -> Self {
+        let test = test.unwrap_or(false);
+        let plain = chain_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        require!(
+            plain && (1..=MAX_CHAIN_ID_LEN).contains(&chain_id.len()),
+            code::ARGUMENT,
+            "chain_id must be 1 to {MAX_CHAIN_ID_LEN} letters, digits, `-`, `_` or `.`"
+        );
+        if let Some(error) = params_error(&params, test) {
+            fail!(code::PARAMS, "{error}");
+        }
+        let balance = Yocto(env::account_balance().as_yoctonear());
+        let floor = storage_floor(env::storage_usage());
+        require!(
+            balance >= floor,
+            code::DEPOSIT,
+            "the account holds {balance} yocto but its storage will take {floor}; transfer the rest first"
+        );
+        let contract = account(env::current_account_id().as_str());
+        Contract {
+            version: CURRENT,
+            config: Config {
+                network: Network { chain_id, contract },
+                owner,
+                treasury,
+                params: params.into(),
+                test,
+            },
+            books: Books::new(balance),
+            nodes: 0,
+            channels: 0,
+            graph_version: 0,
+        }
+    }
+
+    /// Brings the stored state to the version of this code. Called by the account itself
+    /// after new code was deployed; changes nothing if the state is current.
+    #[private]
+    #[init(ignore_state)]
+    pub fn migrate() -> Self {
+        let Some(bytes) = env::storage_read(b"STATE") else {
+            fail!(code::STATE_VERSION, "there is no state; call new");
+        };
+        let Some(version) = bytes.first_chunk::<4>().map(|head| u32::from_le_bytes(*head)) else {
+            fail!(code::STATE_VERSION, "the state is cut short");
+        };
+        require!(
+            version == CURRENT,
+            code::STATE_VERSION,
+            "the state is of version {version}, this code knows {CURRENT}; deploy code that migrates it"
+        );
+        match near_sdk::borsh::from_slice(&bytes) {
+            Ok(state) => state,
+            Err(_) => fail!(code::STATE_VERSION, "the state does not read as version {version}"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Money leaves the contract only here, and only to the caller.
+
+use near_sdk::{Gas, NearToken, Promise, PromiseError, env, near};
+use por_types::interface::{Event, WithdrawnEvent, code};
+use por_types::{AccountId, Yocto};
+
+use super::{caller, emit, now_ms};
+use crate::books::Part;
+use crate::fail::{OrStop, require};
+use crate::{Contract, ContractExt};
+
+/// Enough for the callback that restores a failed transfer.
+const CALLBACK_GAS: Gas = Gas::from_tgas(10);
+
+#[near]
+impl Contract {
+    /// Transfers withdrawable money to the caller, all of it unless `amount` says how much.
+    /// The treasury's account also takes the treasury.
+    pub fn withdraw(&mut self, amount: Option<Yocto>) -> Promise {
+        let account = caller();
+        let now = now_ms();
+        let available = self.available(&account, now);
+        let amount = amount.unwrap_or(available);
+        require!(
+            !amount.is_zero() && amount <= available,
+            code::WITHDRAWABLE,
+            "{account} has {available} yocto withdrawable; ask for at most that"
+        );
+        self.take(&account, amount, now);
+        emit(&Event::Withdrawn(vec![WithdrawnEvent { account: account.clone(), amount }]));
+        Promise::new(env::predecessor_account_id()).transfer(NearToken::from_yoctonear(amount.0)).then(
+            Self::ext(env::current_account_id()).with_static_gas(CALLBACK_GAS).on_withdrawn(account, amount),
+        )
+    }
+
+    /// After the transfer: what could not be delivered is withdrawable again. Returns whether
+    /// the money arrived.
+    #[private]
+    pub fn on_withdrawn(
+        &mut self,
+        account: AccountId,
+        amount: Yocto,
+        #[callback_result] transfer: Result<(), PromiseError>,
+    ) -> bool {
+        if transfer.is_ok() {
+            return true;
+        }
+        match Self::node_index(&account) {
+            Some(index) => {
+                self.books.credit(Part::Withdrawable, amount);
+                self.with_node(index, now_ms(), |node, _| node.credit(amount));
+            }
+            // Only nodes and the treasury withdraw.
+            None => self.books.credit(Part::Treasury, amount),
+        }
+        false
+    }
+}
+
+impl Contract {
+    fn is_treasury(&self, name: &AccountId) -> bool {
+        *name == self.config.treasury
+    }
+
+    /// What `name` could withdraw at `now_ms`.
+    pub(super) fn available(&self, name: &AccountId, now_ms: u64) -> Yocto {
+        let node = Self::node_index(name).map(Self::load_node);
+        let own = node.map_or(Yocto::ZERO, |node| node.withdrawable_at(now_ms));
+        let treasury = if self.is_treasury(name) { self.books.treasury() } else { Yocto::ZERO };
+        own.checked_add(treasury).or_stop()
+    }
+
+    /// Takes `amount`, which is available, out of the node's part first.
+    fn take(&mut self, name: &AccountId, amount: Yocto, now_ms: u64) {
+        let mut left = amount;
+        if let Some(index) = Self::node_index(name) {
+            self.with_node(index, now_ms, |node, books| {
+                let own = node.withdrawable.min(left);
+                node.withdrawable = node.withdrawable.checked_sub(own).or_stop();
+                books.debit(Part::Withdrawable, own);
+                left = left.checked_sub(own).or_stop();
+            });
+        }
+        if !left.is_zero() {
+            self.books.debit(Part::Treasury, left);
+        }
+    }
+}

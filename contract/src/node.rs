@@ -1,0 +1,226 @@
+//! A registered node: its identity, its stake and what it may withdraw.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use por_types::interface::{NodeView, code};
+use por_types::{AccountId, NodeKey, Yocto};
+
+use crate::Contract;
+use crate::books::{Books, Part};
+use crate::config::StoredParams;
+use crate::fail::{OrStop, fail, require};
+use crate::store::{self, Table};
+
+/// Most deposits and most withdrawals of stake that may wait at once, so that a record has a
+/// bounded size.
+const MAX_PENDING: usize = 8;
+
+/// Stake that changes its standing at a time.
+#[derive(Clone, BorshSerialize, BorshDeserialize)]
+struct Tranche {
+    amount: Yocto,
+    /// Block time, milliseconds.
+    at_ms: u64,
+}
+
+#[derive(Clone, BorshSerialize, BorshDeserialize)]
+pub struct NodeRecord {
+    pub account: AccountId,
+    pub key: NodeKey,
+    /// Stake that weighs.
+    active: Yocto,
+    /// Stake that will weigh, in order of time.
+    maturing: Vec<Tranche>,
+    /// Withdrawn stake that is still chargeable, in order of time.
+    unstaking: Vec<Tranche>,
+    /// Half a penalty for each channel whose bonds are not released.
+    locked: Yocto,
+    pub withdrawable: Yocto,
+    pub attached_since_ms: Option<u64>,
+}
+
+fn sum(tranches: &[Tranche]) -> Yocto {
+    Yocto::checked_sum(tranches.iter().map(|tranche| tranche.amount)).or_stop()
+}
+
+/// Takes what is due at `now_ms` off the front.
+fn take_due(tranches: &mut Vec<Tranche>, now_ms: u64) -> Yocto {
+    let due = tranches.iter().take_while(|tranche| tranche.at_ms <= now_ms).count();
+    let amount = sum(&tranches[..due]);
+    tranches.drain(..due);
+    amount
+}
+
+/// Adds at the end; stops when too many wait.
+fn push(tranches: &mut Vec<Tranche>, amount: Yocto, at_ms: u64) {
+    if let Some(last) = tranches.last_mut().filter(|last| last.at_ms == at_ms) {
+        last.amount = last.amount.checked_add(amount).or_stop();
+        return;
+    }
+    require!(
+        tranches.len() < MAX_PENDING,
+        code::TOO_MANY_PENDING,
+        "{MAX_PENDING} changes of stake are waiting; try again at {} ms",
+        tranches[0].at_ms
+    );
+    // Parameters may shorten a delay; the order of time stays.
+    let at_ms = tranches.last().map_or(at_ms, |last| last.at_ms.max(at_ms));
+    tranches.push(Tranche { amount, at_ms });
+}
+
+impl NodeRecord {
+    pub fn new(account: AccountId, key: NodeKey) -> NodeRecord {
+        NodeRecord {
+            account,
+            key,
+            active: Yocto::ZERO,
+            maturing: Vec::new(),
+            unstaking: Vec::new(),
+            locked: Yocto::ZERO,
+            withdrawable: Yocto::ZERO,
+            attached_since_ms: None,
+        }
+    }
+
+    /// Stake that has not been withdrawn, active or not.
+    pub fn stake(&self) -> Yocto {
+        self.active.checked_add(sum(&self.maturing)).or_stop()
+    }
+
+    pub fn unstaking(&self) -> Yocto {
+        sum(&self.unstaking)
+    }
+
+    /// Lets time pass: stake becomes active, withdrawn stake becomes withdrawable.
+    pub fn advance(&mut self, books: &mut Books, now_ms: u64) {
+        let matured = take_due(&mut self.maturing, now_ms);
+        self.active = self.active.checked_add(matured).or_stop();
+        let released = take_due(&mut self.unstaking, now_ms);
+        books.transfer(Part::Stakes, Part::Withdrawable, released);
+        self.withdrawable = self.withdrawable.checked_add(released).or_stop();
+    }
+
+    pub fn add_stake(&mut self, amount: Yocto, active_at_ms: u64) {
+        push(&mut self.maturing, amount, active_at_ms);
+    }
+
+    /// Withdraws stake: it weighs nothing from now on and is released at `release_ms`. The
+    /// youngest stake goes first.
+    pub fn unstake(&mut self, amount: Yocto, release_ms: u64, params: &StoredParams) {
+        let stake = self.stake();
+        require!(
+            stake >= amount,
+            code::STAKE_TOO_LOW,
+            "the stake is {stake}, which is less than {amount}; ask for less"
+        );
+        let floor = if self.locked.is_zero() { Yocto::ZERO } else { self.locked.max(params.min_stake) };
+        require!(
+            stake.checked_sub(amount).or_stop() >= floor,
+            code::STAKE_LOCKED,
+            "of the stake of {stake}, {floor} must stay until channels are closed and released"
+        );
+        let mut left = amount;
+        while let Some(last) = self.maturing.last_mut() {
+            let taken = last.amount.min(left);
+            last.amount = last.amount.checked_sub(taken).or_stop();
+            left = left.checked_sub(taken).or_stop();
+            if !last.amount.is_zero() {
+                break;
+            }
+            self.maturing.pop();
+        }
+        self.active = self.active.checked_sub(left).or_stop();
+        push(&mut self.unstaking, amount, release_ms);
+    }
+
+    /// Locks stake for one more channel.
+    pub fn lock(&mut self, amount: Yocto, params: &StoredParams) {
+        let locked = self.locked.checked_add(amount).or_stop();
+        let floor = locked.max(params.min_stake);
+        let stake = self.stake();
+        require!(
+            stake >= floor,
+            code::STAKE_TOO_LOW,
+            "the stake is {stake}; this channel needs {floor} at stake, so stake more"
+        );
+        self.locked = locked;
+    }
+
+    pub fn unlock(&mut self, amount: Yocto) {
+        self.locked = self.locked.checked_sub(amount).or_stop();
+    }
+
+    /// Credits what the books already count as withdrawable.
+    pub fn credit(&mut self, amount: Yocto) {
+        self.withdrawable = self.withdrawable.checked_add(amount).or_stop();
+    }
+
+    pub fn view(&self, index: u32, now_ms: u64) -> NodeView {
+        let not_due = |tranches: &[Tranche]| {
+            sum(&tranches[tranches.partition_point(|tranche| tranche.at_ms <= now_ms)..])
+        };
+        let stake = self.stake();
+        NodeView {
+            index,
+            account: self.account.clone(),
+            node_key: self.key,
+            stake,
+            active_stake: stake.checked_sub(not_due(&self.maturing)).or_stop(),
+            locked: self.locked,
+            unstaking: not_due(&self.unstaking),
+            attached: self.attached_since_ms.is_some(),
+            attached_since_ms: self.attached_since_ms,
+        }
+    }
+
+    /// What a withdrawal at `now_ms` could take.
+    pub fn withdrawable_at(&self, now_ms: u64) -> Yocto {
+        let due = self.unstaking.partition_point(|tranche| tranche.at_ms <= now_ms);
+        self.withdrawable.checked_add(sum(&self.unstaking[..due])).or_stop()
+    }
+}
+
+impl Contract {
+    pub(crate) fn node_index(account: &AccountId) -> Option<u32> {
+        store::read(Table::Accounts, account.as_bytes())
+    }
+
+    pub(crate) fn node_index_by_key(key: &NodeKey) -> Option<u32> {
+        store::read(Table::Keys, &key.0)
+    }
+
+    /// The index of the caller's node; stops if it has none.
+    pub(crate) fn caller_index(caller: &AccountId) -> u32 {
+        match Self::node_index(caller) {
+            Some(index) => index,
+            None => fail!(code::NOT_REGISTERED, "{caller} has no node; register one first"),
+        }
+    }
+
+    pub(crate) fn load_node(index: u32) -> NodeRecord {
+        match store::read(Table::Nodes, &index.to_le_bytes()) {
+            Some(node) => node,
+            None => fail!(code::NOT_REGISTERED, "there is no node {index}"),
+        }
+    }
+
+    pub(crate) fn try_node(index: u32) -> Option<NodeRecord> {
+        store::read(Table::Nodes, &index.to_le_bytes())
+    }
+
+    pub(crate) fn save_node(index: u32, node: &NodeRecord) {
+        store::write(Table::Nodes, &index.to_le_bytes(), node);
+    }
+
+    /// Changes one node's record, after letting time pass for it.
+    pub(crate) fn with_node(
+        &mut self,
+        index: u32,
+        now_ms: u64,
+        change: impl FnOnce(&mut NodeRecord, &mut Books),
+    ) {
+        let mut node = Self::load_node(index);
+        node.advance(&mut self.books, now_ms);
+        change(&mut node, &mut self.books);
+        Self::save_node(index, &node);
+    }
+}
