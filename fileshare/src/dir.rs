@@ -98,9 +98,7 @@ impl DirEntry {
         let inconsistent = || DirError::Inconsistent(self.name.clone());
         let Some(target) = &self.symlink else {
             let executable_directory = self.executable && self.hash.is_directory();
-            return (!executable_directory)
-                .then_some(())
-                .ok_or_else(inconsistent);
+            return (!executable_directory).then_some(()).ok_or_else(inconsistent);
         };
         if *self != DirEntry::symlink(self.name.clone(), target.clone()) {
             return Err(inconsistent());
@@ -122,10 +120,7 @@ pub fn is_name(name: &str) -> bool {
 /// name leads, and links upon links could climb out.
 pub fn link_stays_inside(target: &str, depth: usize) -> bool {
     let relative = !target.starts_with('/') && !target.is_empty();
-    let parts: Vec<&str> = target
-        .split('/')
-        .filter(|part| !matches!(*part, "" | "."))
-        .collect();
+    let parts: Vec<&str> = target.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     let up = parts.iter().take_while(|part| **part == "..").count();
     let down = &parts[up..];
     let plain = !target.contains('\0') && !down.contains(&"..");
@@ -154,9 +149,7 @@ impl Directory {
     }
 
     pub fn find(&self, name: &str) -> Option<&DirEntry> {
-        let at = self
-            .entries
-            .binary_search_by(|entry| entry.name.as_str().cmp(name));
+        let at = self.entries.binary_search_by(|entry| entry.name.as_str().cmp(name));
         at.ok().and_then(|at| self.entries.get(at))
     }
 
@@ -185,8 +178,8 @@ impl Directory {
                 symlink: entry.symlink.clone(),
             })
             .collect();
-        let bytes = serde_ipld_dagcbor::to_vec(&wire)
-            .map_err(|error| DirError::Malformed(error.to_string()))?;
+        let bytes =
+            serde_ipld_dagcbor::to_vec(&wire).map_err(|error| DirError::Malformed(error.to_string()))?;
         if bytes.len() as u64 > MAX_LISTING {
             return Err(DirError::TooLong);
         }
@@ -198,8 +191,8 @@ impl Directory {
         if bytes.len() as u64 > MAX_LISTING {
             return Err(DirError::TooLong);
         }
-        let wire: Vec<Wire> = serde_ipld_dagcbor::from_slice(bytes)
-            .map_err(|error| DirError::Malformed(error.to_string()))?;
+        let wire: Vec<Wire> =
+            serde_ipld_dagcbor::from_slice(bytes).map_err(|error| DirError::Malformed(error.to_string()))?;
         let entries = wire
             .into_iter()
             .map(|wire| {
@@ -240,11 +233,7 @@ impl std::str::FromStr for Address {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let (id, path) = text.split_once('/').unwrap_or((text, ""));
         let mut id: ContentId = id.parse()?;
-        let path: Vec<String> = path
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let path: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         if let Some(bad) = path.iter().find(|part| !is_name(part)) {
             return Err(IdError::NotAnId(bad.clone()));
         }

@@ -100,11 +100,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(exit: Exit, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Failure {
-            exit,
-            what: what.into(),
-            fix: fix.into(),
-        }
+        Failure { exit, what: what.into(), fix: fix.into() }
     }
 
     /// Puts what was being done in front of what went wrong.
@@ -117,18 +113,14 @@ impl Failure {
     /// Classifies an error of the operating system.
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let (exit, fix) = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (
-                Exit::DiskFull,
-                "free some space and run the same command again; what is verified is kept",
-            ),
-            io::ErrorKind::NotFound => (Exit::NotFound, "check the path"),
-            io::ErrorKind::AlreadyExists => (
-                Exit::Exists,
-                "choose another output with -o, or pass --overwrite",
-            ),
-            io::ErrorKind::PermissionDenied => {
-                (Exit::Other, "check who owns the path and its permissions")
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                (Exit::DiskFull, "free some space and run the same command again; what is verified is kept")
             }
+            io::ErrorKind::NotFound => (Exit::NotFound, "check the path"),
+            io::ErrorKind::AlreadyExists => {
+                (Exit::Exists, "choose another output with -o, or pass --overwrite")
+            }
+            io::ErrorKind::PermissionDenied => (Exit::Other, "check who owns the path and its permissions"),
             _ => (Exit::Other, ""),
         };
         Failure::new(exit, format!("{doing}: {error}"), fix)
@@ -154,12 +146,7 @@ mod tests {
     #[test]
     fn codes_are_those_of_the_table() {
         let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
-        assert_eq!(
-            codes,
-            [
-                0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 40, 130
-            ]
-        );
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 40, 130]);
     }
 
     #[test]

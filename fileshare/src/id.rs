@@ -109,9 +109,7 @@ impl ContentId {
             return Err(IdError::ForeignHash(cid.hash().code()));
         }
         let digest = cid.hash().digest();
-        let hash = digest
-            .try_into()
-            .map_err(|_| IdError::HashLength(digest.len()))?;
+        let hash = digest.try_into().map_err(|_| IdError::HashLength(digest.len()))?;
         Ok(ContentId { kind, hash })
     }
 
@@ -128,11 +126,7 @@ impl ContentId {
         let not_an_id = || IdError::NotAnId(hex::encode(&bytes[..bytes.len().min(64)]));
         let cid = Cid::try_from(bytes).map_err(|_| not_an_id())?;
         let id = Self::from_cid(&cid)?;
-        if id.to_bytes() == bytes {
-            Ok(id)
-        } else {
-            Err(not_an_id())
-        }
+        if id.to_bytes() == bytes { Ok(id) } else { Err(not_an_id()) }
     }
 }
 
@@ -201,11 +195,7 @@ mod tests {
         assert_eq!(id.to_bytes()[..4], [1, 0x55, 0x1e, 32]);
         let hex = blake3::hash(b"").to_hex();
         assert_eq!(hex.as_str().parse::<ContentId>(), Ok(id));
-        assert!(
-            ContentId::directory(blake3::hash(b""))
-                .to_string()
-                .starts_with("bafyr4i")
-        );
+        assert!(ContentId::directory(blake3::hash(b"")).to_string().starts_with("bafyr4i"));
     }
 
     #[test]
@@ -213,10 +203,7 @@ mod tests {
         let parse = |text: &str| text.parse::<ContentId>();
         assert!(matches!(parse("hello"), Err(IdError::NotAnId(_))));
         assert!(matches!(parse(""), Err(IdError::NotAnId(_))));
-        assert_eq!(
-            parse("QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR"),
-            Err(IdError::OldVersion)
-        );
+        assert_eq!(parse("QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR"), Err(IdError::OldVersion));
         let sha = Cid::new_v1(CODEC_RAW, Multihash::wrap(0x12, &[7; 32]).unwrap());
         assert_eq!(parse(&sha.to_string()), Err(IdError::ForeignHash(0x12)));
         let codec = Cid::new_v1(0x70, Multihash::wrap(HASH_BLAKE3, &[7; 32]).unwrap());

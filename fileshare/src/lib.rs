@@ -19,6 +19,7 @@ pub mod exit;
 pub mod id;
 pub mod outboard;
 pub mod part;
+pub mod proto;
 pub mod slice;
 pub mod store;
 pub mod tree;

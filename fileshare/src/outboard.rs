@@ -28,13 +28,7 @@ pub struct FileOutboard<'a> {
 impl<'a> FileOutboard<'a> {
     /// Without a file there are no inner nodes, as for content of one leaf.
     pub fn new(root: Hash, size: u64, file: Option<&'a File>, base: u64) -> Self {
-        FileOutboard {
-            root,
-            tree: geometry(size),
-            file,
-            base,
-            blocks: RefCell::default(),
-        }
+        FileOutboard { root, tree: geometry(size), file, base, blocks: RefCell::default() }
     }
 
     fn read_block(&self, index: u64) -> io::Result<Box<[u8]>> {
@@ -128,10 +122,7 @@ impl Nodes {
     /// Writes the nodes into the outboard that starts at byte `base` of `file`.
     pub fn write_to(&self, file: &File, base: u64) -> io::Result<()> {
         for (at, (first, start)) in self.runs.iter().enumerate() {
-            let end = self
-                .runs
-                .get(at + 1)
-                .map_or(self.bytes.len(), |next| next.1);
+            let end = self.runs.get(at + 1).map_or(self.bytes.len(), |next| next.1);
             file.write_all_at(&self.bytes[*start..end], base + first * PAIR)?;
         }
         Ok(())

@@ -13,6 +13,8 @@
 //!
 //! The target itself appears by one rename when everything is there, never before.
 
+mod span;
+
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read},
@@ -24,19 +26,15 @@ use std::{
 use bao_tree::io::sync::{self, encode_ranges_validated};
 use bao_tree::{ChunkNum, ChunkRanges};
 
+use self::span::{Bits, HEADER};
+pub use self::span::{Span, UNIT};
 use crate::{
     exit::{Exit, Failure},
-    id::{ContentId, ID_BYTES},
     outboard::FileOutboard,
-    slice::{MAX_WINDOW, Verified, Window, WindowError},
+    slice::{Verified, Window, WindowError},
     tree::{GROUP, outboard_len},
 };
 
-/// Bytes that one bit of the bitmaps stands for.
-pub const UNIT: u64 = 1024 * 1024;
-const MAGIC: [u8; 16] = *b"fileshare part 1";
-/// Magic, id, size, start, end, BLAKE3 of all that.
-const HEADER: usize = 16 + ID_BYTES + 3 * 8 + 32;
 const BITMAPS_AT: u64 = 4096;
 
 /// What goes wrong with a download's files.
@@ -64,184 +62,22 @@ impl From<PartError> for Failure {
     fn from(error: PartError) -> Self {
         let what = error.to_string();
         let (exit, fix) = match &error {
-            PartError::Exists(_) => (
-                Exit::Exists,
-                "choose another output with -o, or pass --overwrite",
-            ),
-            PartError::OtherDownload { .. } => (
-                Exit::Exists,
-                "finish that download first, choose another output, or pass --overwrite",
-            ),
+            PartError::Exists(_) => (Exit::Exists, "choose another output with -o, or pass --overwrite"),
+            PartError::OtherDownload { .. } => {
+                (Exit::Exists, "finish that download first, choose another output, or pass --overwrite")
+            }
             PartError::InUse(_) => (Exit::Retryable, "wait for it, or choose another output"),
-            PartError::DiskFull(..) => (
-                Exit::DiskFull,
-                "free some space and run the same command again; what is verified is kept",
-            ),
-            PartError::Incomplete { .. } => (
-                Exit::Retryable,
-                "run the same command again; it continues where it stopped",
-            ),
+            PartError::DiskFull(..) => {
+                (Exit::DiskFull, "free some space and run the same command again; what is verified is kept")
+            }
+            PartError::Incomplete { .. } => {
+                (Exit::Retryable, "run the same command again; it continues where it stopped")
+            }
             PartError::Range(..) => (Exit::Usage, "`fileshare stat ID` shows the size"),
             PartError::Window(_) => (Exit::Fatal, ""),
             PartError::Io { path, error } => return Failure::io(path.display(), error),
         };
         Failure::new(exit, what, fix)
-    }
-}
-
-/// What is being downloaded: `start..end` of content with `size` bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    pub id: ContentId,
-    pub size: u64,
-    pub start: u64,
-    pub end: u64,
-}
-
-impl Span {
-    pub fn whole(id: ContentId, size: u64) -> Self {
-        Span {
-            id,
-            size,
-            start: 0,
-            end: size,
-        }
-    }
-
-    /// Bytes `start..end`, both offsets in the content.
-    pub fn range(id: ContentId, size: u64, start: u64, end: u64) -> Result<Self, PartError> {
-        if start > end || end > size {
-            return Err(PartError::Range(start, end, size));
-        }
-        Ok(Span {
-            id,
-            size,
-            start,
-            end,
-        })
-    }
-
-    pub const fn len(&self) -> u64 {
-        self.end - self.start
-    }
-
-    pub const fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    pub const fn is_whole(&self) -> bool {
-        self.start == 0 && self.end == self.size
-    }
-
-    const fn first_unit(&self) -> u64 {
-        self.start / UNIT
-    }
-
-    /// Empty content still has one unit: its window carries the proof.
-    fn units(&self) -> u64 {
-        if self.is_empty() {
-            return u64::from(self.size == 0);
-        }
-        self.end.div_ceil(UNIT) - self.first_unit()
-    }
-
-    /// The bytes of the span within this unit (counted from the first).
-    fn unit_bytes(&self, unit: u64) -> (u64, u64) {
-        let from = (self.first_unit() + unit) * UNIT;
-        (from.max(self.start), (from + UNIT).min(self.end))
-    }
-
-    /// The units that this window has bytes of.
-    fn units_of(&self, window: Window) -> Range<u64> {
-        let end = window.end().div_ceil(UNIT).max(window.offset() / UNIT + 1);
-        let units = |unit: u64| unit.saturating_sub(self.first_unit()).min(self.units());
-        units(window.offset() / UNIT)..units(end)
-    }
-
-    /// Windows of at most `window_len` bytes that cover the units for which `missing`
-    /// holds, in order. Window borders are multiples of `window_len`.
-    pub fn windows(
-        &self,
-        window_len: u64,
-        missing: impl Fn(u64) -> bool,
-    ) -> Result<Vec<Window>, WindowError> {
-        let step = (window_len.clamp(UNIT, MAX_WINDOW) / UNIT) * UNIT;
-        let mut windows = Vec::new();
-        let mut open: Option<(u64, u64)> = None;
-        for unit in (0..self.units()).filter(|unit| missing(*unit)) {
-            let (from, to) = self.unit_bytes(unit);
-            open = match open {
-                Some((start, end)) if end == from && from / step == start / step => {
-                    Some((start, to))
-                }
-                Some(done) => {
-                    windows.push(self.aligned(done)?);
-                    Some((from, to))
-                }
-                None => Some((from, to)),
-            };
-        }
-        if let Some(last) = open {
-            windows.push(self.aligned(last)?);
-        }
-        Ok(windows)
-    }
-
-    fn aligned(&self, (from, to): (u64, u64)) -> Result<Window, WindowError> {
-        let from = from / GROUP * GROUP;
-        let to = to.next_multiple_of(GROUP).min(self.size);
-        Window::new(from, to - from, self.size)
-    }
-
-    fn header(&self) -> [u8; HEADER] {
-        let mut header = [0; HEADER];
-        header[..16].copy_from_slice(&MAGIC);
-        header[16..16 + ID_BYTES].copy_from_slice(&self.id.to_bytes());
-        let numbers = [self.size, self.start, self.end];
-        for (at, number) in numbers.iter().enumerate() {
-            let from = 16 + ID_BYTES + at * 8;
-            header[from..from + 8].copy_from_slice(&number.to_le_bytes());
-        }
-        let hash = blake3::hash(&header[..HEADER - 32]);
-        header[HEADER - 32..].copy_from_slice(hash.as_bytes());
-        header
-    }
-
-    fn parse(header: &[u8; HEADER]) -> Option<Self> {
-        let (body, hash) = header.split_at(HEADER - 32);
-        if blake3::hash(body) != *<&[u8; 32]>::try_from(hash).ok()? || body[..16] != MAGIC {
-            return None;
-        }
-        let id = ContentId::from_bytes(&body[16..16 + ID_BYTES]).ok()?;
-        let number = |at: usize| {
-            let from = 16 + ID_BYTES + at * 8;
-            let bytes = body[from..from + 8].try_into().ok()?;
-            Some(u64::from_le_bytes(bytes))
-        };
-        Span::range(id, number(0)?, number(1)?, number(2)?).ok()
-    }
-}
-
-/// A bitmap with one bit per unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Bits(Vec<u8>);
-
-impl Bits {
-    fn new(units: u64) -> Self {
-        Bits(vec![0; units.div_ceil(8) as usize])
-    }
-
-    fn get(&self, unit: u64) -> bool {
-        self.0[(unit / 8) as usize] & (1 << (unit % 8)) != 0
-    }
-
-    fn set(&mut self, unit: u64, to: bool) {
-        let bit = 1 << (unit % 8);
-        if to {
-            self.0[(unit / 8) as usize] |= bit;
-        } else {
-            self.0[(unit / 8) as usize] &= !bit;
-        }
     }
 }
 
@@ -299,10 +135,7 @@ impl Part {
         if !overwrite && target.symlink_metadata().is_ok() {
             return Err(PartError::Exists(target.to_owned()));
         }
-        let (data_path, state_path) = (
-            with_suffix(target, ".part"),
-            with_suffix(target, ".part.state"),
-        );
+        let (data_path, state_path) = (with_suffix(target, ".part"), with_suffix(target, ".part.state"));
         let state = lock_state(&state_path, target)?;
         let data = open_file(&data_path)?;
         let part = Part {
@@ -348,10 +181,9 @@ impl Part {
         let whole = self.data_len()? == self.span.len();
         match Span::parse(&header) {
             Some(span) if span == self.span => Ok(whole),
-            Some(span) if !overwrite => Err(PartError::OtherDownload {
-                path: self.data_path.clone(),
-                id: span.id.to_string(),
-            }),
+            Some(span) if !overwrite => {
+                Err(PartError::OtherDownload { path: self.data_path.clone(), id: span.id.to_string() })
+            }
             _ => Ok(false),
         }
     }
@@ -398,8 +230,7 @@ impl Part {
     fn unit_verifies(&self, unit: u64) -> bool {
         let (from, to) = self.span.unit_bytes(unit);
         // The edges of a range may be parts of groups, which cannot be checked alone.
-        let whole =
-            from.is_multiple_of(GROUP) && (to.is_multiple_of(GROUP) || to == self.span.size);
+        let whole = from.is_multiple_of(GROUP) && (to.is_multiple_of(GROUP) || to == self.span.size);
         if !whole || from == to {
             return false;
         }
@@ -453,9 +284,7 @@ impl Part {
     /// What is left to fetch, in order, in windows of at most `window_len` bytes.
     pub fn missing(&self, window_len: u64) -> Result<Vec<Window>, PartError> {
         let progress = self.bits.lock();
-        let windows = self
-            .span
-            .windows(window_len, |unit| !progress.written.get(unit))?;
+        let windows = self.span.windows(window_len, |unit| !progress.written.get(unit))?;
         Ok(windows)
     }
 
@@ -463,13 +292,8 @@ impl Part {
     /// from several threads at once. Returns the number of bytes that were new.
     pub fn write(&self, verified: &Verified) -> Result<u64, PartError> {
         let window = verified.window();
-        verified
-            .write_to(&self.data, self.span.start, self.span.end)
-            .map_err(io_at(&self.data_path))?;
-        verified
-            .nodes()
-            .write_to(&self.state, self.outboard_at())
-            .map_err(io_at(&self.state_path))?;
+        verified.write_to(&self.data, self.span.start, self.span.end).map_err(io_at(&self.data_path))?;
+        verified.nodes().write_to(&self.state, self.outboard_at()).map_err(io_at(&self.state_path))?;
         let mut progress = self.bits.lock();
         let mut new = 0;
         let touched = self.span.units_of(window);
@@ -515,11 +339,7 @@ impl Part {
     ///
     /// With `keep_outboard`, the hash tree goes to that file, for serving the target
     /// without hashing it again; only for a whole file.
-    pub fn finish(
-        self,
-        overwrite: bool,
-        keep_outboard: Option<&mut File>,
-    ) -> Result<(), PartError> {
+    pub fn finish(self, overwrite: bool, keep_outboard: Option<&mut File>) -> Result<(), PartError> {
         if !self.is_complete() {
             return Err(PartError::Incomplete {
                 missing: self.span.len() - self.done(),
@@ -554,21 +374,13 @@ struct Shifted<'a>(&'a File, u64);
 
 impl sync::ReadAt for Shifted<'_> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let at = offset
-            .checked_sub(self.1)
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let at = offset.checked_sub(self.1).ok_or(io::ErrorKind::UnexpectedEof)?;
         FileExt::read_at(self.0, buffer, at)
     }
 }
 
 fn open_file(path: &Path) -> Result<File, PartError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(io_at(path))
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io_at(path))
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> PartError {

@@ -23,9 +23,7 @@ use bytes::Bytes;
 
 use crate::{
     outboard::Nodes,
-    tree::{
-        GROUP, MAX_SIZE, PAIR, geometry, groups, leaf_hash, left_groups, parent_hash, parse_pair,
-    },
+    tree::{GROUP, MAX_SIZE, PAIR, geometry, groups, leaf_hash, left_groups, parent_hash, parse_pair},
 };
 
 /// Largest window that one request may ask for, in bytes.
@@ -135,9 +133,7 @@ pub enum SliceError {
 impl From<EncodeError> for SliceError {
     fn from(error: EncodeError) -> Self {
         match error {
-            EncodeError::LeafHashMismatch(chunk) => SliceError::ContentChanged {
-                offset: chunk.to_bytes(),
-            },
+            EncodeError::LeafHashMismatch(chunk) => SliceError::ContentChanged { offset: chunk.to_bytes() },
             EncodeError::ParentHashMismatch(_) => SliceError::OutboardCorrupt,
             // The file has become shorter.
             EncodeError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -168,19 +164,24 @@ pub fn encoded_len(size: u64, window: Window) -> u64 {
 
 /// Encodes a window, checking every byte of it against the outboard's root on the
 /// way: changed or rotten content is an error, never a wrong slice.
-pub fn encode(
+pub fn encode(data: impl ReadAt, outboard: impl Outboard, window: Window) -> Result<Vec<u8>, SliceError> {
+    encode_after(Vec::new(), data, outboard, window)
+}
+
+/// The same behind what `out` holds already, so that an answer is built in one buffer.
+pub fn encode_after(
+    mut out: Vec<u8>,
     data: impl ReadAt,
     outboard: impl Outboard,
     window: Window,
 ) -> Result<Vec<u8>, SliceError> {
-    let len = encoded_len(outboard.tree().size(), window);
-    let mut out = Vec::with_capacity(len as usize);
+    let expected = encoded_len(outboard.tree().size(), window);
+    let start = out.len();
+    out.reserve_exact(expected as usize);
     encode_ranges_validated(data, outboard, &window.chunks(), &mut out)?;
-    if out.len() as u64 != len {
-        return Err(SliceError::Length {
-            expected: len,
-            got: out.len() as u64,
-        });
+    let got = (out.len() - start) as u64;
+    if got != expected {
+        return Err(SliceError::Length { expected, got });
     }
     Ok(out)
 }
@@ -198,12 +199,7 @@ pub struct Verified {
 ///
 /// # Errors
 /// [`SliceError::Length`] or [`SliceError::Mismatch`]: the sender is at fault.
-pub fn decode(
-    root: Hash,
-    size: u64,
-    window: Window,
-    slice: &Bytes,
-) -> Result<Verified, SliceError> {
+pub fn decode(root: Hash, size: u64, window: Window, slice: &Bytes) -> Result<Verified, SliceError> {
     let expected = encoded_len(size, window);
     let got = slice.len() as u64;
     if got != expected {
@@ -217,11 +213,7 @@ pub fn decode(
         nodes: Nodes::default(),
     };
     decoding.subtree(0, groups(size), 0, root)?;
-    Ok(Verified {
-        window,
-        leaves: decoding.leaves,
-        nodes: decoding.nodes,
-    })
+    Ok(Verified { window, leaves: decoding.leaves, nodes: decoding.nodes })
 }
 
 struct Decoding {
@@ -258,12 +250,7 @@ impl Decoding {
         self.nodes.push(node, &pair);
         let left_count = left_groups(count);
         self.subtree(first, left_count, node + 1, left)?;
-        self.subtree(
-            first + left_count,
-            count - left_count,
-            node + left_count,
-            right,
-        )
+        self.subtree(first + left_count, count - left_count, node + left_count, right)
     }
 
     fn take(&mut self, len: usize) -> Result<Bytes, SliceError> {
@@ -343,10 +330,7 @@ fn last_chunk(size: u64) -> ChunkRanges {
 ///
 /// BLAKE3 hashes the position of a chunk with it, so a chunk that verifies as the
 /// last one of `size` bytes fixes `size`.
-pub fn encode_size_proof(
-    data: impl ReadAt,
-    outboard: impl Outboard,
-) -> Result<Vec<u8>, SliceError> {
+pub fn encode_size_proof(data: impl ReadAt, outboard: impl Outboard) -> Result<Vec<u8>, SliceError> {
     let mut out = Vec::new();
     let ranges = last_chunk(outboard.tree().size());
     encode_ranges_validated(data, outboard, &ranges, &mut out)?;
@@ -373,9 +357,5 @@ pub fn verify_size_proof(root: Hash, size: u64, proof: &[u8]) -> Result<(), Slic
             Err(_) => return Err(wrong()),
         }
     }
-    if seen == size && rest.is_empty() {
-        Ok(())
-    } else {
-        Err(wrong())
-    }
+    if seen == size && rest.is_empty() { Ok(()) } else { Err(wrong()) }
 }

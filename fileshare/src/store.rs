@@ -81,26 +81,21 @@ impl From<StoreError> for Failure {
         let what = error.to_string();
         let again = "add the file again with `fileshare put`";
         let (exit, fix) = match &error {
-            StoreError::NotFound(_) => (
-                Exit::NotFound,
-                "`fileshare pin ls` and the id of `fileshare put` show what is there",
-            ),
+            StoreError::NotFound(_) => {
+                (Exit::NotFound, "`fileshare pin ls` and the id of `fileshare put` show what is there")
+            }
             StoreError::Lost { .. } => (Exit::NotFound, again),
-            StoreError::Corrupt { .. } => (
-                Exit::CorruptStore,
-                "move the store's folder away and put the files again",
-            ),
+            StoreError::Corrupt { .. } => {
+                (Exit::CorruptStore, "move the store's folder away and put the files again")
+            }
             StoreError::Newer(_) => (Exit::ForeignVersion, "install the newer version"),
             StoreError::Busy(_) => (Exit::Retryable, "try again when the other process is done"),
-            StoreError::Changed(_) => (
-                Exit::Retryable,
-                "try again when nobody writes to it, or pass --copy from a snapshot",
-            ),
+            StoreError::Changed(_) => {
+                (Exit::Retryable, "try again when nobody writes to it, or pass --copy from a snapshot")
+            }
             StoreError::NotAFile(_) => (Exit::Usage, "name a regular file, a directory, or -"),
             StoreError::Pinned(_) => (Exit::Other, "`fileshare pin rm ID` first"),
-            StoreError::Slice(SliceError::ContentChanged { .. }) => {
-                (Exit::VerificationFailed, again)
-            }
+            StoreError::Slice(SliceError::ContentChanged { .. }) => (Exit::VerificationFailed, again),
             StoreError::Slice(SliceError::OutboardCorrupt) => (Exit::CorruptStore, again),
             StoreError::Slice(_) => (Exit::VerificationFailed, again),
             StoreError::Io { path, error } => return Failure::io(path.display(), error),
@@ -129,15 +124,10 @@ pub struct Collected {
 impl Store {
     /// Opens the store in this folder, making it if there is none.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Store {
-            root: root.to_owned(),
-        };
-        for folder in [
-            store.root.clone(),
-            store.folder("outboard"),
-            store.folder("blob"),
-            store.folder("tmp"),
-        ] {
+        let store = Store { root: root.to_owned() };
+        for folder in
+            [store.root.clone(), store.folder("outboard"), store.folder("blob"), store.folder("tmp")]
+        {
             make_private(&folder).map_err(io_at(&folder))?;
         }
         // Creates the tables, and finds out now rather than later what is wrong.
@@ -320,10 +310,7 @@ fn is_litter(path: &Path) -> bool {
 
 fn make_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {

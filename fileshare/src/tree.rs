@@ -97,14 +97,7 @@ pub fn hash_reader(
     outboard: &File,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<Hash> {
-    let mut hashing = Hashing {
-        data,
-        size,
-        outboard,
-        progress,
-        piece: Vec::new(),
-        pairs: Vec::new(),
-    };
+    let mut hashing = Hashing { data, size, outboard, progress, piece: Vec::new(), pairs: Vec::new() };
     hashing.subtree(0, groups(size), 0)
 }
 
@@ -127,8 +120,7 @@ impl<R: Read> Hashing<'_, R> {
         let left_count = left_groups(count);
         let left = self.subtree(first, left_count, node + 1)?;
         let right = self.subtree(first + left_count, count - left_count, node + left_count)?;
-        self.outboard
-            .write_all_at(&pair_bytes(&left, &right), node * PAIR)?;
+        self.outboard.write_all_at(&pair_bytes(&left, &right), node * PAIR)?;
         Ok(parent_hash(&left, &right, is_root))
     }
 
@@ -187,13 +179,7 @@ mod tests {
         for size in [0, 1, 1024, 1025, GROUP - 1, GROUP, GROUP + 1, 3 * GROUP + 5] {
             check(size);
         }
-        for size in [
-            PIECE - 1,
-            PIECE,
-            PIECE + 1,
-            3 * PIECE,
-            5 * PIECE + GROUP + 17,
-        ] {
+        for size in [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 5 * PIECE + GROUP + 17] {
             check(size);
         }
     }

@@ -4,8 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use por_fileshare::{
     dir::{
-        Address, DirEntry, DirError, Directory, TreeOptions, glob_matches, is_name,
-        link_stays_inside, put_tree,
+        Address, DirEntry, DirError, Directory, TreeOptions, glob_matches, is_name, link_stays_inside,
+        put_tree,
     },
     exit::Exit,
     id::{ContentId, Kind},
@@ -32,11 +32,7 @@ fn a_listing_has_one_form() {
     let directory = Directory::new(vec![run, link, file("a")]).unwrap();
     let bytes = directory.encode().unwrap();
     assert_eq!(Directory::decode(&bytes).unwrap(), directory);
-    let names: Vec<&str> = directory
-        .entries()
-        .iter()
-        .map(|entry| &entry.name[..])
-        .collect();
+    let names: Vec<&str> = directory.entries().iter().map(|entry| &entry.name[..]).collect();
     assert_eq!(names, ["a", "link", "run"]);
     assert_eq!(directory.id().unwrap().kind(), Kind::Directory);
     // Fixed bytes: a list of one map, keys by length and then alphabet, the hash as a link.
@@ -70,17 +66,7 @@ fn other_forms_of_a_listing_are_refused() {
 
 #[test]
 fn hostile_names_are_refused() {
-    for name in [
-        "",
-        ".",
-        "..",
-        "a/b",
-        "/",
-        "/etc/passwd",
-        "../x",
-        "nul\0",
-        &"x".repeat(256),
-    ] {
+    for name in ["", ".", "..", "a/b", "/", "/etc/passwd", "../x", "nul\0", &"x".repeat(256)] {
         assert!(!is_name(name));
         let error = Directory::new(vec![file(name)]).unwrap_err();
         assert!(matches!(error, DirError::Name(_)), "{name:?}");
@@ -89,33 +75,17 @@ fn hostile_names_are_refused() {
     assert_eq!(twice, Err(DirError::Twice("a".into())));
     let mut odd = DirEntry::symlink("l".into(), "x".into());
     odd.size = 7;
-    assert!(matches!(
-        Directory::new(vec![odd]),
-        Err(DirError::Inconsistent(_))
-    ));
+    assert!(matches!(Directory::new(vec![odd]), Err(DirError::Inconsistent(_))));
 }
 
 #[test]
 fn links_stay_inside() {
-    for (target, depth) in [
-        ("a", 0),
-        ("a/b", 0),
-        ("../a", 1),
-        ("./x", 0),
-        ("../../a/b", 2),
-        (".", 0),
-    ] {
+    for (target, depth) in [("a", 0), ("a/b", 0), ("../a", 1), ("./x", 0), ("../../a/b", 2), (".", 0)] {
         assert!(link_stays_inside(target, depth), "{target}");
     }
-    for (target, depth) in [
-        ("..", 0),
-        ("/etc", 5),
-        ("../..", 1),
-        ("a/../../..", 1),
-        ("a/..", 3),
-        ("", 0),
-        (".//../x", 0),
-    ] {
+    for (target, depth) in
+        [("..", 0), ("/etc", 5), ("../..", 1), ("a/../../..", 1), ("a/..", 3), ("", 0), (".//../x", 0)]
+    {
         assert!(!link_stays_inside(target, depth), "{target}");
     }
 }
@@ -144,10 +114,7 @@ fn a_tree_is_put_and_kept_as_a_whole() {
     let sub = listing(&root.find("sub").unwrap().hash);
     assert!(sub.find("run").unwrap().executable);
     assert!(!sub.find("large").unwrap().executable);
-    assert_eq!(
-        sub.find("link").unwrap().symlink.as_deref(),
-        Some("../small")
-    );
+    assert_eq!(sub.find("link").unwrap().symlink.as_deref(), Some("../small"));
     assert_eq!(listing(&sub.find("empty").unwrap().hash).entries(), []);
     // Nothing below a pinned directory is collected; without the pin all of it is.
     assert_eq!(store.gc().unwrap().items, 0);
@@ -172,10 +139,7 @@ fn a_tree_with_a_link_that_leads_out_is_refused() {
 fn addresses() {
     let id = ContentId::directory(blake3::hash(b"x"));
     let parse = |text: String| text.parse::<Address>();
-    assert_eq!(
-        parse(format!("{id}")).unwrap(),
-        Address { id, path: vec![] }
-    );
+    assert_eq!(parse(format!("{id}")).unwrap(), Address { id, path: vec![] });
     let deep = parse(format!("{id}/a//b/")).unwrap();
     assert_eq!(deep.path, ["a", "b"]);
     assert!(parse(format!("{id}/../b")).is_err());

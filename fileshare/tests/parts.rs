@@ -23,10 +23,7 @@ struct Source {
 impl Source {
     fn new(size: u64) -> Self {
         let mut data = vec![0; size as usize];
-        blake3::Hasher::new()
-            .update(&size.to_le_bytes())
-            .finalize_xof()
-            .fill(&mut data);
+        blake3::Hasher::new().update(&size.to_le_bytes()).finalize_xof().fill(&mut data);
         let outboard = PreOrderMemOutboard::create(&data, BLOCK);
         Source { data, outboard }
     }
@@ -67,17 +64,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn every_size_arrives_whole_and_leaves_no_litter() {
-    for size in [
-        0,
-        1,
-        GROUP,
-        UNIT - 1,
-        UNIT,
-        UNIT + 1,
-        2 * UNIT,
-        4 * UNIT,
-        4 * UNIT + 3,
-    ] {
+    for size in [0, 1, GROUP, UNIT - 1, UNIT, UNIT + 1, 2 * UNIT, 4 * UNIT, 4 * UNIT + 3] {
         let folder = tempfile::tempdir().unwrap();
         let source = Source::new(size);
         let target = folder.path().join("file");
@@ -106,10 +93,7 @@ fn an_incomplete_download_has_no_name() {
     // An empty file is as incomplete as any other before its proof.
     let empty = Source::new(0);
     let part = Part::open(&folder.path().join("empty"), empty.span(), false).unwrap();
-    assert!(matches!(
-        part.finish(false, None),
-        Err(PartError::Incomplete { .. })
-    ));
+    assert!(matches!(part.finish(false, None), Err(PartError::Incomplete { .. })));
 }
 
 #[test]
@@ -125,10 +109,7 @@ fn durable_units_are_not_hashed_again_and_written_ones_are() {
     part.write(&source.fetch(windows[2])).unwrap();
     drop(part);
     // As after a power loss: one of the units that were not synced never made it.
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .open(folder.path().join("file.part"))
-        .unwrap();
+    let file = fs::OpenOptions::new().write(true).open(folder.path().join("file.part")).unwrap();
     file.write_all_at(&[0; 4096], windows[1].offset()).unwrap();
     let part = Part::open(&target, source.span(), false).unwrap();
     assert_eq!(part.missing(UNIT).unwrap(), [windows[1], windows[3]]);
@@ -185,10 +166,7 @@ fn existing_files_and_other_downloads_are_not_replaced_unasked() {
     let part = Part::open(&target, one.span(), false).unwrap();
     one.fill(&part);
     fs::write(&target, b"mine").unwrap();
-    assert!(matches!(
-        part.finish(false, None),
-        Err(PartError::Exists(_))
-    ));
+    assert!(matches!(part.finish(false, None), Err(PartError::Exists(_))));
     assert_eq!(fs::read(&target).unwrap(), b"mine");
 }
 
@@ -219,15 +197,11 @@ fn a_finished_download_is_served_without_hashing_it_again() {
     source.fill(&part);
     let mut outboard = store.outboard_file().unwrap();
     part.finish(false, Some(outboard.as_file_mut())).unwrap();
-    let staged = store
-        .stage_verified(source.id(), &target, outboard)
-        .unwrap();
+    let staged = store.stage_verified(source.id(), &target, outboard).unwrap();
     store.commit(vec![staged], &[]).unwrap();
     let item = store.item(&store.need(&source.id()).unwrap()).unwrap();
     assert_eq!(item.read_all().unwrap(), source.data);
-    let put = store
-        .add_file(&target, AddOptions::default(), &mut |_| ())
-        .unwrap();
+    let put = store.add_file(&target, AddOptions::default(), &mut |_| ()).unwrap();
     assert_eq!(put.id, source.id());
 }
 

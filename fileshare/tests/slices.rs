@@ -13,9 +13,7 @@ use proptest::prelude::*;
 
 fn content(size: u64, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; size as usize];
-    let mut reader = blake3::Hasher::new()
-        .update(&seed.to_le_bytes())
-        .finalize_xof();
+    let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
     reader.fill(&mut bytes);
     bytes
 }
@@ -41,12 +39,7 @@ impl Sample {
     }
 
     fn decode(&self, window: Window, encoded: Vec<u8>) -> Result<slice::Verified, SliceError> {
-        slice::decode(
-            self.outboard.root,
-            self.size(),
-            window,
-            &Bytes::from(encoded),
-        )
+        slice::decode(self.outboard.root, self.size(), window, &Bytes::from(encoded))
     }
 }
 
@@ -216,22 +209,10 @@ fn windows_are_bounded_and_aligned() {
     let too_long = Window::new(0, MAX_WINDOW + GROUP, size);
     assert_eq!(too_long, Err(WindowError::TooLong(MAX_WINDOW + GROUP)));
     assert_eq!(Window::new(0, 5, size), Err(WindowError::Unaligned(0, 5)));
-    assert_eq!(
-        Window::new(1, GROUP - 1, size),
-        Err(WindowError::Unaligned(1, GROUP))
-    );
+    assert_eq!(Window::new(1, GROUP - 1, size), Err(WindowError::Unaligned(1, GROUP)));
     assert_eq!(Window::new(GROUP, 0, size), Err(WindowError::Empty));
-    assert!(matches!(
-        Window::new(0, GROUP, 5),
-        Err(WindowError::Outside { .. })
-    ));
-    assert!(matches!(
-        Window::new(u64::MAX, 2, size),
-        Err(WindowError::Outside { .. })
-    ));
-    assert!(matches!(
-        Window::new(0, 0, u64::MAX),
-        Err(WindowError::Outside { .. })
-    ));
+    assert!(matches!(Window::new(0, GROUP, 5), Err(WindowError::Outside { .. })));
+    assert!(matches!(Window::new(u64::MAX, 2, size), Err(WindowError::Outside { .. })));
+    assert!(matches!(Window::new(0, 0, u64::MAX), Err(WindowError::Outside { .. })));
     assert!(Window::new(0, 0, 0).is_ok());
 }

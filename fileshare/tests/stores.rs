@@ -15,18 +15,12 @@ use por_fileshare::{
     tree::GROUP,
 };
 
-const COPY: AddOptions = AddOptions {
-    copy: true,
-    only_hash: false,
-};
+const COPY: AddOptions = AddOptions { copy: true, only_hash: false };
 
 fn content(size: u64) -> Vec<u8> {
     let mut data = vec![0; size as usize];
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&size.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut data);
+    hasher.update(&size.to_le_bytes()).finalize_xof().fill(&mut data);
     data
 }
 
@@ -49,10 +43,7 @@ impl World {
     fn put(&self, name: &str, data: &[u8], options: AddOptions) -> ContentId {
         fs::write(self.path(name), data).unwrap();
         let mut hashed = 0;
-        let added = self
-            .store
-            .add_file(&self.path(name), options, &mut |n| hashed += n)
-            .unwrap();
+        let added = self.store.add_file(&self.path(name), options, &mut |n| hashed += n).unwrap();
         assert_eq!(hashed, data.len() as u64, "hashed exactly once");
         assert_eq!(added.size, data.len() as u64);
         added.id
@@ -83,10 +74,7 @@ fn what_is_put_is_read() {
         }
     }
     assert_eq!(count(&world.store.root().join("tmp")), 0);
-    let from_reader =
-        world
-            .store
-            .add_reader(&content(5 * GROUP)[..], AddOptions::default(), &mut |_| ());
+    let from_reader = world.store.add_reader(&content(5 * GROUP)[..], AddOptions::default(), &mut |_| ());
     let id = from_reader.unwrap().id;
     assert_eq!(world.read(&id).unwrap(), content(5 * GROUP));
     assert_eq!(world.store.need(&id).unwrap().places, [Place::Blob]);
@@ -96,10 +84,7 @@ fn what_is_put_is_read() {
 fn only_hashing_changes_nothing() {
     let world = World::new();
     let before = world.store.generation();
-    let options = AddOptions {
-        only_hash: true,
-        copy: true,
-    };
+    let options = AddOptions { only_hash: true, copy: true };
     let id = world.put("file", &content(3 * GROUP), options);
     assert_eq!(id.root(), blake3::hash(&content(3 * GROUP)));
     assert_eq!(exit(world.read(&id).unwrap_err()), Exit::NotFound);
@@ -122,13 +107,10 @@ fn a_file_that_changed_is_an_error_and_never_a_wrong_answer() {
     other[4 * GROUP as usize + 99] ^= 1;
     fs::write(world.path("file"), &other).unwrap();
     let error = item.encode(window).unwrap_err();
-    assert!(
-        matches!(error, StoreError::Slice(SliceError::ContentChanged { offset }) if offset == 4 * GROUP)
-    );
+    assert!(matches!(error, StoreError::Slice(SliceError::ContentChanged { offset }) if offset == 4 * GROUP));
     assert_eq!(exit(error), Exit::VerificationFailed);
     // What did not change still verifies.
-    item.encode(Window::new(0, GROUP, item.size()).unwrap())
-        .unwrap();
+    item.encode(Window::new(0, GROUP, item.size()).unwrap()).unwrap();
     // Cut short while it is open.
     fs::write(world.path("file"), b"short").unwrap();
     assert!(matches!(item.encode(window), Err(StoreError::Changed(_))));
@@ -155,10 +137,7 @@ fn a_flipped_byte_in_the_store_is_found() {
     let world = World::new();
     let id = world.put("file", &content(5 * GROUP), COPY);
     let name = hex::encode(id.hash());
-    for (folder, expected) in [
-        ("outboard", Exit::CorruptStore),
-        ("blob", Exit::VerificationFailed),
-    ] {
+    for (folder, expected) in [("outboard", Exit::CorruptStore), ("blob", Exit::VerificationFailed)] {
         let path = world.store.root().join(folder).join(&name);
         let good = fs::read(&path).unwrap();
         let mut bad = good.clone();
@@ -178,9 +157,7 @@ fn a_flipped_byte_in_the_store_is_found() {
 #[test]
 fn a_corrupt_database_is_a_typed_error() {
     let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
-        ("nonsense", |bytes| {
-            *bytes = b"this was never a database".repeat(400)
-        }),
+        ("nonsense", |bytes| *bytes = b"this was never a database".repeat(400)),
         ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
         ("header", |bytes| bytes[..64].fill(0xa5)),
         ("zeros", |bytes| bytes.fill(0)),
@@ -194,19 +171,9 @@ fn a_corrupt_database_is_a_typed_error() {
         fs::write(&path, &bytes).unwrap();
         let reading = world.store.entries().unwrap_err();
         assert_eq!(exit(reading), Exit::CorruptStore, "{name}: reading");
-        let writing = world
-            .store
-            .add_reader(&b"x"[..], AddOptions::default(), &mut |_| ());
-        assert_eq!(
-            exit(writing.unwrap_err()),
-            Exit::CorruptStore,
-            "{name}: writing"
-        );
-        assert_eq!(
-            fs::read(&path).unwrap().len(),
-            bytes.len(),
-            "{name}: left as it is"
-        );
+        let writing = world.store.add_reader(&b"x"[..], AddOptions::default(), &mut |_| ());
+        assert_eq!(exit(writing.unwrap_err()), Exit::CorruptStore, "{name}: writing");
+        assert_eq!(fs::read(&path).unwrap().len(), bytes.len(), "{name}: left as it is");
     }
 }
 
@@ -254,10 +221,7 @@ fn pins_keep_and_gc_drops() {
     assert_eq!((collected.items, collected.files), (1, 2));
     assert!(world.store.get(&dropped).unwrap().is_none());
     world.read(&kept).unwrap();
-    assert!(
-        world.path("dropped").exists(),
-        "the user's file is the user's"
-    );
+    assert!(world.path("dropped").exists(), "the user's file is the user's");
     assert!(world.store.unpin(&kept).unwrap());
     world.store.remove(&kept).unwrap();
     assert_eq!(exit(world.store.remove(&kept).unwrap_err()), Exit::NotFound);
@@ -269,20 +233,10 @@ fn pins_keep_and_gc_drops() {
 #[test]
 fn what_is_not_a_file_is_refused() {
     let world = World::new();
-    let add = |path: &Path| {
-        world
-            .store
-            .add_file(path, AddOptions::default(), &mut |_| ())
-    };
+    let add = |path: &Path| world.store.add_file(path, AddOptions::default(), &mut |_| ());
     assert_eq!(exit(add(world.folder.path()).unwrap_err()), Exit::Usage);
-    assert_eq!(
-        exit(add(&world.path("absent")).unwrap_err()),
-        Exit::NotFound
-    );
-    let bytes = world
-        .store
-        .stage_bytes(Kind::File, content(2 * GROUP))
-        .unwrap();
+    assert_eq!(exit(add(&world.path("absent")).unwrap_err()), Exit::NotFound);
+    let bytes = world.store.stage_bytes(Kind::File, content(2 * GROUP)).unwrap();
     drop(bytes);
     assert_eq!(count(&world.store.root().join("tmp")), 0);
 }

@@ -32,12 +32,7 @@ pub fn put_tree(
     options: TreeOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Added, Failure> {
-    let mut walk = Walk {
-        store,
-        options,
-        progress,
-        batch: Vec::new(),
-    };
+    let mut walk = Walk { store, options, progress, batch: Vec::new() };
     let (id, size) = walk.directory(top, 0)?;
     if !options.only_hash {
         store.commit(walk.batch, &[id])?;
@@ -74,20 +69,13 @@ impl Walk<'_> {
 
     fn entry(&mut self, path: &Path, depth: usize) -> Result<DirEntry, Failure> {
         let name = utf8(path.file_name().map(PathBuf::from).unwrap_or_default())?;
-        let metadata =
-            fs::symlink_metadata(path).map_err(|error| Failure::io(path.display(), &error))?;
+        let metadata = fs::symlink_metadata(path).map_err(|error| Failure::io(path.display(), &error))?;
         if metadata.is_symlink() {
             return link(path, name, depth);
         }
         if metadata.is_dir() {
             let (hash, size) = self.directory(path, depth + 1)?;
-            return Ok(DirEntry {
-                name,
-                size,
-                hash,
-                executable: false,
-                symlink: None,
-            });
+            return Ok(DirEntry { name, size, hash, executable: false, symlink: None });
         }
         let staged = self.store.stage_file(path, self.options, self.progress)?;
         let entry = DirEntry {
@@ -120,10 +108,7 @@ fn link(path: &Path, name: String, depth: usize) -> Result<DirEntry, Failure> {
     if !link_stays_inside(&target, depth) {
         return Err(Failure::new(
             Exit::Usage,
-            format!(
-                "{}: the symbolic link to '{target}' leads out of the directory",
-                path.display()
-            ),
+            format!("{}: the symbolic link to '{target}' leads out of the directory", path.display()),
             "remove the link, or put what it leads to in its place",
         ));
     }

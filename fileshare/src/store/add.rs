@@ -51,10 +51,7 @@ impl Staged {
     }
 
     pub const fn added(&self) -> Added {
-        Added {
-            id: self.entry.id,
-            size: self.entry.size,
-        }
+        Added { id: self.entry.id, size: self.entry.size }
     }
 }
 
@@ -157,39 +154,22 @@ impl Store {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Staged, StoreError> {
         let outboard = self.temporary()?;
-        let blob = if options.copy && !options.only_hash {
-            Some(self.temporary()?)
-        } else {
-            None
-        };
-        let tee = Tee {
-            from: file,
-            to: blob.as_ref().map(NamedTempFile::as_file),
-        };
+        let blob = if options.copy && !options.only_hash { Some(self.temporary()?) } else { None };
+        let tee = Tee { from: file, to: blob.as_ref().map(NamedTempFile::as_file) };
         let root = hash_reader(tee, size.min(MAX_SIZE), outboard.as_file(), progress);
         let root = root.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => StoreError::Changed(path.to_owned()),
             _ => io_at(path)(error),
         })?;
-        let place = if blob.is_some() {
-            Place::Blob
-        } else {
-            Place::File {
-                path: absolute(path)?,
-                modified,
-            }
-        };
+        let place =
+            if blob.is_some() { Place::Blob } else { Place::File { path: absolute(path)?, modified } };
         if !options.only_hash {
             for file in [Some(&outboard), blob.as_ref()].into_iter().flatten() {
                 file.as_file().sync_all().map_err(io_at(file.path()))?;
             }
         }
         Ok(Staged {
-            entry: Entry {
-                id: ContentId::file(root),
-                size,
-                places: vec![place],
-            },
+            entry: Entry { id: ContentId::file(root), size, places: vec![place] },
             outboard: Some(outboard),
             blob,
         })
@@ -205,18 +185,12 @@ impl Store {
         let size = bytes.len() as u64;
         let root = hash_reader(&bytes[..], size, outboard.as_file(), &mut |_| ());
         let root = root.map_err(io_at(outboard.path()))?;
-        blob.as_file()
-            .write_all(&bytes)
-            .map_err(io_at(blob.path()))?;
+        blob.as_file().write_all(&bytes).map_err(io_at(blob.path()))?;
         for file in [&outboard, &blob] {
             file.as_file().sync_all().map_err(io_at(file.path()))?;
         }
         Ok(Staged {
-            entry: Entry {
-                id: ContentId::new(kind, *root.as_bytes()),
-                size,
-                places: vec![Place::Blob],
-            },
+            entry: Entry { id: ContentId::new(kind, *root.as_bytes()), size, places: vec![Place::Blob] },
             outboard: Some(outboard),
             blob: Some(blob),
         })
@@ -239,19 +213,9 @@ impl Store {
             }
             return Ok(stage_inline(id.kind(), bytes));
         }
-        outboard
-            .as_file()
-            .sync_all()
-            .map_err(io_at(outboard.path()))?;
+        outboard.as_file().sync_all().map_err(io_at(outboard.path()))?;
         Ok(Staged {
-            entry: Entry {
-                id,
-                size,
-                places: vec![Place::File {
-                    path: absolute(path)?,
-                    modified,
-                }],
-            },
+            entry: Entry { id, size, places: vec![Place::File { path: absolute(path)?, modified }] },
             outboard: Some(outboard),
             blob: None,
         })
@@ -304,9 +268,7 @@ fn stage_inline(kind: Kind, bytes: Vec<u8>) -> Staged {
 }
 
 fn persist(file: NamedTempFile, to: &Path) -> Result<(), StoreError> {
-    file.persist(to)
-        .map(drop)
-        .map_err(|error| io_at(to)(error.error))
+    file.persist(to).map(drop).map_err(|error| io_at(to)(error.error))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, StoreError> {

@@ -87,19 +87,14 @@ impl Store {
             return Ok(None);
         }
         let path = self.outboard_path(entry.id.hash());
-        let corrupt = |why: String| StoreError::Corrupt {
-            path: path.clone(),
-            why,
-        };
+        let corrupt = |why: String| StoreError::Corrupt { path: path.clone(), why };
         let file = File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => corrupt("the hash tree is missing".into()),
             _ => io_at(&path)(error),
         })?;
         let len = file.metadata().map_err(io_at(&path))?.len();
         if len != expected {
-            return Err(corrupt(format!(
-                "the hash tree has {len} bytes instead of {expected}"
-            )));
+            return Err(corrupt(format!("the hash tree has {len} bytes instead of {expected}")));
         }
         Ok(Some((path, file)))
     }
@@ -117,8 +112,13 @@ impl Item {
     /// The slice for a window. Every byte is checked on the way; a file that has changed
     /// is an error.
     pub fn encode(&self, window: Window) -> Result<Vec<u8>, StoreError> {
+        self.encode_after(Vec::new(), window)
+    }
+
+    /// The same behind what `out` holds already.
+    pub fn encode_after(&self, out: Vec<u8>, window: Window) -> Result<Vec<u8>, StoreError> {
         self.unchanged()?;
-        self.with_outboard(|data, outboard| slice::encode(data, outboard, window))
+        self.with_outboard(|data, outboard| slice::encode_after(out, data, outboard, window))
     }
 
     /// The proof of the content's size.
@@ -139,8 +139,8 @@ impl Item {
         let mut at = 0;
         loop {
             let len = DEFAULT_WINDOW.min(self.size - at);
-            let window = Window::new(at, len, self.size)
-                .map_err(|error| SliceError::Io(io::Error::other(error)))?;
+            let window =
+                Window::new(at, len, self.size).map_err(|error| SliceError::Io(io::Error::other(error)))?;
             for part in self.read(window)?.bytes_within(0, self.size) {
                 all.extend_from_slice(&part);
             }
@@ -158,10 +158,9 @@ impl Item {
         let file = self.outboard.as_ref().map(|(_, file)| file);
         let outboard = FileOutboard::new(self.id.root(), self.size, file, 0);
         work(Reader(&self.data), outboard).map_err(|error| match (error, &self.outboard) {
-            (SliceError::OutboardCorrupt, Some((path, _))) => StoreError::Corrupt {
-                path: path.clone(),
-                why: "the hash tree does not match its id".into(),
-            },
+            (SliceError::OutboardCorrupt, Some((path, _))) => {
+                StoreError::Corrupt { path: path.clone(), why: "the hash tree does not match its id".into() }
+            }
             (other, _) => StoreError::Slice(other),
         })
     }

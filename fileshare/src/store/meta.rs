@@ -9,8 +9,8 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable,
-    StorageError, TableDefinition, TableError,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +61,8 @@ struct Record {
 
 impl Entry {
     fn encode(&self) -> Result<Vec<u8>, String> {
-        let record = Record {
-            directory: self.id.is_directory(),
-            size: self.size,
-            places: self.places.clone(),
-        };
+        let record =
+            Record { directory: self.id.is_directory(), size: self.size, places: self.places.clone() };
         cbor4ii::serde::to_vec(vec![VERSION], &record).map_err(|error| error.to_string())
     }
 
@@ -73,18 +70,9 @@ impl Entry {
         let Some((&VERSION, bytes)) = bytes.split_first() else {
             return Err("a record of unknown version".into());
         };
-        let record: Record =
-            cbor4ii::serde::from_slice(bytes).map_err(|error| error.to_string())?;
-        let kind = if record.directory {
-            Kind::Directory
-        } else {
-            Kind::File
-        };
-        Ok(Entry {
-            id: ContentId::new(kind, hash),
-            size: record.size,
-            places: record.places,
-        })
+        let record: Record = cbor4ii::serde::from_slice(bytes).map_err(|error| error.to_string())?;
+        let kind = if record.directory { Kind::Directory } else { Kind::File };
+        Ok(Entry { id: ContentId::new(kind, hash), size: record.size, places: record.places })
     }
 
     /// Takes over the places of another put of the same content, the newest first.
@@ -150,9 +138,7 @@ macro_rules! reading {
 
             pub fn entry(&self, hash: &[u8; 32]) -> Result<Option<Entry>, StoreError> {
                 let found = self.items.get(hash).map_err(self.bad())?;
-                found
-                    .map(|value| self.parse(*hash, value.value()))
-                    .transpose()
+                found.map(|value| self.parse(*hash, value.value())).transpose()
             }
 
             pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
@@ -184,9 +170,7 @@ impl Tables<'_> {
     pub fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let bytes = entry.encode().map_err(|why| corrupt(self.root, why))?;
         let bad = self.bad();
-        self.items
-            .insert(entry.id.hash(), &bytes[..])
-            .map_err(bad)?;
+        self.items.insert(entry.id.hash(), &bytes[..]).map_err(bad)?;
         Ok(())
     }
 
@@ -213,19 +197,13 @@ impl Tables<'_> {
 }
 
 fn corrupt(root: &Path, why: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt {
-        path: root.to_owned(),
-        why: why.to_string(),
-    }
+    StoreError::Corrupt { path: root.to_owned(), why: why.to_string() }
 }
 
 fn storage(root: &Path, error: StorageError) -> StoreError {
     match error {
         StorageError::Io(error) if error.kind() != std::io::ErrorKind::InvalidData => {
-            StoreError::Io {
-                path: root.join("meta.redb"),
-                error,
-            }
+            StoreError::Io { path: root.join("meta.redb"), error }
         }
         other => corrupt(root, other),
     }
@@ -258,8 +236,7 @@ fn table_error(root: &Path, error: TableError) -> StoreError {
 
 /// redb checks what it reads, but may panic on pages that no redb ever wrote.
 fn guarded<T>(root: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(corrupt(root, "the database cannot be read")))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(corrupt(root, "the database cannot be read")))
 }
 
 impl Store {
@@ -284,12 +261,8 @@ impl Store {
             let transaction = database.begin_write().map_err(|error| bad(error.into()))?;
             let mut tables = Tables {
                 root: &self.root,
-                items: transaction
-                    .open_table(ITEMS)
-                    .map_err(|error| table_error(&self.root, error))?,
-                pins: transaction
-                    .open_table(PINS)
-                    .map_err(|error| table_error(&self.root, error))?,
+                items: transaction.open_table(ITEMS).map_err(|error| table_error(&self.root, error))?,
+                pins: transaction.open_table(PINS).map_err(|error| table_error(&self.root, error))?,
             };
             let result = work(&mut tables);
             drop(tables);
@@ -318,17 +291,11 @@ impl Store {
     ) -> Result<T, StoreError> {
         guarded(&self.root, || {
             let database = self.open_for_reading()?;
-            let transaction = database
-                .begin_read()
-                .map_err(|error| corrupt(&self.root, error))?;
+            let transaction = database.begin_read().map_err(|error| corrupt(&self.root, error))?;
             let view = View {
                 root: &self.root,
-                items: transaction
-                    .open_table(ITEMS)
-                    .map_err(|error| table_error(&self.root, error))?,
-                pins: transaction
-                    .open_table(PINS)
-                    .map_err(|error| table_error(&self.root, error))?,
+                items: transaction.open_table(ITEMS).map_err(|error| table_error(&self.root, error))?,
+                pins: transaction.open_table(PINS).map_err(|error| table_error(&self.root, error))?,
             };
             work(&view)
         })
@@ -336,18 +303,14 @@ impl Store {
 
     fn open_database(&self) -> Result<Database, StoreError> {
         self.patiently(|| {
-            let opened = Builder::new()
-                .set_cache_size(CACHE_BYTES)
-                .create(self.database_path());
+            let opened = Builder::new().set_cache_size(CACHE_BYTES).create(self.database_path());
             attempt(&self.root, opened)
         })
     }
 
     fn open_for_reading(&self) -> Result<ReadOnlyDatabase, StoreError> {
         self.patiently(|| {
-            let opened = Builder::new()
-                .set_cache_size(CACHE_BYTES)
-                .open_read_only(self.database_path());
+            let opened = Builder::new().set_cache_size(CACHE_BYTES).open_read_only(self.database_path());
             let opened = attempt(&self.root, opened)?;
             if matches!(opened, Attempt::Unclean) {
                 // Its last writer died; opening for writing repairs.
