@@ -14,9 +14,11 @@
 //! | [`dir`] | directories |
 //! | [`exit`] | exit codes, and errors that say what to do |
 
+pub mod answer;
 pub mod dir;
 pub mod exit;
 pub mod id;
+pub mod net;
 pub mod outboard;
 pub mod part;
 pub mod proto;

@@ -1,0 +1,188 @@
+//! Answering questions from the store. Blocks; callers bound how many at a time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+
+use crate::{
+    id::ContentId,
+    proto::{
+        Answer, Fault, GET_APP, MAX_STAT_LISTING, Pricing, Question, STAT_APP, Stat, get_limit, slice_header,
+    },
+    slice::{self, MAX_WINDOW, Window},
+    store::{Item, Store, StoreError},
+};
+
+/// Items kept open between questions; each holds up to two files.
+const MAX_OPEN: usize = 128;
+/// How often the store is asked whether anything changed, and how long an absent item
+/// is taken to be absent.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Answers questions about what a store has. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Answerer {
+    store: Store,
+    pricing: Pricing,
+    open: Arc<Mutex<Open>>,
+}
+
+/// The items that were asked for last.
+#[derive(Debug, Default)]
+struct Open {
+    /// The store's generation that all this belongs to, and when it was read.
+    generation: Option<(u64, Instant)>,
+    /// Items with the time of their last use.
+    items: HashMap<[u8; 32], (Instant, Arc<Item>)>,
+    /// Ids that the store did not have a moment ago, so that asking for nonsense does
+    /// not open the database each time.
+    absent: VecDeque<([u8; 32], Instant)>,
+}
+
+impl Open {
+    fn refresh(&mut self, store: &Store, now: Instant) {
+        self.absent.retain(|(_, since)| now.duration_since(*since) < FRESH);
+        let known = match self.generation {
+            Some((_, read)) if now.duration_since(read) < FRESH => return,
+            other => other.map(|(generation, _)| generation),
+        };
+        let generation = store.generation();
+        if known != Some(generation) {
+            self.items.clear();
+            self.absent.clear();
+        }
+        self.generation = Some((generation, now));
+    }
+
+    fn find(&mut self, hash: &[u8; 32], now: Instant) -> Option<Arc<Item>> {
+        let (used, item) = self.items.get_mut(hash)?;
+        *used = now;
+        Some(Arc::clone(item))
+    }
+
+    fn keep(&mut self, now: Instant, item: &Arc<Item>) {
+        let oldest = self.items.iter().min_by_key(|(_, (used, _))| *used).map(|(hash, _)| *hash);
+        if self.items.len() >= MAX_OPEN
+            && let Some(oldest) = oldest
+        {
+            self.items.remove(&oldest);
+        }
+        self.items.insert(*item.id().hash(), (now, Arc::clone(item)));
+    }
+
+    fn note_absent(&mut self, hash: [u8; 32], now: Instant) {
+        self.absent.push_back((hash, now));
+        if self.absent.len() > MAX_OPEN {
+            self.absent.pop_front();
+        }
+    }
+}
+
+impl Answerer {
+    /// `pricing` is what stats tell; charging it is the daemon's business.
+    pub fn new(store: Store, pricing: Pricing) -> Self {
+        Answerer { store, pricing, open: Arc::default() }
+    }
+
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The answer to a question that came in for `app`, at most `limit` bytes. Whatever
+    /// is wrong becomes a refusal; never anything but verified content.
+    pub fn answer(&self, app: &str, question: &[u8], limit: u64) -> Vec<u8> {
+        let answer = self.try_answer(app, question, limit).unwrap_or_else(|(fault, reason)| {
+            let refusal = Answer::refused(fault, reason).encode();
+            refusal.unwrap_or_default()
+        });
+        if answer.len() as u64 <= limit {
+            return answer;
+        }
+        let refusal = Answer::refused(Fault::Invalid, "limit too small").encode().unwrap_or_default();
+        if refusal.len() as u64 <= limit { refusal } else { Vec::new() }
+    }
+
+    fn try_answer(&self, app: &str, question: &[u8], limit: u64) -> Result<Vec<u8>, (Fault, String)> {
+        let question = Question::decode(question).map_err(|error| (Fault::Unsupported, error.to_string()))?;
+        match (app, question) {
+            (STAT_APP, Question::Stat { id, listing }) => self.stat(&id, listing),
+            (GET_APP, Question::Get { id, offset, len }) => self.get(&id, offset, len, limit),
+            _ => Err((Fault::Invalid, "this app does not answer that".into())),
+        }
+    }
+
+    fn stat(&self, id: &ContentId, listing: bool) -> Result<Vec<u8>, (Fault, String)> {
+        let item = self.item(id)?;
+        let proof = item.size_proof().map_err(|error| self.damaged(id, &error))?;
+        let short = item.size() <= MAX_STAT_LISTING as u64;
+        let listing = if listing && short && item.id().is_directory() {
+            Some(item.read_all().map_err(|error| self.damaged(id, &error))?)
+        } else {
+            None
+        };
+        let answer = Answer::Stat(Stat {
+            size: item.size(),
+            proof: serde_bytes::Bytes::new(&proof),
+            directory: item.id().is_directory(),
+            pricing: self.pricing,
+            max_window: MAX_WINDOW,
+            listing: listing.as_deref().map(serde_bytes::Bytes::new),
+        });
+        answer.encode().map_err(|error| (Fault::Busy, error.to_string()))
+    }
+
+    fn get(&self, id: &ContentId, offset: u64, len: u64, limit: u64) -> Result<Vec<u8>, (Fault, String)> {
+        let item = self.item(id)?;
+        let window =
+            Window::new(offset, len, item.size()).map_err(|error| (Fault::Invalid, error.to_string()))?;
+        if get_limit(item.size(), window) > limit {
+            return Err((Fault::Invalid, "limit too small".into()));
+        }
+        let header = slice_header(slice::encoded_len(item.size(), window));
+        item.encode_after(header, window).map_err(|error| self.damaged(id, &error))
+    }
+
+    fn damaged(&self, id: &ContentId, error: &StoreError) -> (Fault, String) {
+        warn!(%id, %error, "cannot serve");
+        // What is open may be an old file; look at the records again next time.
+        self.lock().items.remove(id.hash());
+        (Fault::Damaged, "the provider's copy is damaged".into())
+    }
+
+    fn item(&self, id: &ContentId) -> Result<Arc<Item>, (Fault, String)> {
+        let now = Instant::now();
+        let not_found = || (Fault::NotFound, "not here".into());
+        {
+            let mut open = self.lock();
+            open.refresh(&self.store, now);
+            if let Some(item) = open.find(id.hash(), now) {
+                return Ok(item);
+            }
+            if open.absent.iter().any(|(hash, _)| hash == id.hash()) {
+                return Err(not_found());
+            }
+        }
+        match self.store.need(id).and_then(|entry| self.store.item(&entry)) {
+            Ok(item) => {
+                let item = Arc::new(item);
+                self.lock().keep(now, &item);
+                Ok(item)
+            }
+            Err(StoreError::NotFound(_) | StoreError::Lost { .. }) => {
+                self.lock().note_absent(*id.hash(), now);
+                Err(not_found())
+            }
+            Err(error @ StoreError::Busy(_)) => Err((Fault::Busy, error.to_string())),
+            Err(error) => Err(self.damaged(id, &error)),
+        }
+    }
+
+    /// The cache is whole at any time: a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
