@@ -167,6 +167,7 @@ pub enum Command {
 
 /// What happens outside the node.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "frames are by far the most frequent input")]
 pub enum Input {
     /// A connection is ready: both lanes are negotiated and Hellos exchanged, nothing else has been
     /// sent on them.
@@ -185,8 +186,8 @@ pub enum Input {
         conn: ConnId,
         frame: Frame,
     },
-    /// The driver has written this many bytes of `Send`s of the bulk lane to the connection. The
-    /// node keeps at most a few windows per connection unwritten.
+    /// The driver has written this many bytes of fragments (their `data`, without headers) to the
+    /// connection. The node keeps at most 1 MiB per connection unwritten.
     Drained {
         peer: NodeKey,
         conn: ConnId,

@@ -13,9 +13,26 @@
 //! A `Send` or `Notify` that relies on a `Persist` is held back by the node until the matching
 //! `Input::Persisted` arrives, so a driver only has to carry things out in order.
 
+mod admission;
 pub mod api;
+mod author;
+mod body;
 pub mod codec;
+mod destination;
+mod edge;
+mod fault;
+mod flush;
+mod graph;
+mod job;
+mod ledger;
 mod node;
+mod replies;
+mod restore;
+mod roots;
+mod rows;
+mod store;
+mod streams;
+mod sync;
 pub mod verified;
 pub mod wire;
 

@@ -1,46 +1,377 @@
-//! The state machine's door.
+//! The state machine's door: inputs come in, outputs go out, flushes form in between.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::ChannelId;
+use por_types::{ChannelId, NodeKey, RequestId, Yocto};
 
-use crate::api::{ChannelSnapshot, CoreConfig, Input, Output, RestoreError, Restored, Time};
+use crate::api::{
+    AppPricing, ChannelSnapshot, Command, CoreConfig, Event, ExchangeId, Input, MyChannel, Output,
+    RestoreError, Restored, Table, Time,
+};
+use crate::author::Draft;
+use crate::edge::{Edge, Edges, Outbox};
+use crate::fault::Fault;
+use crate::graph::Graph;
+use crate::job::{Job, Leg};
+use crate::ledger::Channel;
+use crate::roots::Roots;
+use crate::rows;
+use crate::store::{Held, Store};
+use crate::wire::Frame;
 
-/// A node: all its edges, exchanges and channels.
+/// A served app.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct App {
+    pub pricing: AppPricing,
+    pub max_queued: u32,
+}
+
+/// A node: its edges, exchanges and channels.
+///
+/// Everything a peer can make grow is bounded by [`crate::Limits`] and the terms of the channels.
 #[derive(Debug)]
 pub struct Node {
-    config: CoreConfig,
-    outputs: VecDeque<Output>,
+    pub(crate) config: CoreConfig,
+    pub(crate) key: NodeKey,
+    pub(crate) now: Time,
+    pub(crate) graph: Graph,
+    pub(crate) channels: BTreeMap<ChannelId, Channel>,
+    pub(crate) edges: Edges,
+    pub(crate) jobs: HashMap<RequestId, Job>,
+    pub(crate) apps: HashMap<String, App>,
+    /// Requests with each app, also while it is not served.
+    pub(crate) queues: HashMap<String, BTreeSet<RequestId>>,
+    pub(crate) roots: Roots,
+    pub(crate) store: Store,
+    /// Requests of the application to sign in this flush.
+    pub(crate) drafts: Vec<Draft>,
+    /// Answers of the application to sign in this flush.
+    pub(crate) answers: Vec<crate::destination::Answer>,
+    /// Unanswered requests of the application.
+    pub(crate) local: u32,
+    /// When each unanswered request of the application is overdue.
+    pub(crate) due: BTreeSet<(Time, RequestId)>,
+    /// Waits for this flush's batch.
+    pub(crate) held: Vec<Held>,
+    pub(crate) dirty_jobs: BTreeSet<RequestId>,
+    pub(crate) dirty_channels: BTreeSet<ChannelId>,
+    /// Edges with something to send.
+    pub(crate) busy: BTreeSet<NodeKey>,
+    pub(crate) boot: u32,
+    counter: u32,
+    nonces: u64,
+    stale: bool,
+    pub(crate) outputs: VecDeque<Output>,
 }
 
 impl Node {
     /// Continues from the rows of the store; empty for a new node.
+    ///
+    /// # Errors
+    /// Rows that are damaged or belong to another node: the node must not run without its state.
     pub fn new(config: CoreConfig, restored: Restored) -> Result<Node, RestoreError> {
-        let _ = restored;
-        Ok(Node { config, outputs: VecDeque::new() })
+        let loaded = rows::Loaded::read(restored.rows)?;
+        let mut node = Node::empty(config);
+        node.restore(loaded)?;
+        Ok(node)
     }
 
-    /// Takes one input. Only queues work; drain [`Node::poll`] after a batch of inputs.
+    fn empty(config: CoreConfig) -> Node {
+        Node {
+            key: config.secret.public(),
+            config,
+            now: Time::default(),
+            graph: Graph::default(),
+            channels: BTreeMap::new(),
+            edges: BTreeMap::new(),
+            jobs: HashMap::new(),
+            apps: HashMap::new(),
+            queues: HashMap::new(),
+            roots: Roots::default(),
+            store: Store::default(),
+            drafts: Vec::new(),
+            answers: Vec::new(),
+            local: 0,
+            due: BTreeSet::new(),
+            held: Vec::new(),
+            dirty_jobs: BTreeSet::new(),
+            dirty_channels: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            boot: 0,
+            counter: 0,
+            nonces: 0,
+            stale: true,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes one input. Drain [`Node::poll`] after a batch of inputs: all of them make one flush.
     pub fn handle(&mut self, now: Time, input: Input) {
-        let _ = (now, input, &self.config);
+        self.now = self.now.max(now);
+        self.stale = true;
+        match input {
+            Input::Connected { peer, conn, hello } => self.on_connected(peer, conn, hello),
+            Input::Disconnected { peer, conn } => self.on_disconnected(peer, conn),
+            Input::Frame { peer, conn, frame } => {
+                if let Err(fault) = self.on_frame(peer, conn, frame) {
+                    self.misbehaved(peer, fault);
+                }
+            }
+            Input::Drained { peer, conn, bytes } => self.on_drained(peer, conn, bytes),
+            Input::Persisted { batch } => {
+                self.store.persisted(batch);
+                self.release();
+            }
+            Input::Command(command) => self.on_command(command),
+            Input::Channels { channels } => self.on_channels(channels),
+            Input::Graph { version, chain_time_ms, edges } => {
+                self.graph.update(version, chain_time_ms, edges);
+            }
+            Input::Tick => {}
+        }
     }
 
     /// The next thing to carry out. The first call after inputs forms the flush.
     pub fn poll(&mut self) -> Option<Output> {
+        if self.stale {
+            self.stale = false;
+            self.tick();
+            self.flush();
+        }
         self.outputs.pop_front()
     }
 
     /// When to send `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        self.due.first().map(|(time, _)| *time)
     }
 
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {
-        let _ = id;
-        None
+        self.channels.get(&id).map(Channel::snapshot)
     }
 
     pub fn channels(&self) -> Vec<ChannelSnapshot> {
-        Vec::new()
+        self.channels.values().map(Channel::snapshot).collect()
+    }
+
+    /// Exchanges that this node still keeps, in any role: 0 once all is settled and acknowledged.
+    pub fn unfinished(&self) -> usize {
+        self.jobs.len()
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Request { .. } => self.on_request_command(command),
+            Command::Respond { request, body } => self.respond(request, body),
+            Command::Serve { app, pricing, max_queued } => self.serve(app, App { pricing, max_queued }),
+            Command::StopServing { app } => {
+                self.apps.remove(&app);
+            }
+        }
+    }
+
+    fn on_frame(&mut self, peer: NodeKey, conn: crate::ConnId, frame: Frame) -> Result<(), Fault> {
+        let Some(edge) = self.edges.get(&peer).filter(|edge| edge.conns.contains_key(&conn)) else {
+            return Ok(());
+        };
+        if let Frame::Sync(sync) = frame {
+            return self.on_sync(peer, conn, sync);
+        }
+        if edge.recv != Some(conn) {
+            return Ok(());
+        }
+        match frame {
+            Frame::Hello(_) => Err(Fault::new("Hello inside a session")),
+            Frame::Sync(_) => Ok(()),
+            Frame::Request(frame) => self.on_request(peer, frame),
+            Frame::Ack(frame) => self.on_ack(peer, frame),
+            Frame::Reject(frame) => self.on_reject(peer, frame),
+            Frame::Response(frame) => self.on_response(peer, frame),
+            Frame::Done(frame) => self.on_done(peer, frame),
+            Frame::Credit(frame) => self.on_credit(peer, frame),
+            Frame::Fragment(frame) => self.on_fragment(peer, frame),
+            // Features that this node does not list in its Hello: nobody relies on them here. The
+            // money of a late payment is learned from the next Sync.
+            Frame::Late(_) | Frame::Severed(_) => Ok(()),
+        }
+    }
+
+    fn on_channels(&mut self, channels: Vec<MyChannel>) {
+        let listed: BTreeSet<ChannelId> = channels.iter().map(|info| info.channel).collect();
+        for (id, channel) in &mut self.channels {
+            if !listed.contains(id)
+                && let Some(info) = &mut channel.info
+            {
+                info.open = false;
+            }
+        }
+        for info in channels {
+            let id = info.channel;
+            let new = || Channel::new(id, info.peer, info.side);
+            let channel = self.channels.entry(id).or_insert_with(new);
+            if channel.row.peer == info.peer && channel.row.side == info.side && channel.set_info(info) {
+                self.dirty_channels.insert(id);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        while let Some(&(time, request)) = self.due.first()
+            && time <= self.now
+        {
+            self.due.pop_first();
+            self.notify(Event::Overdue { request });
+        }
+    }
+
+    /// Ends a peer's connections; its exchanges stay open.
+    pub(crate) fn misbehaved(&mut self, peer: NodeKey, fault: Fault) {
+        tracing::warn!(%peer, reason = %fault.0, "peer broke the protocol");
+        self.notify(Event::Misbehaved { peer, reason: fault.0 });
+        let conns: Vec<_> =
+            self.edges.get(&peer).into_iter().flat_map(|edge| edge.conns.keys().copied()).collect();
+        for conn in conns {
+            self.outputs.push_back(Output::Disconnect { peer, conn });
+            self.on_disconnected(peer, conn);
+        }
+    }
+
+    pub(crate) fn notify(&mut self, event: Event) {
+        self.outputs.push_back(Output::Notify(event));
+    }
+
+    /// Tells the application once this flush is on disk.
+    pub(crate) fn notify_durable(&mut self, event: Event) {
+        self.held.push(Held::Output(Output::Notify(event)));
+    }
+
+    /// Numbers of exchanges and epochs: increasing for ever.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.counter = self.counter.wrapping_add(1);
+        if self.counter == 0 {
+            self.boot = self.boot.saturating_add(1);
+            self.save_meta();
+        }
+        u64::from(self.boot) << 32 | u64::from(self.counter)
+    }
+
+    pub(crate) fn next_exchange(&mut self) -> ExchangeId {
+        ExchangeId(self.next_number())
+    }
+
+    pub(crate) fn save_meta(&mut self) {
+        let row = rows::MetaRow { node: self.key, network: self.config.network.clone(), boot: self.boot };
+        self.store.put(Table::Meta, rows::MetaRow::key(), rows::encode(&row));
+    }
+
+    pub(crate) fn nonce(&mut self) -> u64 {
+        self.nonces += 1;
+        let hash = blake3::keyed_hash(&self.config.seed, &self.nonces.to_be_bytes());
+        let mut nonce = [0; 8];
+        nonce.copy_from_slice(&hash.as_bytes()[..8]);
+        u64::from_be_bytes(nonce)
+    }
+
+    /// What to send to a peer with the next flush.
+    pub(crate) fn outbox(&mut self, peer: NodeKey) -> &mut Outbox {
+        self.busy.insert(peer);
+        &mut self.edges.entry(peer).or_default().outbox
+    }
+
+    pub(crate) fn edge(&mut self, peer: NodeKey) -> &mut Edge {
+        self.edges.entry(peer).or_default()
+    }
+
+    /// Counts a leg as unanswered.
+    pub(crate) fn load(&mut self, leg: &Leg, incoming: bool) {
+        if let Some(channel) = self.channels.get_mut(&leg.channel) {
+            let load = if incoming { &mut channel.incoming } else { &mut channel.outgoing };
+            // Sums of what was paid, hence within what exists.
+            *load = load.plus(leg.amount, leg.bytes).unwrap_or(*load);
+        }
+    }
+
+    /// The leg has its outcome.
+    pub(crate) fn settle(&mut self, leg: &mut Leg, incoming: bool) {
+        if !std::mem::take(&mut leg.open) {
+            return;
+        }
+        if let Some(channel) = self.channels.get_mut(&leg.channel) {
+            let load = if incoming { &mut channel.incoming } else { &mut channel.outgoing };
+            *load = load.minus(leg.amount, leg.bytes);
+        }
+    }
+
+    /// Bytes that an exchange may make this node hold: whole bodies at the ends, windows at a relay.
+    pub(crate) fn reservation(&self, leg: &Leg, body_len: u64, is_relay: bool) -> u64 {
+        if !is_relay {
+            return leg.bytes;
+        }
+        let window = u64::from(self.config.limits.window);
+        let reply = leg.bytes.saturating_sub(body_len);
+        body_len.min(window).saturating_add(reply.min(window))
+    }
+
+    pub(crate) fn is_relay(&self, job_destination: &NodeKey) -> bool {
+        *job_destination != self.key
+    }
+
+    /// Forgets a job with its rows.
+    pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Job> {
+        let mut job = self.jobs.remove(request)?;
+        self.dirty_jobs.remove(request);
+        self.store.delete(Table::Exchanges, rows::job_key(request));
+        self.delete_chunks(request, job.head.body_len);
+        let relay = self.is_relay(&job.head.destination);
+        match job.from().cloned() {
+            Some(_) if matches!(job.role, crate::job::Role::Rejected { .. }) => {}
+            Some(leg) => {
+                let reserved = self.reservation(&leg, job.head.body_len, relay);
+                let edge = self.edge(leg.peer);
+                edge.reserved = edge.reserved.saturating_sub(reserved);
+            }
+            None => {
+                if let Some(leg) = job.to().cloned() {
+                    let edge = self.edge(leg.peer);
+                    edge.reserved = edge.reserved.saturating_sub(leg.bytes);
+                }
+            }
+        }
+        self.settle_job(&mut job);
+        Some(job)
+    }
+
+    fn settle_job(&mut self, job: &mut Job) {
+        match &mut job.role {
+            crate::job::Role::Author(author) => self.settle(&mut author.to, false),
+            crate::job::Role::Relay(relay) => {
+                self.settle(&mut relay.from, true);
+                self.settle(&mut relay.to, false);
+            }
+            crate::job::Role::Destination { from, .. }
+            | crate::job::Role::Answered { from, .. }
+            | crate::job::Role::Rejected { from, .. } => self.settle(from, true),
+        }
+    }
+
+    pub(crate) fn delete_chunks(&mut self, request: &RequestId, body_len: u64) {
+        let count = rows::chunks(usize::try_from(body_len).unwrap_or(usize::MAX));
+        for index in 0..count {
+            self.store.delete(Table::Exchanges, rows::chunk_key(request, index));
+        }
+    }
+
+    pub(crate) fn put_chunks(&mut self, request: &RequestId, body: &[u8]) {
+        if rows::chunks(body.len()) == 0 {
+            return;
+        }
+        for (index, chunk) in (0u32..).zip(body.chunks(rows::CHUNK)) {
+            self.store.put(Table::Exchanges, rows::chunk_key(request, index), chunk.to_vec());
+        }
+    }
+
+    /// Balance of this node on a channel less what it may have to refund.
+    pub(crate) fn available(&self, channel: ChannelId) -> Yocto {
+        self.channels.get(&channel).map_or(Yocto::ZERO, Channel::available)
     }
 }

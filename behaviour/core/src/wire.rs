@@ -24,7 +24,9 @@ pub const PROTOCOL_NAME: &str = "/por/1.0.0";
 pub const VERSION: u16 = 1;
 
 /// Control frames and small bodies travel on one substream, big bodies on another, so that they
-/// never hold up heartbeats.
+/// never hold up heartbeats. The frame that announces a big body (a Request or Response item
+/// without body) travels on the bulk lane too, ahead of the fragments; a receiver takes any frame on
+/// either lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
@@ -119,18 +121,18 @@ impl Hello {
 
 /// Best states per channel and unfinished exchanges.
 ///
-/// A session with a peer starts when each side has the other's complete Sync. A side that cannot
-/// know whether its last frames arrived (a connection was lost, the process restarted) starts the
-/// next `epoch`; the other side answers with a next epoch of its own. Frames that arrive over
-/// another connection than the peer's latest Sync are stale and ignored. A Sync of the current
-/// epoch is a heartbeat.
+/// Each direction has its own session. A side that has a new connection to send on, or cannot know
+/// whether its last frames arrived, starts its next `epoch` with a Sync over that connection and
+/// sends nothing else until the peer's complete answer over the same connection has told what it
+/// knows. Frames over another connection than the sender's latest epoch are stale and ignored. A
+/// Sync of the current epoch that answers nothing is a heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sync {
     /// The sender's session number, increasing for ever (also across restarts).
     pub epoch: u64,
-    /// The latest epoch of the receiver that the sender has seen complete; 0 for none.
+    /// The receiver's epoch that this answers; 0 in a first Sync and a heartbeat.
     #[serde(default)]
-    pub seen: u64,
+    pub answers: u64,
     pub channels: Vec<SyncChannel>,
     /// Exchanges without an outcome in which the sender is downstream; with `known` the upstream end
     /// learns which of its requests arrived.
@@ -217,6 +219,9 @@ pub struct Response {
 pub struct ResponseItem {
     pub exchange: ExchangeId,
     pub receipt: SignedReceipt,
+    /// Sent before: the body follows once a credit says from where.
+    #[serde(default)]
+    pub resume: bool,
     /// The body where it is small; else it follows on the bulk lane.
     #[serde(default)]
     pub body: Option<Bytes>,

@@ -1,0 +1,346 @@
+//! A request arrives: is it paid, honest, affordable? (protocol sections 4 and 5)
+//!
+//! What an honest peer would never send ends its connection. What the author's own bytes make
+//! impossible is refused with a proof, the rest with a reason; both with the whole payment back.
+
+use borsh::BorshDeserialize;
+use bytes::{Bytes, BytesMut};
+use por_types::{
+    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, Signed, Statement, Yocto,
+    sha256,
+};
+
+use crate::api::{MyChannel, RejectReason};
+use crate::body::{Inflow, Outflow};
+use crate::edge::Queued;
+use crate::fault::Fault;
+use crate::graph::Refusal;
+use crate::job::{Asked, Job, Leg, Relay, Role};
+use crate::ledger::Load;
+use crate::node::Node;
+use crate::verified::Encoder;
+use crate::wire::{Request, RequestItem};
+
+/// Most bytes of a request's head: 20 hops and the longest app name fit twice.
+const MAX_HEAD: usize = 4096;
+
+/// How far ahead of the chain's time a request may expire, milliseconds.
+const MAX_EXPIRY_MS: u64 = 24 * 3600 * 1000;
+
+/// A request whose bytes make sense on this edge.
+struct Parsed {
+    item: RequestItem,
+    head: RequestHead,
+    signed: Vec<u8>,
+    id: RequestId,
+    from: Leg,
+}
+
+impl Node {
+    pub(crate) fn on_request(&mut self, peer: NodeKey, frame: Request) -> Result<(), Fault> {
+        let parsed = frame.requests.into_iter().map(|item| self.parse(peer, item));
+        let parsed = parsed.collect::<Result<Vec<_>, _>>()?;
+        if let Some(payment) = &frame.payment {
+            let channel = payment.statement.channel;
+            let paid = parsed.iter().filter(|request| request.from.channel == channel);
+            let items = paid.map(|request| request.from.item(request.id, ItemKind::Request)).collect();
+            self.take_payment(peer, payment, Some(items))?;
+        }
+        parsed.into_iter().try_for_each(|request| self.admit(peer, request))
+    }
+
+    /// Takes a payment. `items`: what it has to name, where it is known.
+    pub(crate) fn take_payment(
+        &mut self,
+        peer: NodeKey,
+        payment: &Signed<ChannelState>,
+        items: Option<Vec<Item>>,
+    ) -> Result<(), Fault> {
+        let id = payment.statement.channel;
+        let channel = self.channels.get_mut(&id).filter(|channel| channel.row.peer == peer);
+        let channel = channel.ok_or_else(|| Fault::new("payment on a channel that is not with this peer"))?;
+        let network = &self.config.network;
+        let theirs = payment.statement.totals.sent_by(channel.row.side.other());
+        if theirs > channel.row.their_total
+            && let Some(items) = items
+            && payment.statement.items != channel.items_hash(network, items)
+        {
+            return Err(Fault::new("payment names other items than those it came with"));
+        }
+        if channel.receive(network, payment)? {
+            self.dirty_channels.insert(id);
+            self.outbox(peer).receipts.insert(id);
+        }
+        Ok(())
+    }
+
+    fn parse(&self, peer: NodeKey, item: RequestItem) -> Result<Parsed, Fault> {
+        if item.head.len() > MAX_HEAD {
+            return Err(Fault::new("request head is too long"));
+        }
+        let head =
+            RequestHead::try_from_slice(&item.head).map_err(|_| Fault::new("request head is malformed"))?;
+        let index = usize::from(item.hop);
+        let before = match index.checked_sub(1) {
+            None => Some(head.author),
+            Some(previous) => head.route.get(previous).map(|hop| hop.to),
+        };
+        let here = head.route.get(index).map(|hop| hop.to);
+        if before != Some(peer) || here != Some(self.key) {
+            return Err(Fault::new("request does not pass from this peer to this node"));
+        }
+        let from = Leg::new(&head, peer, item.exchange, item.hop)
+            .map_err(|_| Fault::new("request names impossible prices"))?;
+        if self.channels.get(&from.channel).is_none_or(|channel| channel.row.peer != peer) {
+            return Err(Fault::new("request names a channel that is not with this peer"));
+        }
+        let signed = head.signed_bytes(&self.config.network);
+        let id = RequestId(sha256(&signed));
+        Ok(Parsed { item, head, signed, id, from })
+    }
+
+    fn admit(&mut self, peer: NodeKey, request: Parsed) -> Result<(), Fault> {
+        let Parsed { item, head, signed, id, from } = request;
+        let known = self.edge(peer).owed.get(&item.exchange).copied();
+        match known {
+            // Sent again: the peer learned from Sync, or will learn, what has become of it.
+            Some(known) if known == id => return Ok(()),
+            Some(_) => return Err(Fault::new("one exchange number for two requests")),
+            None if self.jobs.contains_key(&id) => {
+                return Err(Fault::new("one request under two exchange numbers"));
+            }
+            None => {}
+        }
+        if self.edge(peer).owed.len() >= self.most_owed(peer) {
+            return Err(Fault::new("more unfinished requests than the channel's terms and limits allow"));
+        }
+        if !self.roots.request(&self.config.network, &head.author, &signed, &item.proof) {
+            return Err(Fault::new("author's signature is wrong"));
+        }
+        let body =
+            Some(item.body).filter(Option::is_some).or((head.body_len == 0).then(|| Some(Bytes::new())));
+        let body = body.flatten().map(|body| check_body(body, &head)).transpose()?;
+        let paid = self.channels.get_mut(&from.channel).is_some_and(|channel| channel.apply(from.amount));
+        if !paid {
+            return Err(Fault::new("request is not covered by a payment"));
+        }
+        self.dirty_channels.insert(from.channel);
+        self.edge(peer).owed.insert(item.exchange, id);
+        let verdict = self.judge(&head, &from);
+        let job = |role| Job { head, head_bytes: item.head, proof: item.proof, role };
+        match verdict {
+            Ok(None) => self.admit_here(id, from, body, job),
+            Ok(Some(to)) => self.admit_relay(id, from, to, body, job),
+            Err(refusal) => {
+                self.refuse(id, from, refusal, job);
+                Ok(())
+            }
+        }
+    }
+
+    /// Unfinished requests from a peer beyond which it floods: unanswered ones within the terms, and
+    /// as many that wait for its Done.
+    fn most_owed(&self, peer: NodeKey) -> usize {
+        let own = self.channels.values().filter(|channel| channel.row.peer == peer);
+        let terms: u64 = own.filter_map(|c| c.info.as_ref()).map(|i| u64::from(i.terms.max_requests)).sum();
+        let most = u64::from(self.config.limits.max_exchanges).saturating_add(terms.min(1 << 20));
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// Decides about a paid request: the next leg, `None` at the destination, or why not.
+    fn judge(&self, head: &RequestHead, from: &Leg) -> Result<Option<Leg>, Refusal> {
+        use RejectReason as R;
+        let reject = |reason| Err(Refusal::Reject(reason));
+        head.validate().map_err(Refusal::Invalid)?;
+        let limits = &self.config.limits;
+        if head.body_len > limits.max_body || head.response_limit > limits.max_body {
+            return reject(R::TooLarge);
+        }
+        let now = self.graph.chain_time_ms;
+        if head.expires_ms <= now || head.expires_ms > now.saturating_add(MAX_EXPIRY_MS) {
+            return reject(R::Expired);
+        }
+        self.graph.check(head, usize::from(from.hop))?;
+        let Some(channel) = self.channels.get(&from.channel) else { return reject(R::NoEdge) };
+        let Some(info) = channel.open_info() else { return reject(R::NoEdge) };
+        self.check_load(channel.incoming, info, from).map_err(Refusal::Reject)?;
+        let relay = self.is_relay(&head.destination);
+        let reserved = self.edges.get(&from.peer).map_or(0, |edge| edge.reserved);
+        let needed = self.reservation(from, head.body_len, relay);
+        if reserved.saturating_add(needed) > limits.max_peer_bytes {
+            return reject(R::Busy);
+        }
+        if relay { self.judge_next(head, from).map(Some) } else { self.judge_app(head).map(|()| None) }
+    }
+
+    fn judge_app(&self, head: &RequestHead) -> Result<(), Refusal> {
+        use RejectReason as R;
+        let app = self.apps.get(&head.app).ok_or(Refusal::Reject(R::NoApp))?;
+        let price = app.pricing.price(head.body_len, head.response_limit);
+        if price.is_err() || price.is_ok_and(|price| head.server_price < price) {
+            return Err(Refusal::Reject(R::ServerPrice));
+        }
+        if self.queued(&head.app) >= app.max_queued as usize {
+            return Err(Refusal::Reject(R::Busy));
+        }
+        Ok(())
+    }
+
+    fn judge_next(&self, head: &RequestHead, from: &Leg) -> Result<Leg, Refusal> {
+        let reject = Refusal::Reject;
+        let index = from.hop.checked_add(1).ok_or(reject(RejectReason::NoEdge))?;
+        let hop = head.route.get(usize::from(index)).ok_or(reject(RejectReason::NoEdge))?;
+        let to =
+            Leg::new(head, hop.to, crate::ExchangeId(0), index).map_err(|_| reject(RejectReason::NoEdge))?;
+        self.check_next(&to).map_err(reject)?;
+        // The time that the author grants has to cover what is on its way over that edge already.
+        let channel = self.channels.get(&to.channel).and_then(|c| Some((c.outgoing, c.open_info()?)));
+        let (load, info) = channel.ok_or(reject(RejectReason::NoEdge))?;
+        let ahead = load.bytes.saturating_add(head.body_len);
+        if info.terms.allowance_ms(ahead, head.response_limit) > hop.allowance_ms {
+            return Err(reject(RejectReason::Busy));
+        }
+        Ok(to)
+    }
+
+    /// Whether the next node can be asked: edge open, peer there, within caps, covered.
+    pub(crate) fn check_next(&self, to: &Leg) -> Result<(), RejectReason> {
+        let channel = self.channels.get(&to.channel).filter(|channel| channel.row.peer == to.peer);
+        let channel = channel.ok_or(RejectReason::NoEdge)?;
+        let info = channel.open_info().ok_or(RejectReason::NoEdge)?;
+        let edge = self.edges.get(&to.peer).filter(|edge| edge.open().is_some());
+        let edge = edge.ok_or(RejectReason::Unreachable)?;
+        if edge.asked.len() >= self.config.limits.max_exchanges as usize {
+            return Err(RejectReason::Busy);
+        }
+        self.check_load(channel.outgoing, info, to)?;
+        if self.available(to.channel) < to.amount {
+            return Err(RejectReason::Balance);
+        }
+        Ok(())
+    }
+
+    /// Caps of the terms and exposure: what absconding could gain stays below the bond lost.
+    fn check_load(&self, load: Load, info: &MyChannel, leg: &Leg) -> Result<(), RejectReason> {
+        if leg.bytes > info.terms.max_bytes {
+            return Err(RejectReason::TooLarge);
+        }
+        let load = load.plus(leg.amount, leg.bytes).map_err(|_| RejectReason::Busy)?;
+        let most = info.terms.max_requests.min(self.config.limits.max_exchanges);
+        if load.requests > most || load.bytes > info.terms.max_bytes {
+            return Err(RejectReason::Busy);
+        }
+        // A bond of zero means that the network has no penalty: nothing to compare with.
+        let exposure = load.amount.checked_add(late_reserve(&load));
+        if !info.bond.is_zero() && exposure.is_ok_and(|exposure| exposure >= info.bond) {
+            return Err(RejectReason::Busy);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, id: RequestId, from: &Leg, body_len: u64, relay: bool) {
+        let reserved = self.reservation(from, body_len, relay);
+        self.load(from, true);
+        self.edge(from.peer).reserved += reserved;
+        self.outbox(from.peer).acks.push(from.exchange);
+        self.dirty_jobs.insert(id);
+    }
+
+    fn admit_here(
+        &mut self,
+        id: RequestId,
+        from: Leg,
+        body: Option<Encoder>,
+        job: impl FnOnce(Role) -> Job,
+    ) -> Result<(), Fault> {
+        let placeholder = Asked::Queued { body: Bytes::new() };
+        let mut job = job(Role::Destination { from: from.clone(), stage: placeholder });
+        self.accept(id, &from, job.head.body_len, false);
+        self.queues.entry(job.head.app.clone()).or_default().insert(id);
+        let whole = body.map(|encoder| encoder.body().clone());
+        if whole.is_none() {
+            let inflow = Inflow::new(job.head.body_hash, job.head.body_len, self.config.limits.window)?;
+            job.role = Role::Destination { from, stage: Asked::Uploading { inflow, data: BytesMut::new() } };
+        }
+        self.jobs.insert(id, job);
+        if let Some(body) = whole {
+            self.queue(id, body);
+        }
+        Ok(())
+    }
+
+    fn admit_relay(
+        &mut self,
+        id: RequestId,
+        from: Leg,
+        mut to: Leg,
+        body: Option<Encoder>,
+        job: impl FnOnce(Role) -> Job,
+    ) -> Result<(), Fault> {
+        to.exchange = self.next_exchange();
+        let window = self.config.limits.window;
+        let mut job =
+            job(Role::Destination { from: from.clone(), stage: Asked::Queued { body: Bytes::new() } });
+        let body = match body {
+            Some(encoder) => Outflow::whole(encoder),
+            None => Outflow::piped(Inflow::new(job.head.body_hash, job.head.body_len, window)?),
+        };
+        let owed = self.channels.get_mut(&to.channel).map(|channel| channel.owe(to.amount));
+        if !matches!(owed, Some(Ok(()))) {
+            let refusal = Refusal::Reject(RejectReason::Balance);
+            self.refuse(id, from, refusal, |role| Job { role, ..job });
+            return Ok(());
+        }
+        self.load(&to, false);
+        self.accept(id, &from, job.head.body_len, true);
+        self.edge(to.peer).asked.insert(to.exchange, id);
+        self.outbox(to.peer).requests.push(Queued { request: id, fresh: true });
+        job.role = Role::Relay(Relay { from, to, body, acked: false, reply: None });
+        self.jobs.insert(id, job);
+        Ok(())
+    }
+
+    /// Rejects before any obligation: the payment goes back whole.
+    fn refuse(&mut self, id: RequestId, mut from: Leg, refusal: Refusal, job: impl FnOnce(Role) -> Job) {
+        from.open = false;
+        let (reason, invalid) = match refusal {
+            Refusal::Reject(reason) => (reason, None),
+            Refusal::Invalid(reason) => {
+                let statement = Invalid { request: id, signer: self.key, reason };
+                (RejectReason::Invalid, Some(self.config.secret.sign(&self.config.network, statement)))
+            }
+        };
+        self.refund(id, &from);
+        self.jobs.insert(id, job(Role::Rejected { from, reason, invalid }));
+        self.dirty_jobs.insert(id);
+    }
+
+    /// Owes a request's payment back to the upstream node, with a Reject in this flush.
+    pub(crate) fn refund(&mut self, request: RequestId, from: &Leg) {
+        let owed = self.channels.get_mut(&from.channel).map(|channel| channel.owe(from.amount));
+        // What may have to be refunded is never spent, so this holds unless the chain's view of the
+        // deposits has shrunk below what was signed.
+        let fresh = matches!(owed, Some(Ok(())));
+        if !fresh {
+            tracing::error!(%request, channel = %from.channel, "balance does not cover a refund");
+        }
+        self.outbox(from.peer).rejects.push(Queued { request, fresh });
+    }
+}
+
+/// Late fees possible until a breach is noticed (protocol section 4). Heartbeats and late payments
+/// are not part of this version, so nothing can become due.
+fn late_reserve(_load: &Load) -> Yocto {
+    Yocto::ZERO
+}
+
+fn check_body(body: Bytes, head: &RequestHead) -> Result<Encoder, Fault> {
+    if body.len() as u64 != head.body_len {
+        return Err(Fault::new("request body does not have the signed length"));
+    }
+    let encoder = Encoder::new(body);
+    if encoder.root() != Hash(head.body_hash.0) {
+        return Err(Fault::new("request body does not have the signed hash"));
+    }
+    Ok(encoder)
+}

@@ -1,0 +1,159 @@
+//! Requests of the local application.
+
+use por_types::{FlushRoot, FlushTree, ItemKind, RequestHead, RequestId, Statement, leaf_hash, sha256};
+
+use crate::api::{Command, Event, RejectReason, SignedReceipt};
+use crate::body::Outflow;
+use crate::edge::Queued;
+use crate::graph::Refusal;
+use crate::job::{Author, Job, Leg, Role};
+use crate::node::Node;
+use crate::verified::Encoder;
+use bytes::Bytes;
+
+/// A request that is paid for and waits for the flush's signature.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    token: u64,
+    head: RequestHead,
+    body: Encoder,
+    to: Leg,
+}
+
+impl Node {
+    pub(crate) fn on_request_command(&mut self, command: Command) {
+        let Command::Request {
+            token,
+            destination,
+            app,
+            body,
+            response_limit,
+            server_price,
+            expires_ms,
+            graph_version,
+            route,
+        } = command
+        else {
+            return;
+        };
+        if body.len() as u64 > self.config.limits.max_body {
+            return self.notify(Event::Refused { token, reason: RejectReason::TooLarge });
+        }
+        let body = Encoder::new(body);
+        let head = RequestHead {
+            author: self.key,
+            nonce: self.nonce(),
+            destination,
+            app,
+            body_hash: body.root(),
+            body_len: body.body().len() as u64,
+            response_limit,
+            expires_ms,
+            graph_version,
+            server_price,
+            route,
+        };
+        match self.plan(&head) {
+            Ok(to) => self.drafts.push(Draft { token, head, body, to }),
+            Err(reason) => self.notify(Event::Refused { token, reason }),
+        }
+    }
+
+    /// Checks a request and sets its payment aside.
+    fn plan(&mut self, head: &RequestHead) -> Result<Leg, RejectReason> {
+        head.validate().map_err(|_| RejectReason::Invalid)?;
+        let limits = &self.config.limits;
+        if head.response_limit > limits.max_body {
+            return Err(RejectReason::TooLarge);
+        }
+        if self.local >= limits.max_local {
+            return Err(RejectReason::Busy);
+        }
+        let first = head.route.first().ok_or(RejectReason::Invalid)?;
+        let (peer, id) = (first.to, first.channel);
+        self.graph.check(head, 0).map_err(|refusal| match refusal {
+            Refusal::Reject(reason) => reason,
+            Refusal::Invalid(_) => RejectReason::Invalid,
+        })?;
+        if head.expires_ms <= self.graph.chain_time_ms {
+            return Err(RejectReason::Expired);
+        }
+        let leg = Leg::new(head, peer, crate::ExchangeId(0), 0).map_err(|_| RejectReason::Invalid)?;
+        self.check_next(&leg)?;
+        let edge = self.edge(peer);
+        if edge.reserved.saturating_add(leg.bytes) > self.config.limits.max_peer_bytes {
+            return Err(RejectReason::Busy);
+        }
+        let channel = self.channels.get_mut(&id).ok_or(RejectReason::NoEdge)?;
+        channel.owe(leg.amount).map_err(|_| RejectReason::Balance)?;
+        self.load(&leg, false);
+        self.edge(peer).reserved += leg.bytes;
+        self.local += 1;
+        Ok(leg)
+    }
+
+    /// Signs the flush's requests with one signature and makes exchanges of them.
+    pub(crate) fn flush_drafts(&mut self) {
+        let drafts = std::mem::take(&mut self.drafts);
+        let mut drafts = drafts.into_iter().peekable();
+        let most = (self.config.limits.max_flush as usize).clamp(1, 1 << por_types::MAX_FLUSH_DEPTH);
+        while drafts.peek().is_some() {
+            let part: Vec<Draft> = drafts.by_ref().take(most).collect();
+            self.sign_drafts(part);
+        }
+    }
+
+    fn sign_drafts(&mut self, drafts: Vec<Draft>) {
+        let network = self.config.network.clone();
+        let signed: Vec<Vec<u8>> = drafts.iter().map(|draft| draft.head.signed_bytes(&network)).collect();
+        let leaves = signed.iter().map(|bytes| leaf_hash(bytes)).collect();
+        let Some(tree) = FlushTree::new(leaves) else { return };
+        let root = FlushRoot::<RequestHead>::new(tree.root(), tree.leaves());
+        let signature = self.config.secret.sign(&network, root).signature;
+        for ((index, draft), bytes) in (0u32..).zip(drafts).zip(signed) {
+            let Some(proof) = tree.proof(index, signature) else { continue };
+            self.start(RequestId(sha256(&bytes)), draft, proof);
+        }
+    }
+
+    fn start(&mut self, request: RequestId, draft: Draft, proof: por_types::FlushProof) {
+        let Draft { token, head, body, mut to } = draft;
+        let (peer, price) = (to.peer, to.amount);
+        to.exchange = self.next_exchange();
+        self.edge(peer).asked.insert(to.exchange, request);
+        self.outbox(peer).requests.push(Queued { request, fresh: true });
+        self.put_chunks(&request, body.body());
+        let due = self.now.after_ms(head.bound_ms_at(0));
+        self.due.insert((due, request));
+        let head_bytes = Bytes::from(borsh::to_vec(&head).unwrap_or_default());
+        let author = Author { to, body: Outflow::whole(body), acked: false, due, reply: None };
+        self.jobs.insert(request, Job { head, head_bytes, proof, role: Role::Author(author) });
+        self.dirty_jobs.insert(request);
+        self.notify_durable(Event::Started { token, request, price });
+    }
+
+    /// The author has its verified response.
+    pub(crate) fn finish_author(&mut self, request: RequestId, receipt: SignedReceipt, body: Bytes) {
+        if self.close_author(&request) {
+            self.notify(Event::Response { request, receipt, body });
+        }
+    }
+
+    /// Ends an own request; Done goes out once that is on disk.
+    pub(crate) fn close_author(&mut self, request: &RequestId) -> bool {
+        let Some(job) = self.forget(request) else { return false };
+        if let Role::Author(author) = &job.role {
+            self.due.remove(&(author.due, *request));
+        }
+        if let Some(to) = job.to() {
+            let exchange = to.exchange;
+            self.edge(to.peer).asked.remove(&exchange);
+            self.outbox(to.peer).done.push(exchange);
+        }
+        self.local = self.local.saturating_sub(1);
+        true
+    }
+}
+
+/// Items of requests are prepayments.
+pub(crate) const REQUEST: ItemKind = ItemKind::Request;

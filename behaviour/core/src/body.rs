@@ -1,0 +1,253 @@
+//! Big bodies on an edge: receive windows, send credits, and the pipe between them at a relay.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use por_types::Hash;
+
+use crate::fault::Fault;
+use crate::verified::{Decoder, Encoder, Piece, StreamError, encoded_len};
+
+/// Receiving half of a body.
+#[derive(Clone, Debug)]
+pub(crate) struct Inflow {
+    root: Hash,
+    body_len: u64,
+    decoder: Decoder,
+    /// Position up to which the sender may send.
+    granted: u64,
+    window: u64,
+    /// The source sends, or will by itself after its next Sync.
+    active: bool,
+}
+
+impl Inflow {
+    /// The sender starts at 0 with `window` bytes of credit.
+    pub fn new(root: Hash, body_len: u64, window: u32) -> Result<Inflow, Fault> {
+        let decoder = Decoder::new(root, body_len).map_err(stream_fault)?;
+        let window = u64::from(window);
+        Ok(Inflow { root, body_len, decoder, granted: window, window, active: true })
+    }
+
+    /// Nothing is wanted until [`Inflow::restart`]: after a crash, when the next node may have the
+    /// body already.
+    pub fn dormant(root: Hash, body_len: u64, window: u32) -> Result<Inflow, Fault> {
+        Ok(Inflow { active: false, ..Inflow::new(root, body_len, window)? })
+    }
+
+    /// Bytes of the encoded stream that the source need not send again after a reconnection.
+    pub fn held(&self) -> u64 {
+        if self.active { self.decoder.verified() } else { self.decoder.encoded_len() }
+    }
+
+    /// Checks what arrived. A gap is left over from before a restart of the stream: ignored.
+    pub fn push(&mut self, offset: u64, data: Bytes, out: &mut Vec<Piece>) -> Result<(), Fault> {
+        if offset > self.decoder.position() {
+            return Ok(());
+        }
+        if offset.saturating_add(data.len() as u64) > self.granted {
+            return Err(Fault::new("sent more of a body than it had credit for"));
+        }
+        match self.decoder.push(offset, data, out) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.decoder.rewind();
+                Err(stream_fault(error))
+            }
+        }
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.decoder.is_complete()
+    }
+
+    fn verified(&self) -> u64 {
+        self.decoder.verified()
+    }
+
+    /// New credit once `consumed` bytes have left this node, if it is worth a frame.
+    pub fn grant(&mut self, consumed: u64) -> Option<u64> {
+        let target = consumed.saturating_add(self.window).min(self.decoder.encoded_len());
+        let worth = target == self.decoder.encoded_len() || target >= self.granted + self.window / 2;
+        (target > self.granted && worth).then(|| {
+            self.granted = target;
+            target
+        })
+    }
+
+    /// The same where the body ends at this node.
+    pub fn grant_verified(&mut self) -> Option<u64> {
+        self.grant(self.decoder.verified())
+    }
+
+    /// Where a sender that starts again shall go on, and its credit.
+    pub fn resume(&mut self) -> (u64, u64) {
+        self.decoder.rewind();
+        let from = self.decoder.verified();
+        self.granted = from.saturating_add(self.window);
+        (from, self.granted)
+    }
+
+    /// Forgets everything: the body is needed from the start again.
+    pub fn restart(&mut self) -> Result<(), Fault> {
+        self.decoder = Decoder::new(self.root, self.body_len).map_err(stream_fault)?;
+        self.granted = self.window;
+        self.active = true;
+        Ok(())
+    }
+}
+
+fn stream_fault(error: StreamError) -> Fault {
+    Fault::new(format!("bad body: {error}"))
+}
+
+/// Where an outgoing body comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Feed {
+    Whole(Encoder),
+    /// Arrives from the other edge and is passed on.
+    Piped {
+        inflow: Inflow,
+        queue: VecDeque<(u64, Bytes)>,
+    },
+}
+
+/// Sending half of a body.
+#[derive(Clone, Debug)]
+pub(crate) struct Outflow {
+    feed: Feed,
+    len: u64,
+    /// Next position to send.
+    next: u64,
+    /// Position up to which may be sent; 0 before the start.
+    limit: u64,
+    /// In the edge's queue of streams with something to send.
+    pub listed: bool,
+}
+
+impl Outflow {
+    pub fn whole(encoder: Encoder) -> Outflow {
+        let len = encoder.len();
+        Outflow { feed: Feed::Whole(encoder), len, next: 0, limit: 0, listed: false }
+    }
+
+    pub fn piped(inflow: Inflow) -> Outflow {
+        let len = encoded_len(inflow.body_len);
+        Outflow {
+            feed: Feed::Piped { inflow, queue: VecDeque::new() },
+            len,
+            next: 0,
+            limit: 0,
+            listed: false,
+        }
+    }
+
+    /// The body, if this node has all of it.
+    pub fn body(&self) -> Option<&Bytes> {
+        match &self.feed {
+            Feed::Whole(encoder) => Some(encoder.body()),
+            Feed::Piped { .. } => None,
+        }
+    }
+
+    pub fn inflow(&mut self) -> Option<&mut Inflow> {
+        match &mut self.feed {
+            Feed::Whole(_) => None,
+            Feed::Piped { inflow, .. } => Some(inflow),
+        }
+    }
+
+    /// Stops sending until the next [`Outflow::resume`].
+    pub fn pause(&mut self) {
+        self.limit = 0;
+    }
+
+    /// Goes on at `from`. True if bytes are needed that have left this node already: the body has to
+    /// come from its source again (the inflow was restarted, the caller gives the credit).
+    pub fn resume(&mut self, from: u64, limit: u64) -> Result<bool, Fault> {
+        self.limit = limit;
+        let from = from.min(self.len);
+        let mut refetch = false;
+        if let Feed::Piped { inflow, queue } = &mut self.feed {
+            let held = queue.front().map_or(inflow.verified(), |(offset, _)| *offset);
+            if from < held || !inflow.active {
+                queue.clear();
+                inflow.restart()?;
+                refetch = true;
+            }
+        }
+        self.next = from;
+        self.trim();
+        Ok(refetch)
+    }
+
+    pub fn grant(&mut self, limit: u64) {
+        if self.limit > 0 {
+            self.limit = self.limit.max(limit);
+        }
+    }
+
+    /// Drops queued bytes before `next`.
+    fn trim(&mut self) {
+        let Feed::Piped { queue, .. } = &mut self.feed else { return };
+        while let Some((offset, bytes)) = queue.front_mut() {
+            let end = *offset + bytes.len() as u64;
+            if end > self.next {
+                let known = self.next.saturating_sub(*offset);
+                let _ = bytes.split_to(known as usize);
+                *offset += known;
+                break;
+            }
+            queue.pop_front();
+        }
+    }
+
+    /// Takes what arrived from the other edge.
+    pub fn push(&mut self, offset: u64, data: Bytes) -> Result<(), Fault> {
+        let Feed::Piped { inflow, queue } = &mut self.feed else {
+            return Ok(());
+        };
+        let mut pieces = Vec::new();
+        let result = inflow.push(offset, data, &mut pieces);
+        queue.extend(pieces.into_iter().map(|piece| (piece.offset, piece.bytes)));
+        self.trim();
+        result
+    }
+
+    /// Credit for the source, after bytes have left.
+    pub fn refill(&mut self) -> Option<u64> {
+        let next = self.next;
+        self.inflow().and_then(|inflow| inflow.grant(next))
+    }
+
+    pub fn is_sendable(&self) -> bool {
+        let ready = match &self.feed {
+            Feed::Whole(_) => self.next < self.len,
+            Feed::Piped { queue, .. } => queue.front().is_some_and(|(offset, _)| *offset == self.next),
+        };
+        ready && self.next < self.limit
+    }
+
+    /// The next bytes to send, at most `max`.
+    pub fn take(&mut self, max: u64) -> Option<(u64, Bytes)> {
+        if !self.is_sendable() {
+            return None;
+        }
+        let max = max.min(self.limit - self.next);
+        let offset = self.next;
+        let bytes = match &mut self.feed {
+            Feed::Whole(encoder) => encoder.read(offset, max),
+            Feed::Piped { queue, .. } => {
+                let (start, front) = queue.front_mut()?;
+                let part = front.split_to((front.len() as u64).min(max) as usize);
+                *start += part.len() as u64;
+                if front.is_empty() {
+                    queue.pop_front();
+                }
+                part
+            }
+        };
+        self.next += bytes.len() as u64;
+        (!bytes.is_empty()).then_some((offset, bytes))
+    }
+}

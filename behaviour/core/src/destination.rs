@@ -1,0 +1,130 @@
+//! Requests that end here: the served apps.
+
+use bytes::Bytes;
+use por_types::{FlushRoot, FlushTree, RequestId, ResponseReceipt, Statement, leaf_hash};
+
+use crate::api::{Event, SignedReceipt};
+use crate::body::Outflow;
+use crate::edge::QueuedReply;
+use crate::job::{Asked, Role};
+use crate::node::{App, Node};
+use crate::verified::Encoder;
+
+/// An app's answer that waits for the flush's signature.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    request: RequestId,
+    body: Encoder,
+}
+
+impl Node {
+    /// Requests that wait for the app, for example from before a restart, are delivered again.
+    pub(crate) fn serve(&mut self, app: String, served: App) {
+        if self.apps.insert(app.clone(), served).is_some() {
+            return;
+        }
+        let waiting: Vec<RequestId> = self.queues.get(&app).into_iter().flatten().copied().collect();
+        for request in waiting {
+            self.deliver(request);
+        }
+    }
+
+    /// Tells the app once the request is on disk.
+    pub(crate) fn deliver(&mut self, request: RequestId) {
+        let Some(job) = self.jobs.get(&request) else { return };
+        let Role::Destination { stage: Asked::Queued { body }, .. } = &job.role else { return };
+        let event = Event::Incoming {
+            request,
+            author: job.head.author,
+            app: job.head.app.clone(),
+            body: body.clone(),
+            response_limit: job.head.response_limit,
+            server_price: job.head.server_price,
+        };
+        self.notify_durable(event);
+    }
+
+    /// The body of a big request is complete.
+    pub(crate) fn queue(&mut self, request: RequestId, body: Bytes) {
+        self.put_chunks(&request, &body);
+        let Some(job) = self.jobs.get_mut(&request) else { return };
+        let Role::Destination { stage, .. } = &mut job.role else { return };
+        *stage = Asked::Queued { body };
+        self.dirty_jobs.insert(request);
+        self.deliver(request);
+    }
+
+    /// Number of acknowledged requests that wait for an app.
+    pub(crate) fn queued(&self, app: &str) -> usize {
+        self.queues.get(app).map_or(0, |queue| queue.len())
+    }
+
+    pub(crate) fn unqueue(&mut self, app: &str, request: &RequestId) {
+        if let Some(queue) = self.queues.get_mut(app) {
+            queue.remove(request);
+            if queue.is_empty() {
+                self.queues.remove(app);
+            }
+        }
+    }
+
+    pub(crate) fn respond(&mut self, request: RequestId, body: Bytes) {
+        let Some(job) = self.jobs.get(&request) else { return };
+        let Role::Destination { stage: Asked::Queued { .. }, .. } = &job.role else { return };
+        if body.len() as u64 > job.head.response_limit {
+            tracing::error!(%request, len = body.len(), "the app's response is over the request's limit");
+            return;
+        }
+        self.answers.push(Answer { request, body: Encoder::new(body) });
+    }
+
+    /// Signs the flush's receipts with one signature.
+    pub(crate) fn flush_answers(&mut self) {
+        let answers = std::mem::take(&mut self.answers);
+        let mut answers = answers.into_iter().peekable();
+        let most = (self.config.limits.max_flush as usize).clamp(1, 1 << por_types::MAX_FLUSH_DEPTH);
+        while answers.peek().is_some() {
+            let part: Vec<Answer> = answers.by_ref().take(most).collect();
+            self.sign_answers(part);
+        }
+    }
+
+    fn sign_answers(&mut self, answers: Vec<Answer>) {
+        let network = self.config.network.clone();
+        let receipts: Vec<ResponseReceipt> = answers
+            .iter()
+            .map(|answer| ResponseReceipt {
+                request: answer.request,
+                body_len: answer.body.body().len() as u64,
+                body_hash: answer.body.root(),
+            })
+            .collect();
+        let leaves = receipts.iter().map(|receipt| leaf_hash(&receipt.signed_bytes(&network))).collect();
+        let Some(tree) = FlushTree::new(leaves) else { return };
+        let root = FlushRoot::<ResponseReceipt>::new(tree.root(), tree.leaves());
+        let signature = self.config.secret.sign(&network, root).signature;
+        for ((index, answer), receipt) in (0u32..).zip(answers).zip(receipts) {
+            let Some(proof) = tree.proof(index, signature) else { continue };
+            self.answer(answer, SignedReceipt { receipt, proof });
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, receipt: SignedReceipt) {
+        let Answer { request, body } = answer;
+        let Some(job) = self.jobs.get_mut(&request) else { return };
+        let Role::Destination { from, stage: Asked::Queued { .. } } = &mut job.role else { return };
+        let (mut from, body_len, app) = (from.clone(), job.head.body_len, job.head.app.clone());
+        let stored = body.body().len() <= self.config.limits.max_inline as usize;
+        self.settle(&mut from, true);
+        self.unqueue(&app, &request);
+        self.outbox(from.peer).responses.push(QueuedReply { request, resume: false });
+        if stored {
+            self.delete_chunks(&request, body_len);
+            self.dirty_jobs.insert(request);
+        }
+        let (earned, reply) = (from.amount, Outflow::whole(body));
+        if let Some(job) = self.jobs.get_mut(&request) {
+            job.role = Role::Answered { from, receipt, reply, earned, served: true };
+        }
+    }
+}

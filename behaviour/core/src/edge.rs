@@ -1,0 +1,133 @@
+//! One peer: its connections, the session in each direction, and what is to be sent.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use por_types::{ChannelId, NodeKey, RequestId};
+
+use crate::api::{ConnId, ExchangeId};
+use crate::wire::{Credit, Hello, Part, SyncExchange};
+
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub hello: Hello,
+    /// Bytes of fragments given to the driver and not yet written.
+    pub unwritten: u64,
+}
+
+/// This node's direction of the edge. Nothing but Sync is sent before it is open; what is dropped
+/// until then is made again from the jobs.
+#[derive(Debug, Default)]
+pub(crate) enum Outgoing {
+    #[default]
+    Down,
+    /// Waiting for the peer's complete answer; its unfinished exchanges so far.
+    Syncing {
+        conn: ConnId,
+        epoch: u64,
+        known: HashMap<ExchangeId, SyncExchange>,
+    },
+    Open {
+        conn: ConnId,
+        epoch: u64,
+    },
+}
+
+impl Outgoing {
+    pub fn conn(&self) -> Option<ConnId> {
+        match self {
+            Outgoing::Down => None,
+            Outgoing::Syncing { conn, .. } | Outgoing::Open { conn, .. } => Some(*conn),
+        }
+    }
+
+    pub fn epoch(&self) -> u64 {
+        match self {
+            Outgoing::Down => 0,
+            Outgoing::Syncing { epoch, .. } | Outgoing::Open { epoch, .. } => *epoch,
+        }
+    }
+}
+
+/// What the next flush sends to the peer.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    /// A new epoch has begun: say so.
+    pub probe: bool,
+    /// Epoch of the peer to answer, over this connection.
+    pub answer: Option<(ConnId, u64)>,
+    pub requests: Vec<Queued>,
+    pub acks: Vec<ExchangeId>,
+    pub rejects: Vec<Queued>,
+    pub responses: Vec<QueuedReply>,
+    pub done: Vec<ExchangeId>,
+    /// Channels whose latest payment is to be counter-signed.
+    pub receipts: BTreeSet<ChannelId>,
+    pub credits: Vec<Credit>,
+}
+
+/// A request or a rejection to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queued {
+    pub request: RequestId,
+    /// To be paid for in this flush; else it was before, and is sent again.
+    pub fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueuedReply {
+    pub request: RequestId,
+    /// Sent before: the peer says where to go on.
+    pub resume: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Edge {
+    pub conns: BTreeMap<ConnId, Conn>,
+    pub out: Outgoing,
+    /// Connection of the peer's latest epoch: frames of others are stale.
+    pub recv: Option<ConnId>,
+    pub their_epoch: u64,
+    /// Exchanges that this node has asked of the peer.
+    pub asked: BTreeMap<ExchangeId, RequestId>,
+    /// Exchanges that the peer has asked of this node, until Done.
+    pub owed: BTreeMap<ExchangeId, RequestId>,
+    pub outbox: Outbox,
+    /// Bodies with something to send, in turn.
+    pub bulk: VecDeque<(RequestId, Part)>,
+    /// Bytes of bodies that may have to be held for the peer.
+    pub reserved: u64,
+    /// PeerReady was told.
+    pub told: bool,
+}
+
+impl Edge {
+    /// The connection to send on, once the session is open.
+    pub fn open(&self) -> Option<ConnId> {
+        match self.out {
+            Outgoing::Open { conn, .. } => Some(conn),
+            _ => None,
+        }
+    }
+
+    pub fn hello(&self) -> Option<&Hello> {
+        self.out.conn().and_then(|conn| self.conns.get(&conn)).map(|conn| &conn.hello)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.conns.is_empty() && self.asked.is_empty() && self.owed.is_empty() && self.reserved == 0
+    }
+
+    /// Forgets the session; both exchanges' maps stay.
+    pub fn reset(&mut self) {
+        self.out = Outgoing::Down;
+        self.recv = None;
+        self.their_epoch = 0;
+        // Payments that were set aside are signed all the same.
+        let Outbox { requests, rejects, .. } = std::mem::take(&mut self.outbox);
+        self.outbox = Outbox { requests, rejects, ..Outbox::default() };
+        self.bulk.clear();
+    }
+}
+
+/// Edges by peer.
+pub(crate) type Edges = BTreeMap<NodeKey, Edge>;

@@ -1,0 +1,329 @@
+//! One flush: sign once, write once, send once.
+//!
+//! Order: signatures, then frames, then one batch. Frames that rely on the batch are held until it
+//! is durable; responses, fragments and credits rely on nothing that is not durable already.
+
+use por_types::{ChannelId, ItemKind, NodeKey, RequestId};
+
+use crate::api::{ConnId, ExchangeId, Output, Table};
+use crate::author::REQUEST;
+use crate::edge::{Queued, QueuedReply};
+use crate::job::{Job, Role};
+use crate::node::Node;
+use crate::rows;
+use crate::store::Held;
+use crate::wire::{
+    Ack, Done, Frame, Lane, Part, Reject, Rejection, Request, RequestItem, Response, ResponseItem,
+};
+
+/// Exchanges named in one Ack or Done frame.
+const NUMBERS_PER_FRAME: usize = 4096;
+
+/// Bytes of a request item besides head, path and body.
+const ITEM_OVERHEAD: usize = 256;
+
+/// What a peer takes, for the cut into frames. While there is no connection nothing is sent, but
+/// payments are signed all the same.
+#[derive(Clone, Copy)]
+struct Target {
+    peer: NodeKey,
+    conn: Option<ConnId>,
+    /// Most bytes of items in a frame.
+    most: usize,
+    max_inline: usize,
+    window: u64,
+}
+
+impl Node {
+    pub(crate) fn flush(&mut self) {
+        self.flush_drafts();
+        self.flush_answers();
+        let peers = std::mem::take(&mut self.busy);
+        for &peer in &peers {
+            self.flush_payments(peer);
+        }
+        for &peer in &peers {
+            self.flush_frames(peer);
+        }
+        for &peer in &peers {
+            self.pump(peer);
+        }
+        let credited = std::mem::take(&mut self.busy);
+        for &peer in peers.union(&credited) {
+            self.flush_credits(peer);
+        }
+        self.flush_rows();
+        if let Some(batch) = self.store.cut() {
+            self.outputs.push_back(batch);
+        }
+        for held in std::mem::take(&mut self.held) {
+            self.store.hold(held);
+        }
+        self.release();
+    }
+
+    /// Lets out what its batch is durable for.
+    pub(crate) fn release(&mut self) {
+        while let Some(held) = self.store.release() {
+            match held {
+                Held::Output(Output::Send { peer, conn, lane, frame }) => {
+                    let alive = self.edges.get(&peer).is_some_and(|edge| edge.conns.contains_key(&conn));
+                    if alive {
+                        self.outputs.push_back(Output::Send { peer, conn, lane, frame });
+                    }
+                }
+                Held::Output(output) => self.outputs.push_back(output),
+                Held::StartUpload(id) => self.start_upload(id),
+            }
+        }
+    }
+
+    fn start_upload(&mut self, id: RequestId) {
+        let Some(peer) = self.jobs.get(&id).and_then(Job::to).map(|to| to.peer) else { return };
+        let target = self.target(peer);
+        if target.conn.is_some()
+            && let Err(fault) = self.resume(peer, id, Part::RequestBody, 0, target.window)
+        {
+            tracing::error!(%id, reason = %fault.0, "an admitted body does not restart");
+        }
+    }
+
+    fn target(&self, peer: NodeKey) -> Target {
+        let limits = &self.config.limits;
+        let edge = self.edges.get(&peer);
+        let conn = edge.and_then(|edge| edge.open());
+        let hello = edge.and_then(|edge| edge.hello());
+        let max_frame = hello.map_or(limits.max_frame, |hello| hello.max_frame);
+        let max_inline = hello.map_or(limits.max_inline, |hello| hello.max_inline).min(limits.max_inline);
+        let window = u64::from(hello.map_or(limits.window, |hello| hello.window));
+        let most = (max_frame / 2) as usize;
+        Target { peer, conn, most, max_inline: max_inline as usize, window }
+    }
+
+    fn hold_frame(&mut self, target: Target, lane: Lane, frame: Frame) {
+        if let Some(conn) = target.conn {
+            let peer = target.peer;
+            self.held.push(Held::Output(Output::Send { peer, conn, lane, frame }));
+        }
+    }
+
+    /// Requests and refunds: what raises this node's totals.
+    fn flush_payments(&mut self, peer: NodeKey) {
+        let Some(edge) = self.edges.get_mut(&peer) else { return };
+        let requests = std::mem::take(&mut edge.outbox.requests);
+        let rejects = std::mem::take(&mut edge.outbox.rejects);
+        let target = self.target(peer);
+        self.flush_requests(target, requests);
+        self.flush_rejects(target, rejects);
+    }
+
+    /// Items of one frame share channel, lane and whether they are paid for now.
+    fn flush_requests(&mut self, target: Target, queued: Vec<Queued>) {
+        let mut groups: std::collections::BTreeMap<(ChannelId, bool, bool), Vec<RequestId>> =
+            Default::default();
+        for Queued { request, fresh } in queued {
+            let Some(job) = self.jobs.get_mut(&request) else { continue };
+            let Some(channel) = job.to().map(|to| to.channel) else { continue };
+            let inline =
+                job.upload().and_then(|flow| flow.body()).is_some_and(|b| b.len() <= target.max_inline);
+            groups.entry((channel, fresh, inline)).or_default().push(request);
+        }
+        for ((channel, fresh, inline), requests) in groups {
+            let (mut part, mut size) = (Vec::new(), 0);
+            for request in requests {
+                let Some(job) = self.jobs.get(&request) else { continue };
+                let body = if inline { job.head.body_len as usize } else { 0 };
+                let item = job.head_bytes.len() + job.proof.path.len() * 34 + body + ITEM_OVERHEAD;
+                let full = size + item > target.most || part.len() >= self.config.limits.max_flush as usize;
+                if full && !part.is_empty() {
+                    self.send_requests(target, channel, fresh, inline, std::mem::take(&mut part));
+                    size = 0;
+                }
+                size += item;
+                part.push(request);
+            }
+            self.send_requests(target, channel, fresh, inline, part);
+        }
+    }
+
+    fn send_requests(
+        &mut self,
+        target: Target,
+        channel: ChannelId,
+        fresh: bool,
+        inline: bool,
+        requests: Vec<RequestId>,
+    ) {
+        let payment = if fresh { self.pay(channel, REQUEST, &requests) } else { None };
+        let lane = if inline { Lane::Control } else { Lane::Bulk };
+        let items = requests.iter().filter_map(|id| self.request_item(id, inline)).collect();
+        self.hold_frame(target, lane, Frame::Request(Request { payment, requests: items }));
+        if !inline {
+            self.held.extend(requests.into_iter().map(Held::StartUpload));
+        }
+    }
+
+    fn request_item(&mut self, id: &RequestId, inline: bool) -> Option<RequestItem> {
+        let job = self.jobs.get_mut(id)?;
+        let (exchange, hop) = job.to().map(|to| (to.exchange, to.hop))?;
+        let body = job.upload().and_then(|flow| flow.body().cloned()).filter(|_| inline);
+        Some(RequestItem { exchange, hop, head: job.head_bytes.clone(), proof: job.proof.clone(), body })
+    }
+
+    /// Signs one payment for these requests' prepayments or refunds.
+    fn pay(
+        &mut self,
+        channel: ChannelId,
+        kind: ItemKind,
+        requests: &[RequestId],
+    ) -> Option<por_types::Signed<por_types::ChannelState>> {
+        let legs = requests.iter().filter_map(|id| {
+            let job = self.jobs.get(id)?;
+            let leg = if kind == ItemKind::Refund { job.from() } else { job.to() };
+            leg.map(|leg| leg.item(*id, kind))
+        });
+        let items = legs.collect();
+        let entry = self.channels.get_mut(&channel)?;
+        match entry.sign(&self.config.network, &self.config.secret, items) {
+            Ok(payment) => {
+                self.dirty_channels.insert(channel);
+                Some(payment)
+            }
+            Err(error) => {
+                tracing::error!(%channel, %error, "a payment that was set aside could not be signed");
+                None
+            }
+        }
+    }
+
+    fn flush_rejects(&mut self, target: Target, queued: Vec<Queued>) {
+        let mut groups: std::collections::BTreeMap<(ChannelId, bool), Vec<RequestId>> = Default::default();
+        for Queued { request, fresh } in queued {
+            let Some(from) = self.jobs.get(&request).and_then(Job::from) else { continue };
+            groups.entry((from.channel, fresh)).or_default().push(request);
+        }
+        let most = (target.most / (2 * ITEM_OVERHEAD)).clamp(1, self.config.limits.max_flush.max(1) as usize);
+        for ((channel, fresh), requests) in groups {
+            for part in requests.chunks(most) {
+                let payment = if fresh { self.pay(channel, ItemKind::Refund, part) } else { None };
+                let rejections = part.iter().filter_map(|id| self.rejection(id)).collect();
+                self.hold_frame(target, Lane::Control, Frame::Reject(Reject { payment, rejections }));
+            }
+        }
+    }
+
+    fn rejection(&self, id: &RequestId) -> Option<Rejection> {
+        match &self.jobs.get(id)?.role {
+            Role::Rejected { from, reason, invalid } => {
+                Some(Rejection { exchange: from.exchange, reason: *reason, invalid: invalid.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    fn flush_frames(&mut self, peer: NodeKey) {
+        self.flush_sync(peer);
+        let target = self.target(peer);
+        let Some(edge) = self.edges.get_mut(&peer) else { return };
+        let outbox = &mut edge.outbox;
+        let acks = std::mem::take(&mut outbox.acks);
+        let done = std::mem::take(&mut outbox.done);
+        let responses = std::mem::take(&mut outbox.responses);
+        let receipts = std::mem::take(&mut outbox.receipts);
+        if target.conn.is_none() {
+            // Made again from the jobs when the session opens.
+            return;
+        }
+        self.flush_acks(target, acks, receipts.into_iter().collect());
+        for part in done.chunks(NUMBERS_PER_FRAME) {
+            let frame = Frame::Done(Done { exchanges: part.to_vec(), receipts: Vec::new() });
+            self.hold_frame(target, Lane::Control, frame);
+        }
+        self.flush_responses(target, responses);
+    }
+
+    fn flush_acks(&mut self, target: Target, acks: Vec<ExchangeId>, channels: Vec<ChannelId>) {
+        let mut receipts = Vec::new();
+        for id in channels {
+            if let Some(channel) = self.channels.get_mut(&id) {
+                receipts.extend(channel.countersign(&self.config.network, &self.config.secret));
+            }
+        }
+        let mut parts = acks.chunks(NUMBERS_PER_FRAME).map(<[ExchangeId]>::to_vec).collect::<Vec<_>>();
+        if parts.is_empty() && !receipts.is_empty() {
+            parts.push(Vec::new());
+        }
+        for exchanges in parts {
+            let receipts = std::mem::take(&mut receipts);
+            self.hold_frame(target, Lane::Control, Frame::Ack(Ack { receipts, exchanges }));
+        }
+    }
+
+    /// Small responses share frames; each big one is announced on the bulk lane ahead of its body.
+    fn flush_responses(&mut self, target: Target, queued: Vec<QueuedReply>) {
+        let (mut part, mut size) = (Vec::new(), 0);
+        for QueuedReply { request, resume } in queued {
+            let Some(job) = self.jobs.get_mut(&request) else { continue };
+            let Some(exchange) = job.from().map(|from| from.exchange) else { continue };
+            let Some((receipt, flow)) = job.reply() else { continue };
+            let receipt = receipt.clone();
+            let body = flow.body().filter(|body| body.len() <= target.max_inline).cloned();
+            let Some(body) = body else {
+                let item = ResponseItem { exchange, receipt, resume, body: None };
+                self.send_response(target, Lane::Bulk, vec![item]);
+                if !resume {
+                    self.start_reply(target, request);
+                }
+                continue;
+            };
+            let item = receipt.proof.path.len() * 34 + body.len() + ITEM_OVERHEAD;
+            if size + item > target.most && !part.is_empty() {
+                self.send_response(target, Lane::Control, std::mem::take(&mut part));
+                size = 0;
+            }
+            size += item;
+            part.push(ResponseItem { exchange, receipt, resume: false, body: Some(body) });
+        }
+        if !part.is_empty() {
+            self.send_response(target, Lane::Control, part);
+        }
+    }
+
+    fn start_reply(&mut self, target: Target, request: RequestId) {
+        let started = self.resume(target.peer, request, Part::ResponseBody, 0, target.window);
+        if let Err(fault) = started {
+            tracing::error!(%request, reason = %fault.0, "a response body does not start");
+        }
+    }
+
+    /// A response relies on nothing but the request, which was durable before it was acknowledged.
+    fn send_response(&mut self, target: Target, lane: Lane, responses: Vec<ResponseItem>) {
+        let Some(conn) = target.conn else { return };
+        let frame = Frame::Response(Response { payment: None, responses });
+        self.outputs.push_back(Output::Send { peer: target.peer, conn, lane, frame });
+    }
+
+    fn flush_credits(&mut self, peer: NodeKey) {
+        let Some(edge) = self.edges.get_mut(&peer) else { return };
+        let credits = std::mem::take(&mut edge.outbox.credits);
+        let Some(conn) = edge.open() else { return };
+        for credit in credits {
+            let frame = Frame::Credit(credit);
+            self.outputs.push_back(Output::Send { peer, conn, lane: Lane::Control, frame });
+        }
+    }
+
+    fn flush_rows(&mut self) {
+        for id in std::mem::take(&mut self.dirty_jobs) {
+            let row = self.jobs.get(&id).and_then(|job| job.row(self.config.limits.max_inline));
+            if let Some(row) = row {
+                self.store.put(Table::Exchanges, rows::job_key(&id), rows::encode(&row));
+            }
+        }
+        for id in std::mem::take(&mut self.dirty_channels) {
+            if let Some(channel) = self.channels.get(&id) {
+                self.store.put(Table::Channels, rows::ChannelRow::key(id), rows::encode(&channel.row));
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The node's copy of the on-chain graph, and the check of a route against it.
+
+use std::collections::HashMap;
+
+use por_types::{ChannelId, InvalidReason, RequestHead};
+
+use crate::api::{GraphEdge, RejectReason};
+
+#[derive(Clone, Debug)]
+struct Known {
+    edge: GraphEdge,
+    /// Graph version since which the edge is as it is.
+    since: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Graph {
+    version: u64,
+    /// Latest block time, milliseconds since 1970.
+    pub chain_time_ms: u64,
+    edges: HashMap<ChannelId, Known>,
+}
+
+/// Why a route was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Reject(RejectReason),
+    /// The author's bytes contradict the version of the graph that they name.
+    Invalid(InvalidReason),
+}
+
+impl Graph {
+    /// Versions never go back: an older answer of an endpoint is ignored.
+    pub fn update(&mut self, version: u64, chain_time_ms: u64, edges: Vec<GraphEdge>) {
+        self.chain_time_ms = self.chain_time_ms.max(chain_time_ms);
+        if version < self.version {
+            return;
+        }
+        self.version = version;
+        for edge in edges {
+            let known = self.edges.get(&edge.channel);
+            let since = known.filter(|known| known.edge == edge).map_or(version, |known| known.since);
+            self.edges.insert(edge.channel, Known { edge, since });
+        }
+    }
+
+    /// Checks every edge of the route from hop `from` on (protocol section 4).
+    pub fn check(&self, head: &RequestHead, from: usize) -> Result<(), Refusal> {
+        let reject = Refusal::Reject(RejectReason::NoEdge);
+        for (index, hop) in head.route.iter().enumerate().skip(from) {
+            let known = self.edges.get(&hop.channel).filter(|known| known.edge.open).ok_or(reject)?;
+            // The author saw the edge as it is now: what contradicts it is the author's doing.
+            let provable = head.graph_version >= known.since && head.graph_version <= self.version;
+            let refuse = |reason| if provable { Refusal::Invalid(reason) } else { reject };
+            let before = match index.checked_sub(1).and_then(|i| head.route.get(i)) {
+                Some(previous) => previous.to,
+                None => head.author,
+            };
+            let ends = (known.edge.a, known.edge.b);
+            if ends != (before, hop.to) && ends != (hop.to, before) {
+                return Err(refuse(InvalidReason::Channel));
+            }
+            let quote = known.edge.terms.quote(head.body_len, head.response_limit);
+            let Ok(quote) = quote else {
+                return Err(refuse(InvalidReason::Underpaid));
+            };
+            if hop.price < quote.price {
+                return Err(refuse(InvalidReason::Underpaid));
+            }
+            if hop.allowance_ms < quote.allowance_ms {
+                return Err(refuse(InvalidReason::Allowance));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! One request at this node, from admission to Done, in the role the node plays for it.
+
+use bytes::{Bytes, BytesMut};
+use por_types::{
+    AmountError, ChannelId, FlushProof, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, Signed,
+    Yocto,
+};
+
+use crate::api::{ExchangeId, RejectReason, SignedReceipt, Time};
+use crate::body::{Inflow, Outflow};
+use crate::rows::{self, BodyRow, JobRow, LegRow, RoleRow};
+
+/// The request's passage over one edge of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct Leg {
+    pub peer: NodeKey,
+    pub exchange: ExchangeId,
+    /// Index in the route.
+    pub hop: u8,
+    pub channel: ChannelId,
+    /// Prepayment over this edge.
+    pub amount: Yocto,
+    /// Body and response limit.
+    pub bytes: u64,
+    /// Counts as unanswered.
+    pub open: bool,
+}
+
+/// Why a leg cannot be made of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadLeg;
+
+impl From<AmountError> for BadLeg {
+    fn from(_: AmountError) -> BadLeg {
+        BadLeg
+    }
+}
+
+impl Leg {
+    pub fn new(head: &RequestHead, peer: NodeKey, exchange: ExchangeId, hop: u8) -> Result<Leg, BadLeg> {
+        let edge = head.route.get(usize::from(hop)).ok_or(BadLeg)?;
+        let amount = head.payment_at(usize::from(hop))?;
+        let bytes = head.body_len.saturating_add(head.response_limit);
+        Ok(Leg { peer, exchange, hop, channel: edge.channel, amount, bytes, open: true })
+    }
+
+    pub fn row(&self) -> LegRow {
+        LegRow { peer: self.peer, exchange: self.exchange, hop: self.hop }
+    }
+
+    pub fn item(&self, request: RequestId, kind: ItemKind) -> Item {
+        Item { request, amount: self.amount, kind }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub head: RequestHead,
+    /// borsh bytes of `head` as the author signed them.
+    pub head_bytes: Bytes,
+    pub proof: FlushProof,
+    pub role: Role,
+}
+
+/// Legs are named by where they lead: `from` towards the author, `to` towards the destination.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Author(Author),
+    Relay(Relay),
+    Destination {
+        from: Leg,
+        stage: Asked,
+    },
+    /// Holds the response until the upstream node is done with it.
+    Answered {
+        from: Leg,
+        receipt: SignedReceipt,
+        reply: Outflow,
+        earned: Yocto,
+        /// By this node's app; else passed on.
+        served: bool,
+    },
+    /// Refunded; kept until the upstream node knows.
+    Rejected {
+        from: Leg,
+        reason: RejectReason,
+        invalid: Option<Signed<Invalid>>,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Author {
+    pub to: Leg,
+    pub body: Outflow,
+    pub acked: bool,
+    pub due: Time,
+    /// A big response under way.
+    pub reply: Option<Arriving>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Relay {
+    pub from: Leg,
+    pub to: Leg,
+    pub body: Outflow,
+    pub acked: bool,
+    /// A big response under way: verified here, passed on as it arrives.
+    pub reply: Option<Passing>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    pub receipt: SignedReceipt,
+    pub inflow: Inflow,
+    pub data: BytesMut,
+}
+
+#[derive(Debug)]
+pub(crate) struct Passing {
+    pub receipt: SignedReceipt,
+    pub flow: Outflow,
+}
+
+/// A request at its destination.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Uploading {
+        inflow: Inflow,
+        data: BytesMut,
+    },
+    /// With the app.
+    Queued {
+        body: Bytes,
+    },
+}
+
+impl Job {
+    /// The leg towards the author; `None` at the author.
+    pub fn from(&self) -> Option<&Leg> {
+        match &self.role {
+            Role::Author(_) => None,
+            Role::Relay(relay) => Some(&relay.from),
+            Role::Destination { from, .. } | Role::Answered { from, .. } | Role::Rejected { from, .. } => {
+                Some(from)
+            }
+        }
+    }
+
+    /// The leg towards the destination, while something is expected from there.
+    pub fn to(&self) -> Option<&Leg> {
+        match &self.role {
+            Role::Author(author) => Some(&author.to),
+            Role::Relay(relay) => Some(&relay.to),
+            _ => None,
+        }
+    }
+
+    /// The request's body as it goes downstream.
+    pub fn upload(&mut self) -> Option<&mut Outflow> {
+        match &mut self.role {
+            Role::Author(author) => Some(&mut author.body),
+            Role::Relay(relay) => Some(&mut relay.body),
+            _ => None,
+        }
+    }
+
+    /// The response as it goes upstream.
+    pub fn reply(&mut self) -> Option<(&SignedReceipt, &mut Outflow)> {
+        match &mut self.role {
+            Role::Answered { receipt, reply, .. } => Some((receipt, reply)),
+            Role::Relay(Relay { reply: Some(passing), .. }) => Some((&passing.receipt, &mut passing.flow)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the encoded request body that the upstream node need not send again.
+    pub fn upload_held(&mut self) -> u64 {
+        let whole = crate::verified::encoded_len(self.head.body_len);
+        match &mut self.role {
+            Role::Relay(relay) => relay.body.inflow().map_or(whole, |inflow| inflow.held()),
+            Role::Destination { stage: Asked::Uploading { inflow, .. }, .. } => inflow.held(),
+            _ => whole,
+        }
+    }
+
+    /// The row that stands for this job; `None` if the one on disk still does: a big response is not
+    /// stored, after a restart the app is asked again.
+    pub fn row(&self, max_inline: u32) -> Option<JobRow> {
+        let role = match &self.role {
+            Role::Author(author) => {
+                RoleRow::Author { out: author.to.row(), body: body_row(author.body.body()) }
+            }
+            Role::Relay(relay) => RoleRow::Relay {
+                up: relay.from.row(),
+                down: relay.to.row(),
+                body: body_row(relay.body.body()),
+            },
+            Role::Destination { from, stage: Asked::Uploading { .. } } => {
+                RoleRow::Destination { up: from.row(), body: BodyRow::Absent }
+            }
+            Role::Destination { from, stage: Asked::Queued { body } } => {
+                RoleRow::Destination { up: from.row(), body: body_row(Some(body)) }
+            }
+            Role::Answered { from, receipt, reply, earned, served } => {
+                let body = reply.body().filter(|body| !served || body.len() <= max_inline as usize)?;
+                RoleRow::Answered {
+                    up: from.row(),
+                    receipt: receipt.clone(),
+                    body: body.to_vec(),
+                    earned: *earned,
+                    served: *served,
+                }
+            }
+            Role::Rejected { from, reason, invalid } => {
+                RoleRow::Rejected { up: from.row(), reason: *reason, invalid: invalid.clone() }
+            }
+        };
+        Some(JobRow { head: self.head_bytes.to_vec(), proof: self.proof.clone(), role })
+    }
+}
+
+fn body_row(body: Option<&Bytes>) -> BodyRow {
+    match body {
+        None => BodyRow::Absent,
+        Some(body) => match rows::chunks(body.len()) {
+            0 => BodyRow::Inline(body.to_vec()),
+            count => BodyRow::Chunks(count),
+        },
+    }
+}

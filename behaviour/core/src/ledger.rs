@@ -1,0 +1,245 @@
+//! One channel's money: totals, evidence, and what is in flight (protocol section 3).
+//!
+//! A request is admitted only while what was accounted for so far plus its payment stays within
+//! what the counterparty has signed (`applied_in + payment <= their_total`), so the order of Sync,
+//! Request and repetitions never matters. This node's own total is the sum of the items it owes,
+//! by construction.
+
+use por_types::{
+    AmountError, ChannelId, ChannelState, DalekVerify, Hash, Item, Items, Network, NodeKey, NodeSecret, Side,
+    Signed, Totals, Yocto,
+};
+
+use crate::api::{ChannelSnapshot, MyChannel};
+use crate::fault::Fault;
+use crate::rows::ChannelRow;
+
+/// Unanswered requests of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Prepayments.
+    pub amount: Yocto,
+    pub requests: u32,
+    /// Bodies and response limits.
+    pub bytes: u64,
+}
+
+impl Load {
+    pub fn plus(self, amount: Yocto, bytes: u64) -> Result<Load, AmountError> {
+        Ok(Load {
+            amount: self.amount.checked_add(amount)?,
+            requests: self.requests.saturating_add(1),
+            bytes: self.bytes.saturating_add(bytes),
+        })
+    }
+
+    pub fn minus(self, amount: Yocto, bytes: u64) -> Load {
+        Load {
+            amount: self.amount.saturating_sub(amount),
+            requests: self.requests.saturating_sub(1),
+            bytes: self.bytes.saturating_sub(bytes),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Channel {
+    pub row: ChannelRow,
+    /// As confirmed on chain; `None` until the chain was read after a start.
+    pub info: Option<MyChannel>,
+    /// Raised in this flush, not signed yet.
+    owed: Yocto,
+    /// Requests of this node over the channel without an outcome.
+    pub outgoing: Load,
+    /// Requests of the counterparty without an outcome.
+    pub incoming: Load,
+}
+
+impl Channel {
+    pub fn new(channel: ChannelId, peer: NodeKey, side: Side) -> Channel {
+        Channel::restore(ChannelRow::new(channel, peer, side))
+    }
+
+    pub fn restore(row: ChannelRow) -> Channel {
+        let (outgoing, incoming) = (Load::default(), Load::default());
+        Channel { row, info: None, owed: Yocto::ZERO, outgoing, incoming }
+    }
+
+    /// Takes the chain's view; totals below proven floors are raised to them. True if the row changed.
+    pub fn set_info(&mut self, info: MyChannel) -> bool {
+        let mine = info.floors.sent_by(self.row.side);
+        let theirs = info.floors.sent_by(self.row.side.other());
+        let changed = mine > self.row.own_total || theirs > self.row.their_total;
+        self.row.own_total = self.row.own_total.max(mine);
+        self.row.their_total = self.row.their_total.max(theirs);
+        self.info = Some(info);
+        changed
+    }
+
+    /// The chain's view while new requests may be admitted.
+    pub fn open_info(&self) -> Option<&MyChannel> {
+        self.info.as_ref().filter(|info| info.open)
+    }
+
+    fn totals(&self, own: Yocto, theirs: Yocto) -> Totals {
+        let mut totals = Totals::default();
+        totals.set(self.row.side, own);
+        totals.set(self.row.side.other(), theirs);
+        totals
+    }
+
+    /// What this node owns, with what it owes in this flush deducted.
+    pub fn balance_mine(&self) -> Yocto {
+        let Some(info) = &self.info else { return Yocto::ZERO };
+        let own = self.row.own_total.checked_add(self.owed);
+        own.and_then(|own| {
+            let totals = self.totals(own, self.row.their_total);
+            totals.balance(self.row.side, info.deposit_mine, info.drawn_mine)
+        })
+        .unwrap_or(Yocto::ZERO)
+    }
+
+    pub fn balance_theirs(&self) -> Yocto {
+        let Some(info) = &self.info else { return Yocto::ZERO };
+        let totals = self.totals(self.row.own_total, self.row.their_total);
+        totals.balance(self.row.side.other(), info.deposit_theirs, info.drawn_theirs).unwrap_or(Yocto::ZERO)
+    }
+
+    /// What may be spent on new requests: not what may have to be refunded.
+    pub fn available(&self) -> Yocto {
+        let unapplied = self.row.their_total.saturating_sub(self.row.applied_in);
+        self.balance_mine().saturating_sub(self.incoming.amount).saturating_sub(unapplied)
+    }
+
+    /// Raises the own total by `amount` with the next signature.
+    pub fn owe(&mut self, amount: Yocto) -> Result<(), AmountError> {
+        self.balance_mine().checked_sub(amount)?;
+        self.owed = self.owed.checked_add(amount)?;
+        Ok(())
+    }
+
+    /// Signs the payment for items that were owed before.
+    pub fn sign(
+        &mut self,
+        network: &Network,
+        secret: &NodeSecret,
+        items: Vec<Item>,
+    ) -> Result<Signed<ChannelState>, AmountError> {
+        let list = Items { channel: self.row.channel, payer: self.row.side, items };
+        let sum = list.sum()?;
+        let total = self.row.own_total.checked_add(sum)?;
+        self.owed = self.owed.checked_sub(sum)?;
+        self.row.own_total = total;
+        let totals = self.totals(total, self.row.their_total);
+        let state = ChannelState { channel: self.row.channel, totals, items: list.hash(network) };
+        let signed = secret.sign(network, state);
+        self.row.own_payment = Some(signed.clone());
+        Ok(signed)
+    }
+
+    /// Counter-signature of the counterparty's best payment, which is its receipt.
+    pub fn countersign(&self, network: &Network, secret: &NodeSecret) -> Option<Signed<ChannelState>> {
+        let payment = self.row.their_payment.as_ref()?;
+        Some(secret.sign(network, payment.statement.clone()))
+    }
+
+    /// Hash that a payment of the counterparty for `items` must name.
+    pub fn items_hash(&self, network: &Network, items: Vec<Item>) -> Hash {
+        Items { channel: self.row.channel, payer: self.row.side.other(), items }.hash(network)
+    }
+
+    /// Takes the counterparty's payment. `Ok(false)` if it says nothing new.
+    pub fn receive(&mut self, network: &Network, payment: &Signed<ChannelState>) -> Result<bool, Fault> {
+        let state = &payment.statement;
+        let theirs = state.totals.sent_by(self.row.side.other());
+        if theirs <= self.row.their_total {
+            return Ok(false);
+        }
+        if state.totals.sent_by(self.row.side) > self.row.own_total {
+            return Err(Fault::new("payment names more of this node's total than it ever signed"));
+        }
+        let Some(info) = &self.info else {
+            return Err(Fault::new("payment on a channel that the chain does not show yet"));
+        };
+        let merged = self.totals(self.row.own_total, theirs);
+        if merged.balance(self.row.side.other(), info.deposit_theirs, info.drawn_theirs).is_err() {
+            return Err(Fault::new("payment is not covered by the payer's balance"));
+        }
+        if !payment.verify(network, &self.row.peer, &DalekVerify) {
+            return Err(Fault::new("payment has a wrong signature"));
+        }
+        self.row.their_total = theirs;
+        self.row.their_payment = Some(payment.clone());
+        Ok(true)
+    }
+
+    /// Takes the counterparty's counter-signature of one of this node's payments. `Ok(false)` if it
+    /// says nothing new.
+    pub fn receive_receipt(
+        &mut self,
+        network: &Network,
+        receipt: &Signed<ChannelState>,
+    ) -> Result<bool, Fault> {
+        let totals = &receipt.statement.totals;
+        let own = totals.sent_by(self.row.side);
+        let newest = self.row.receipt.as_ref().map(|r| r.statement.totals.sent_by(self.row.side));
+        if newest.is_some_and(|newest| own <= newest) {
+            return Ok(false);
+        }
+        if own > self.row.own_total || totals.sent_by(self.row.side.other()) > self.row.their_total {
+            return Err(Fault::new("counter-signature of a state that this node never signed"));
+        }
+        if !receipt.verify(network, &self.row.peer, &DalekVerify) {
+            return Err(Fault::new("counter-signature is wrong"));
+        }
+        self.row.receipt = Some(receipt.clone());
+        Ok(true)
+    }
+
+    /// Takes this node's own payment as the counterparty holds it. A higher total than the store
+    /// knows means that the store is an old copy: adopted, so that nothing is signed below it.
+    pub fn recall(
+        &mut self,
+        network: &Network,
+        me: &NodeKey,
+        held: &Signed<ChannelState>,
+    ) -> Result<bool, Fault> {
+        let own = held.statement.totals.sent_by(self.row.side);
+        if own <= self.row.own_total {
+            return Ok(false);
+        }
+        if !held.verify(network, me, &DalekVerify) {
+            return Err(Fault::new("names a payment of this node with a wrong signature"));
+        }
+        self.row.own_total = own;
+        self.row.own_payment = Some(held.clone());
+        Ok(true)
+    }
+
+    /// Accounts for an item of the counterparty: false if what it has signed does not cover it.
+    pub fn apply(&mut self, amount: Yocto) -> bool {
+        match self.row.applied_in.checked_add(amount) {
+            Ok(applied) if applied <= self.row.their_total => {
+                self.row.applied_in = applied;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn snapshot(&self) -> ChannelSnapshot {
+        ChannelSnapshot {
+            channel: self.row.channel,
+            peer: self.row.peer,
+            side: self.row.side,
+            totals: self.totals(self.row.own_total, self.row.their_total),
+            pending_out: self.outgoing.amount,
+            pending_in: self.incoming.amount,
+            balance_mine: self.balance_mine(),
+            balance_theirs: self.balance_theirs(),
+            unfinished: self.outgoing.requests.saturating_add(self.incoming.requests),
+            their_payment: self.row.their_payment.clone(),
+            their_receipt: self.row.receipt.clone(),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What comes back from downstream: acks, rejections, responses; and Done from upstream.
+
+use bytes::{Bytes, BytesMut};
+use por_types::{DalekVerify, ItemKind, NodeKey, RequestId};
+
+use crate::api::{Event, ExchangeId, RejectReason, SignedReceipt};
+use crate::body::{Inflow, Outflow};
+use crate::edge::QueuedReply;
+use crate::fault::Fault;
+use crate::job::{Arriving, Passing, Relay, Role};
+use crate::node::Node;
+use crate::verified::Encoder;
+use crate::wire::{Ack, Credit, Done, Part, Reject, Rejection, Response, ResponseItem};
+
+impl Node {
+    pub(crate) fn on_ack(&mut self, peer: NodeKey, frame: Ack) -> Result<(), Fault> {
+        self.take_receipts(peer, &frame.receipts)?;
+        for exchange in frame.exchanges {
+            if let Some(&id) = self.edge(peer).asked.get(&exchange) {
+                self.acked(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The downstream node is under obligation.
+    pub(crate) fn acked(&mut self, request: RequestId) {
+        let Some(job) = self.jobs.get_mut(&request) else { return };
+        match &mut job.role {
+            Role::Author(author) if !author.acked => {
+                author.acked = true;
+                let bound_ms = job.head.bound_ms_at(0);
+                self.notify(Event::Acked { request, bound_ms });
+            }
+            Role::Relay(relay) => relay.acked = true,
+            _ => {}
+        }
+    }
+
+    pub(crate) fn take_receipts(
+        &mut self,
+        peer: NodeKey,
+        receipts: &[por_types::Signed<por_types::ChannelState>],
+    ) -> Result<(), Fault> {
+        for receipt in receipts {
+            let id = receipt.statement.channel;
+            let channel = self.channels.get_mut(&id).filter(|channel| channel.row.peer == peer);
+            let channel = channel.ok_or_else(|| Fault::new("counter-signature on a foreign channel"))?;
+            if channel.receive_receipt(&self.config.network, receipt)? {
+                self.dirty_channels.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_reject(&mut self, peer: NodeKey, frame: Reject) -> Result<(), Fault> {
+        if let Some(payment) = &frame.payment {
+            let items = self.refund_items(peer, payment.statement.channel, &frame.rejections);
+            self.take_payment(peer, payment, items)?;
+        }
+        frame.rejections.into_iter().try_for_each(|rejection| self.on_rejection(peer, rejection))
+    }
+
+    /// What a refund has to name; `None` if an exchange is not known any more.
+    fn refund_items(
+        &mut self,
+        peer: NodeKey,
+        channel: por_types::ChannelId,
+        rejections: &[Rejection],
+    ) -> Option<Vec<por_types::Item>> {
+        let mut items = Vec::with_capacity(rejections.len());
+        for rejection in rejections {
+            let id = *self.edge(peer).asked.get(&rejection.exchange)?;
+            let to = self.jobs.get(&id)?.to()?;
+            if to.channel == channel {
+                items.push(to.item(id, ItemKind::Refund));
+            }
+        }
+        Some(items)
+    }
+
+    fn on_rejection(&mut self, peer: NodeKey, rejection: Rejection) -> Result<(), Fault> {
+        let Rejection { exchange, reason, invalid } = rejection;
+        let Some(&id) = self.edge(peer).asked.get(&exchange) else {
+            self.outbox(peer).done.push(exchange);
+            return Ok(());
+        };
+        let Some(job) = self.jobs.get(&id) else { return Ok(()) };
+        let Some(to) = job.to() else { return Ok(()) };
+        if (reason == RejectReason::Invalid) != invalid.is_some() {
+            return Err(Fault::new("rejection as invalid without a proof, or the other way round"));
+        }
+        if let Some(invalid) = &invalid {
+            let later = job.head.route.iter().skip(usize::from(to.hop));
+            let on_path = later.into_iter().any(|hop| hop.to == invalid.statement.signer);
+            let signer = invalid.statement.signer;
+            let signed = invalid.verify(&self.config.network, &signer, &DalekVerify);
+            if invalid.statement.request != id || !on_path || !signed {
+                return Err(Fault::new("rejection as invalid with a wrong proof"));
+            }
+        }
+        let (channel, amount) = (to.channel, to.amount);
+        if !self.channels.get_mut(&channel).is_some_and(|channel| channel.apply(amount)) {
+            return Err(Fault::new("rejection without the refund"));
+        }
+        self.dirty_channels.insert(channel);
+        self.rejected(id, reason, invalid);
+        Ok(())
+    }
+
+    /// The request came back refunded: the author is told, a relay refunds in turn. A relay that had
+    /// acknowledged may do so only as long as there are no late payments; the author re-routes.
+    fn rejected(
+        &mut self,
+        request: RequestId,
+        reason: RejectReason,
+        invalid: Option<por_types::Signed<por_types::Invalid>>,
+    ) {
+        let Some(job) = self.jobs.get_mut(&request) else { return };
+        match &mut job.role {
+            Role::Author(author) => {
+                let refund = author.to.amount;
+                self.close_author(&request);
+                self.notify_durable(Event::Rejected { request, reason, refund, invalid });
+            }
+            Role::Relay(relay) => {
+                let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
+                let body_len = job.head.body_len;
+                self.settle(&mut from, true);
+                self.settle(&mut to, false);
+                let reserved = self.reservation(&from, body_len, true);
+                let edge = self.edge(from.peer);
+                edge.reserved = edge.reserved.saturating_sub(reserved);
+                self.edge(to.peer).asked.remove(&to.exchange);
+                self.outbox(to.peer).done.push(to.exchange);
+                self.refund(request, &from);
+                if let Some(job) = self.jobs.get_mut(&request) {
+                    job.role = Role::Rejected { from, reason, invalid };
+                }
+                self.dirty_jobs.insert(request);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_response(&mut self, peer: NodeKey, frame: Response) -> Result<(), Fault> {
+        if let Some(payment) = &frame.payment {
+            self.take_payment(peer, payment, None)?;
+        }
+        frame.responses.into_iter().try_for_each(|item| self.on_response_item(peer, item))
+    }
+
+    fn on_response_item(&mut self, peer: NodeKey, item: ResponseItem) -> Result<(), Fault> {
+        let Some(&id) = self.edge(peer).asked.get(&item.exchange) else {
+            self.outbox(peer).done.push(item.exchange);
+            return Ok(());
+        };
+        let Some(job) = self.jobs.get(&id) else { return Ok(()) };
+        let receipt = &item.receipt.receipt;
+        if receipt.request != id {
+            return Err(Fault::new("response belongs to another request"));
+        }
+        if receipt.body_len > job.head.response_limit {
+            return Err(Fault::new("response is longer than the request allows"));
+        }
+        let destination = job.head.destination;
+        if !self.roots.receipt(&self.config.network, &destination, receipt, &item.receipt.proof) {
+            return Err(Fault::new("response is not signed by the destination"));
+        }
+        self.acked(id);
+        let Some(body) = item.body else {
+            return self.response_begins(peer, id, item.receipt, item.resume);
+        };
+        if body.len() as u64 != receipt.body_len {
+            return Err(Fault::new("response body does not have the signed length"));
+        }
+        let body = Encoder::new(body);
+        if body.root() != receipt.body_hash {
+            return Err(Fault::new("response body does not have the signed hash"));
+        }
+        self.response_whole(id, item.receipt, body);
+        Ok(())
+    }
+
+    fn response_whole(&mut self, id: RequestId, receipt: SignedReceipt, body: Encoder) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let relay = match &job.role {
+            Role::Author(_) => return self.finish_author(id, receipt, body.body().clone()),
+            Role::Relay(relay) => relay,
+            _ => return,
+        };
+        let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
+        let earned = from.amount.saturating_sub(to.amount);
+        self.settle(&mut from, true);
+        self.settle(&mut to, false);
+        self.edge(to.peer).asked.remove(&to.exchange);
+        self.outbox(to.peer).done.push(to.exchange);
+        self.outbox(from.peer).responses.push(QueuedReply { request: id, resume: false });
+        self.dirty_jobs.insert(id);
+        let reply = Outflow::whole(body);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.role = Role::Answered { from, receipt, reply, earned, served: false };
+        }
+    }
+
+    /// A big response follows on the bulk lane.
+    fn response_begins(
+        &mut self,
+        peer: NodeKey,
+        id: RequestId,
+        receipt: SignedReceipt,
+        resume: bool,
+    ) -> Result<(), Fault> {
+        let window = self.config.limits.window;
+        if receipt.receipt.body_len == 0 {
+            return Err(Fault::new("an empty response body does not need the bulk lane"));
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let Some(exchange) = job.to().map(|to| to.exchange) else { return Ok(()) };
+        let inflow = Inflow::new(receipt.receipt.body_hash, receipt.receipt.body_len, window)?;
+        let mut again = resume;
+        let mut forward = None;
+        match &mut job.role {
+            Role::Author(author) => match &mut author.reply {
+                Some(arriving) if arriving.receipt == receipt => again = true,
+                reply => *reply = Some(Arriving { receipt, inflow, data: BytesMut::new() }),
+            },
+            Role::Relay(Relay { from, reply, .. }) => match reply {
+                Some(passing) if passing.receipt == receipt => again = true,
+                reply => {
+                    *reply = Some(Passing { receipt, flow: Outflow::piped(inflow) });
+                    forward = Some(from.peer);
+                }
+            },
+            _ => return Ok(()),
+        }
+        if let Some(upstream) = forward {
+            self.outbox(upstream).responses.push(QueuedReply { request: id, resume: false });
+        }
+        if again && let Some(inflow) = self.reply_inflow(id) {
+            let (from, up_to) = inflow.resume();
+            let credit = Credit { exchange, part: Part::ResponseBody, up_to, from: Some(from) };
+            self.outbox(peer).credits.push(credit);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reply_inflow(&mut self, id: RequestId) -> Option<&mut Inflow> {
+        match &mut self.jobs.get_mut(&id)?.role {
+            Role::Author(author) => author.reply.as_mut().map(|arriving| &mut arriving.inflow),
+            Role::Relay(relay) => relay.reply.as_mut().and_then(|passing| passing.flow.inflow()),
+            _ => None,
+        }
+    }
+
+    /// The last byte of a big response was verified here.
+    pub(crate) fn response_complete(&mut self, id: RequestId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        match &mut job.role {
+            Role::Author(author) => {
+                let Some(Arriving { receipt, data, .. }) = author.reply.take() else { return };
+                self.finish_author(id, receipt, Bytes::from(data));
+            }
+            Role::Relay(relay) => {
+                // The downstream node keeps the body until the upstream one has it.
+                let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
+                self.settle(&mut from, true);
+                self.settle(&mut to, false);
+                if let Some(job) = self.jobs.get_mut(&id)
+                    && let Role::Relay(relay) = &mut job.role
+                {
+                    (relay.from.open, relay.to.open) = (false, false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_done(&mut self, peer: NodeKey, frame: Done) -> Result<(), Fault> {
+        self.take_receipts(peer, &frame.receipts)?;
+        for exchange in frame.exchanges {
+            self.finish(peer, exchange);
+        }
+        Ok(())
+    }
+
+    /// The upstream node wants nothing more of this exchange.
+    pub(crate) fn finish(&mut self, peer: NodeKey, exchange: ExchangeId) {
+        let Some(request) = self.edge(peer).owed.remove(&exchange) else { return };
+        let Some(job) = self.forget(&request) else { return };
+        match job.role {
+            Role::Answered { earned, served: true, .. } => {
+                self.notify_durable(Event::Served { request, earned })
+            }
+            Role::Answered { earned, .. } => self.notify_durable(Event::Relayed { request, earned }),
+            Role::Relay(relay) => {
+                self.edge(relay.to.peer).asked.remove(&relay.to.exchange);
+                self.outbox(relay.to.peer).done.push(relay.to.exchange);
+                let earned = relay.from.amount.saturating_sub(relay.to.amount);
+                self.notify_durable(Event::Relayed { request, earned });
+            }
+            Role::Destination { .. } => self.unqueue(&job.head.app, &request),
+            Role::Author(_) | Role::Rejected { .. } => {}
+        }
+    }
+}

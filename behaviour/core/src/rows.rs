@@ -1,0 +1,203 @@
+//! Persisted forms: one row per channel, one per unfinished exchange, large request bodies in
+//! chunks beside it. Enough to go on after a crash at any point.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use por_types::{
+    ChannelId, ChannelState, FlushProof, Invalid, Network, NodeKey, RequestId, Side, Signed, Yocto,
+};
+
+use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table};
+
+/// Version of every row's layout, its first byte.
+const VERSION: u8 = 1;
+
+/// Bytes of a body in one row.
+pub(crate) const CHUNK: usize = 1 << 20;
+
+/// Bodies up to this size are part of the exchange's row.
+pub(crate) const INLINE: usize = 16 << 10;
+
+const META_KEY: &[u8] = b"node";
+
+/// A channel's totals and signatures.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct ChannelRow {
+    pub channel: ChannelId,
+    pub peer: NodeKey,
+    /// This node's side.
+    pub side: Side,
+    /// Highest total this node has signed.
+    pub own_total: Yocto,
+    pub own_payment: Option<Signed<ChannelState>>,
+    /// Highest total the counterparty has signed.
+    pub their_total: Yocto,
+    pub their_payment: Option<Signed<ChannelState>>,
+    /// The counterparty's latest counter-signature.
+    pub receipt: Option<Signed<ChannelState>>,
+    /// Sum of all items of the counterparty that were ever accounted for.
+    pub applied_in: Yocto,
+}
+
+impl ChannelRow {
+    pub fn new(channel: ChannelId, peer: NodeKey, side: Side) -> ChannelRow {
+        ChannelRow {
+            channel,
+            peer,
+            side,
+            own_total: Yocto::ZERO,
+            own_payment: None,
+            their_total: Yocto::ZERO,
+            their_payment: None,
+            receipt: None,
+            applied_in: Yocto::ZERO,
+        }
+    }
+
+    pub fn key(channel: ChannelId) -> Vec<u8> {
+        channel.0.to_be_bytes().to_vec()
+    }
+}
+
+/// One edge of an exchange.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct LegRow {
+    pub peer: NodeKey,
+    pub exchange: ExchangeId,
+    pub hop: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) enum BodyRow {
+    Inline(Vec<u8>),
+    /// In this many chunk rows.
+    Chunks(u32),
+    /// Not here; asked for again where it is needed.
+    Absent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) enum RoleRow {
+    Author { out: LegRow, body: BodyRow },
+    Relay { up: LegRow, down: LegRow, body: BodyRow },
+    Destination { up: LegRow, body: BodyRow },
+    Answered { up: LegRow, receipt: SignedReceipt, body: Vec<u8>, earned: Yocto, served: bool },
+    Rejected { up: LegRow, reason: RejectReason, invalid: Option<Signed<Invalid>> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct JobRow {
+    pub head: Vec<u8>,
+    pub proof: FlushProof,
+    pub role: RoleRow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct MetaRow {
+    pub node: NodeKey,
+    pub network: Network,
+    /// Number of starts; part of exchange ids and epochs, which therefore never repeat.
+    pub boot: u32,
+}
+
+impl MetaRow {
+    pub fn key() -> Vec<u8> {
+        META_KEY.to_vec()
+    }
+}
+
+pub(crate) fn job_key(request: &RequestId) -> Vec<u8> {
+    let mut key = request.0.to_vec();
+    key.push(0);
+    key
+}
+
+pub(crate) fn chunk_key(request: &RequestId, index: u32) -> Vec<u8> {
+    let mut key = request.0.to_vec();
+    key.push(1);
+    key.extend_from_slice(&index.to_be_bytes());
+    key
+}
+
+/// Number of chunk rows of a body.
+pub(crate) fn chunks(body_len: usize) -> u32 {
+    if body_len <= INLINE { 0 } else { u32::try_from(body_len.div_ceil(CHUNK)).unwrap_or(u32::MAX) }
+}
+
+pub(crate) fn encode<T: BorshSerialize>(row: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    // Memory cannot refuse a write.
+    let written = borsh::to_writer(&mut bytes, row);
+    debug_assert!(written.is_ok());
+    bytes
+}
+
+fn decode<T: BorshDeserialize>(row: &Row) -> Result<T, RestoreError> {
+    match row.value.split_first() {
+        Some((&VERSION, bytes)) => T::try_from_slice(bytes).map_err(|e| damaged(row, &e.to_string())),
+        Some(_) => Err(RestoreError::Foreign { table: row.table, key: hex(&row.key) }),
+        None => Err(damaged(row, "empty")),
+    }
+}
+
+pub(crate) fn damaged(row: &Row, cause: &str) -> RestoreError {
+    RestoreError::Damaged { table: row.table, key: hex(&row.key), cause: cause.to_owned() }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// All rows of a store, read.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub meta: Option<MetaRow>,
+    pub channels: Vec<ChannelRow>,
+    /// With the row for error messages.
+    pub jobs: Vec<(Row, JobRow)>,
+    chunks: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Loaded {
+    pub fn read(rows: Vec<Row>) -> Result<Loaded, RestoreError> {
+        let mut loaded = Loaded::default();
+        for row in rows {
+            match row.table {
+                Table::Meta if row.key == META_KEY => loaded.meta = Some(decode(&row)?),
+                Table::Meta => return Err(RestoreError::Foreign { table: row.table, key: hex(&row.key) }),
+                Table::Channels => loaded.channels.push(decode(&row)?),
+                Table::Exchanges if row.key.len() == 33 => {
+                    let job = decode(&row)?;
+                    loaded.jobs.push((row, job));
+                }
+                Table::Exchanges => {
+                    loaded.chunks.insert(row.key, row.value);
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// The body of an exchange; `None` if it was not stored.
+    pub fn body(
+        &self,
+        row: &Row,
+        request: &RequestId,
+        body: &BodyRow,
+    ) -> Result<Option<Bytes>, RestoreError> {
+        match body {
+            BodyRow::Inline(bytes) => Ok(Some(Bytes::copy_from_slice(bytes))),
+            BodyRow::Absent => Ok(None),
+            BodyRow::Chunks(count) => {
+                let mut bytes = Vec::new();
+                for index in 0..*count {
+                    let chunk = self.chunks.get(&chunk_key(request, index));
+                    bytes.extend_from_slice(chunk.ok_or_else(|| damaged(row, "a chunk is missing"))?);
+                }
+                Ok(Some(bytes.into()))
+            }
+        }
+    }
+}

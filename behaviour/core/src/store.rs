@@ -1,0 +1,66 @@
+//! What has to be on disk before what: one batch of writes per flush, and the outputs that wait
+//! for it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use por_types::RequestId;
+
+use crate::api::{Output, Table, Write};
+
+/// Something that waits for a batch.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "outputs are by far the most frequent")]
+pub(crate) enum Held {
+    Output(Output),
+    /// The request's frame goes out now, so its body may follow.
+    StartUpload(RequestId),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    writes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// Last batch handed out.
+    last: u64,
+    durable: u64,
+    held: VecDeque<(u64, Held)>,
+}
+
+impl Store {
+    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.insert((table, key), Some(value));
+    }
+
+    pub fn delete(&mut self, table: Table, key: Vec<u8>) {
+        self.writes.insert((table, key), None);
+    }
+
+    /// The writes since the last call, as one batch.
+    pub fn cut(&mut self) -> Option<Output> {
+        if self.writes.is_empty() {
+            return None;
+        }
+        let writes = std::mem::take(&mut self.writes);
+        self.last += 1;
+        let writes = writes.into_iter().map(|((table, key), value)| Write { table, key, value }).collect();
+        Some(Output::Persist { batch: self.last, writes })
+    }
+
+    /// Holds something back until every batch handed out so far is durable.
+    pub fn hold(&mut self, held: Held) {
+        self.held.push_back((self.last, held));
+    }
+
+    /// Numbers that were never handed out are ignored.
+    pub fn persisted(&mut self, batch: u64) {
+        self.durable = self.durable.max(batch.min(self.last));
+    }
+
+    /// The next thing that need not wait any more, in order.
+    pub fn release(&mut self) -> Option<Held> {
+        let (batch, _) = self.held.front()?;
+        if *batch > self.durable {
+            return None;
+        }
+        self.held.pop_front().map(|(_, held)| held)
+    }
+}

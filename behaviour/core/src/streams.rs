@@ -1,0 +1,245 @@
+//! The bulk lane: fragments in and out, credits, fair turns.
+
+use bytes::Bytes;
+use por_types::{NodeKey, RequestId};
+
+use crate::api::{ConnId, Output};
+use crate::body::Outflow;
+use crate::fault::Fault;
+use crate::job::{Asked, Job, Role};
+use crate::node::Node;
+use crate::wire::{Credit, Fragment, Frame, Lane, Part};
+
+/// Most bytes of fragments per connection that the driver has not written yet.
+const MAX_UNWRITTEN: u64 = 1 << 20;
+
+/// Bytes of one body per turn.
+const TURN: u64 = 64 << 10;
+
+impl Node {
+    pub(crate) fn on_drained(&mut self, peer: NodeKey, conn: ConnId, bytes: u64) {
+        let Some(edge) = self.edges.get_mut(&peer) else { return };
+        if let Some(conn) = edge.conns.get_mut(&conn) {
+            conn.unwritten = conn.unwritten.saturating_sub(bytes);
+        }
+        if !edge.bulk.is_empty() {
+            self.busy.insert(peer);
+        }
+    }
+
+    pub(crate) fn on_fragment(&mut self, peer: NodeKey, fragment: Fragment) -> Result<(), Fault> {
+        let Fragment { exchange, part, offset, data } = fragment;
+        let Some(edge) = self.edges.get(&peer) else { return Ok(()) };
+        // Left over from an exchange that has ended.
+        match part {
+            Part::ResponseBody => {
+                let Some(&id) = edge.asked.get(&exchange) else { return Ok(()) };
+                self.response_fragment(peer, id, offset, data)
+            }
+            Part::RequestBody => {
+                let Some(&id) = edge.owed.get(&exchange) else { return Ok(()) };
+                self.request_fragment(peer, id, offset, data)
+            }
+        }
+    }
+
+    fn response_fragment(
+        &mut self,
+        peer: NodeKey,
+        id: RequestId,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), Fault> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        match &mut job.role {
+            Role::Author(author) => {
+                let Some(arriving) = &mut author.reply else { return Ok(()) };
+                let exchange = author.to.exchange;
+                let mut pieces = Vec::new();
+                let result = arriving.inflow.push(offset, data, &mut pieces);
+                for piece in pieces.iter().filter(|piece| piece.is_body) {
+                    arriving.data.extend_from_slice(&piece.bytes);
+                }
+                result?;
+                let complete = arriving.inflow.is_complete();
+                if let Some(up_to) = arriving.inflow.grant_verified() {
+                    let credit = Credit { exchange, part: Part::ResponseBody, up_to, from: None };
+                    self.outbox(peer).credits.push(credit);
+                }
+                if complete {
+                    self.response_complete(id);
+                }
+                Ok(())
+            }
+            Role::Relay(relay) => {
+                let Some(passing) = &mut relay.reply else { return Ok(()) };
+                let upstream = relay.from.peer;
+                let result = passing.flow.push(offset, data);
+                let complete = passing.flow.inflow().is_some_and(|inflow| inflow.is_complete());
+                self.list(upstream, id, Part::ResponseBody);
+                self.refill(id, Part::ResponseBody);
+                if complete {
+                    self.response_complete(id);
+                }
+                result
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn request_fragment(
+        &mut self,
+        peer: NodeKey,
+        id: RequestId,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), Fault> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        match &mut job.role {
+            Role::Destination { from, stage: Asked::Uploading { inflow, data: body } } => {
+                let exchange = from.exchange;
+                let mut pieces = Vec::new();
+                let result = inflow.push(offset, data, &mut pieces);
+                for piece in pieces.iter().filter(|piece| piece.is_body) {
+                    body.extend_from_slice(&piece.bytes);
+                }
+                result?;
+                if inflow.is_complete() {
+                    let body = Bytes::from(std::mem::take(body));
+                    self.queue(id, body);
+                } else if let Some(up_to) = inflow.grant_verified() {
+                    let credit = Credit { exchange, part: Part::RequestBody, up_to, from: None };
+                    self.outbox(peer).credits.push(credit);
+                }
+                Ok(())
+            }
+            Role::Relay(relay) => {
+                let downstream = relay.to.peer;
+                let result = relay.body.push(offset, data);
+                self.list(downstream, id, Part::RequestBody);
+                self.refill(id, Part::RequestBody);
+                result
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn on_credit(&mut self, peer: NodeKey, credit: Credit) -> Result<(), Fault> {
+        let Some(edge) = self.edges.get(&peer) else { return Ok(()) };
+        let exchanges = match credit.part {
+            Part::RequestBody => &edge.asked,
+            Part::ResponseBody => &edge.owed,
+        };
+        let Some(&id) = exchanges.get(&credit.exchange) else { return Ok(()) };
+        match credit.from {
+            Some(from) => self.resume(peer, id, credit.part, from, credit.up_to),
+            None => {
+                if let Some(flow) = self.flow(id, credit.part) {
+                    flow.grant(credit.up_to);
+                }
+                self.list(peer, id, credit.part);
+                Ok(())
+            }
+        }
+    }
+
+    /// The outgoing body of a job in this direction.
+    pub(crate) fn flow(&mut self, id: RequestId, part: Part) -> Option<&mut Outflow> {
+        let job: &mut Job = self.jobs.get_mut(&id)?;
+        match part {
+            Part::RequestBody => job.upload(),
+            Part::ResponseBody => job.reply().map(|(_, flow)| flow),
+        }
+    }
+
+    /// Sends a body to `peer` from a position on; asks its source again where that is needed.
+    pub(crate) fn resume(
+        &mut self,
+        peer: NodeKey,
+        id: RequestId,
+        part: Part,
+        from: u64,
+        limit: u64,
+    ) -> Result<(), Fault> {
+        let Some(flow) = self.flow(id, part) else { return Ok(()) };
+        let refetch = flow.resume(from, limit)?;
+        self.list(peer, id, part);
+        if refetch && let Some((source, exchange)) = self.source(id, part) {
+            let up_to = u64::from(self.config.limits.window);
+            let credit = Credit { exchange, part, up_to, from: Some(0) };
+            self.outbox(source).credits.push(credit);
+        }
+        self.refill(id, part);
+        Ok(())
+    }
+
+    /// Where a relayed body comes from.
+    fn source(&self, id: RequestId, part: Part) -> Option<(NodeKey, crate::ExchangeId)> {
+        let job = self.jobs.get(&id)?;
+        let leg = match part {
+            Part::RequestBody => job.from()?,
+            Part::ResponseBody => job.to()?,
+        };
+        Some((leg.peer, leg.exchange))
+    }
+
+    /// Puts a body in the queue for the bulk lane if it has something to send.
+    pub(crate) fn list(&mut self, peer: NodeKey, id: RequestId, part: Part) {
+        let Some(flow) = self.flow(id, part) else { return };
+        if !flow.listed && flow.is_sendable() {
+            flow.listed = true;
+            self.edge(peer).bulk.push_back((id, part));
+            self.busy.insert(peer);
+        }
+    }
+
+    /// Gives the source of a relayed body credit for what has left this node.
+    fn refill(&mut self, id: RequestId, part: Part) {
+        let Some(up_to) = self.flow(id, part).and_then(|flow| flow.refill()) else { return };
+        if let Some((source, exchange)) = self.source(id, part) {
+            self.outbox(source).credits.push(Credit { exchange, part, up_to, from: None });
+        }
+    }
+
+    /// Hands the driver fragments, one body after the other, while it keeps up.
+    pub(crate) fn pump(&mut self, peer: NodeKey) {
+        loop {
+            let Some(edge) = self.edges.get_mut(&peer) else { return };
+            let Some(conn) = edge.open() else { return };
+            let full = edge.conns.get(&conn).is_none_or(|c| c.unwritten >= MAX_UNWRITTEN);
+            if full {
+                return;
+            }
+            let Some((id, part)) = edge.bulk.pop_front() else { return };
+            let sent = self.turn(peer, conn, id, part);
+            if let Some(conn) = self.edge(peer).conns.get_mut(&conn) {
+                conn.unwritten += sent;
+            }
+            self.refill(id, part);
+            self.list(peer, id, part);
+        }
+    }
+
+    fn turn(&mut self, peer: NodeKey, conn: ConnId, id: RequestId, part: Part) -> u64 {
+        let Some(exchange) = self.exchange_towards(id, part) else { return 0 };
+        let mut sent = 0;
+        while sent < TURN {
+            let Some(flow) = self.flow(id, part) else { break };
+            flow.listed = false;
+            let Some((offset, data)) = flow.take(TURN - sent) else { break };
+            sent += data.len() as u64;
+            let frame = Frame::Fragment(Fragment { exchange, part, offset, data });
+            self.outputs.push_back(Output::Send { peer, conn, lane: Lane::Bulk, frame });
+        }
+        sent
+    }
+
+    /// Number of the exchange on the edge that a body leaves over.
+    fn exchange_towards(&self, id: RequestId, part: Part) -> Option<crate::ExchangeId> {
+        let job = self.jobs.get(&id)?;
+        match part {
+            Part::RequestBody => job.to().map(|leg| leg.exchange),
+            Part::ResponseBody => job.from().map(|leg| leg.exchange),
+        }
+    }
+}

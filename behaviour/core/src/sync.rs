@@ -1,0 +1,300 @@
+//! Sessions: connections come and go, both sides learn what the other has (see [`crate::wire::Sync`]).
+
+use std::collections::HashMap;
+
+use por_types::{NodeKey, RequestId};
+
+use crate::api::{ConnId, Event, ExchangeId, Output};
+use crate::edge::{Conn, Outbox, Outgoing, Queued, QueuedReply};
+use crate::fault::Fault;
+use crate::job::Role;
+use crate::node::Node;
+use crate::store::Held;
+use crate::verified::encoded_len;
+use crate::wire::{Frame, Hello, Lane, Part, Sync, SyncChannel, SyncExchange};
+
+/// Most connections with one peer.
+const MAX_CONNS: usize = 8;
+
+/// Channels and exchanges in one Sync: stays far below the smallest frame limit.
+const CHANNELS_PER_SYNC: usize = 48;
+const EXCHANGES_PER_SYNC: usize = 512;
+
+impl Node {
+    pub(crate) fn on_connected(&mut self, peer: NodeKey, conn: ConnId, hello: Hello) {
+        if hello.check(&self.config.network).is_err() || peer == self.key {
+            return self.outputs.push_back(Output::Disconnect { peer, conn });
+        }
+        let edge = self.edge(peer);
+        if edge.conns.len() >= MAX_CONNS {
+            return self.outputs.push_back(Output::Disconnect { peer, conn });
+        }
+        edge.conns.insert(conn, Conn { hello, unwritten: 0 });
+        if matches!(edge.out, Outgoing::Down) {
+            self.start_session(peer, conn);
+        }
+    }
+
+    /// Everything sent before may be lost: a new epoch on this connection.
+    fn start_session(&mut self, peer: NodeKey, conn: ConnId) {
+        let epoch = self.next_number();
+        let edge = self.edge(peer);
+        edge.out = Outgoing::Syncing { conn, epoch, known: HashMap::new() };
+        self.outbox(peer).probe = true;
+    }
+
+    pub(crate) fn on_disconnected(&mut self, peer: NodeKey, conn: ConnId) {
+        let Some(edge) = self.edges.get_mut(&peer) else { return };
+        if edge.conns.remove(&conn).is_none() {
+            return;
+        }
+        if edge.recv == Some(conn) {
+            edge.recv = None;
+        }
+        let next = edge.conns.keys().next().copied();
+        match next {
+            Some(next) if edge.out.conn() == Some(conn) => self.start_session(peer, next),
+            Some(_) => {}
+            None => {
+                let told = std::mem::take(&mut edge.told);
+                edge.reset();
+                if edge.is_idle() {
+                    self.edges.remove(&peer);
+                }
+                if told {
+                    self.notify(Event::PeerLost { peer });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_sync(&mut self, peer: NodeKey, conn: ConnId, sync: Sync) -> Result<(), Fault> {
+        let me = self.key;
+        let edge = self.edge(peer);
+        let answers = sync.answers != 0;
+        if !answers {
+            if sync.epoch < edge.their_epoch || (sync.epoch == edge.their_epoch && edge.recv != Some(conn)) {
+                return Ok(());
+            }
+            if sync.epoch > edge.their_epoch {
+                // The upper half of an epoch counts the peer's starts.
+                let restarted = edge.their_epoch != 0 && sync.epoch >> 32 != edge.their_epoch >> 32;
+                (edge.their_epoch, edge.recv) = (sync.epoch, Some(conn));
+                edge.outbox.answer = Some((conn, sync.epoch));
+                self.busy.insert(peer);
+                // One of the two follows the other's choice of connection, so that both use the same; a
+                // process that has restarted cannot have the old one any more.
+                if self.edge(peer).out.conn() != Some(conn) && (restarted || me > peer) {
+                    self.start_session(peer, conn);
+                }
+            }
+        }
+        sync.channels.iter().try_for_each(|channel| self.sync_channel(peer, channel))?;
+        if answers {
+            self.sync_answer(peer, sync)?;
+        }
+        self.tell_ready(peer);
+        Ok(())
+    }
+
+    fn sync_channel(&mut self, peer: NodeKey, sync: &SyncChannel) -> Result<(), Fault> {
+        if let Some(held) = &sync.theirs {
+            let id = held.statement.channel;
+            let known = self.channels.get_mut(&id).filter(|channel| channel.row.peer == peer);
+            if let Some(channel) = known
+                && channel.recall(&self.config.network, &self.key, held)?
+            {
+                tracing::warn!(%id, "the peer holds a newer payment of this node than its store");
+                self.dirty_channels.insert(id);
+            }
+        }
+        match &sync.own {
+            // A channel that this node does not have yet is left for the next Sync.
+            Some(own) if self.channels.contains_key(&own.statement.channel) => {
+                self.take_payment(peer, own, None)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_answer(&mut self, peer: NodeKey, sync: Sync) -> Result<(), Fault> {
+        let edge = self.edge(peer);
+        let Outgoing::Syncing { conn, epoch, known } = &mut edge.out else { return Ok(()) };
+        if *epoch != sync.answers {
+            return Ok(());
+        }
+        let mut ended = Vec::new();
+        for exchange in sync.known {
+            match edge.asked.get(&exchange.exchange) {
+                Some(id) if *id == exchange.request => {
+                    known.insert(exchange.exchange, exchange);
+                }
+                Some(_) => return Err(Fault::new("one exchange number for two requests")),
+                None => ended.push(exchange.exchange),
+            }
+        }
+        let opened = sync.complete.then(|| (*conn, *epoch, std::mem::take(known)));
+        if let Some((conn, epoch, known)) = opened {
+            edge.out = Outgoing::Open { conn, epoch };
+            self.open(peer, known)?;
+        }
+        // The peer waits for Done of exchanges that this node has ended.
+        self.outbox(peer).done.extend(ended);
+        Ok(())
+    }
+
+    fn tell_ready(&mut self, peer: NodeKey) {
+        let edge = self.edge(peer);
+        if edge.open().is_some() && edge.recv.is_some() && !edge.told {
+            edge.told = true;
+            self.notify(Event::PeerReady { peer });
+        }
+    }
+
+    /// The session is open: everything unfinished is sent again where it is needed.
+    fn open(&mut self, peer: NodeKey, known: HashMap<ExchangeId, SyncExchange>) -> Result<(), Fault> {
+        let edge = self.edge(peer);
+        edge.bulk.clear();
+        let window = edge.hello().map_or(0, |hello| u64::from(hello.window));
+        let Outbox { requests, rejects, responses, .. } = &mut edge.outbox;
+        // Not yet paid for or never sent: go out as they are.
+        let queued: Vec<RequestId> = requests
+            .iter()
+            .chain(rejects.iter())
+            .map(|queued| queued.request)
+            .chain(responses.drain(..).map(|queued| queued.request))
+            .collect();
+        let queued: std::collections::HashSet<RequestId> = queued.into_iter().collect();
+        let asked: Vec<_> = edge.asked.iter().map(|(exchange, id)| (*exchange, *id)).collect();
+        let owed: Vec<_> = edge.owed.values().copied().collect();
+        for (exchange, id) in asked {
+            if let Some(flow) = self.flow(id, Part::RequestBody) {
+                flow.listed = false;
+                flow.pause();
+            }
+            match known.get(&exchange) {
+                Some(theirs) => self.resume_asked(peer, id, theirs, window)?,
+                None if queued.contains(&id) => {}
+                None => self.ask_again(peer, id),
+            }
+        }
+        for id in owed {
+            self.answer_again(peer, id, queued.contains(&id));
+        }
+        let with_peer = self.channels.iter().filter(|(_, channel)| channel.row.peer == peer);
+        let receipts: Vec<_> =
+            with_peer.filter(|(_, c)| c.row.their_payment.is_some()).map(|(id, _)| *id).collect();
+        self.outbox(peer).receipts.extend(receipts);
+        Ok(())
+    }
+
+    fn resume_asked(
+        &mut self,
+        peer: NodeKey,
+        id: RequestId,
+        theirs: &SyncExchange,
+        window: u64,
+    ) -> Result<(), Fault> {
+        if theirs.acked {
+            self.acked(id);
+        }
+        let Some(job) = self.jobs.get(&id) else { return Ok(()) };
+        if theirs.body_bytes >= encoded_len(job.head.body_len) {
+            return Ok(());
+        }
+        let (from, limit) = (theirs.body_bytes, theirs.body_bytes.saturating_add(window));
+        self.resume(peer, id, Part::RequestBody, from, limit)
+    }
+
+    fn ask_again(&mut self, peer: NodeKey, id: RequestId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let acked = match &job.role {
+            Role::Author(author) => author.acked,
+            Role::Relay(relay) => relay.acked,
+            _ => false,
+        };
+        if acked {
+            let reason = format!("has forgotten request {id} that it had acknowledged");
+            self.notify(Event::Misbehaved { peer, reason });
+        }
+        self.outbox(peer).requests.push(Queued { request: id, fresh: false });
+    }
+
+    fn answer_again(&mut self, peer: NodeKey, id: RequestId, queued: bool) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Some((_, flow)) = job.reply() {
+            flow.listed = false;
+            flow.pause();
+            self.outbox(peer).responses.push(QueuedReply { request: id, resume: true });
+        } else if matches!(job.role, Role::Rejected { .. }) && !queued {
+            self.outbox(peer).rejects.push(Queued { request: id, fresh: false });
+        }
+    }
+
+    /// Sync frames of this flush: the probe of a new epoch and the answer to the peer's.
+    pub(crate) fn flush_sync(&mut self, peer: NodeKey) {
+        let Some(edge) = self.edges.get_mut(&peer) else { return };
+        let probe = std::mem::take(&mut edge.outbox.probe);
+        let answer = edge.outbox.answer.take();
+        let epoch = edge.out.epoch();
+        let conn = edge.out.conn();
+        if probe && let Some(conn) = conn {
+            let parts = self.sync_channels(peer);
+            self.hold_syncs(peer, conn, epoch, 0, parts, Vec::new());
+        }
+        if let Some((conn, answers)) = answer {
+            let parts = self.sync_channels(peer);
+            let known = self.sync_known(peer);
+            self.hold_syncs(peer, conn, epoch, answers, parts, known);
+        }
+    }
+
+    fn sync_channels(&self, peer: NodeKey) -> Vec<SyncChannel> {
+        let with_peer = self.channels.values().filter(|channel| channel.row.peer == peer);
+        let states = with_peer.map(|channel| SyncChannel {
+            own: channel.row.own_payment.clone(),
+            theirs: channel.row.their_payment.clone(),
+        });
+        states.filter(|state| state.own.is_some() || state.theirs.is_some()).collect()
+    }
+
+    fn sync_known(&mut self, peer: NodeKey) -> Vec<SyncExchange> {
+        let owed: Vec<_> = self.edge(peer).owed.iter().map(|(exchange, id)| (*exchange, *id)).collect();
+        let mut known = Vec::with_capacity(owed.len());
+        for (exchange, request) in owed {
+            let Some(job) = self.jobs.get_mut(&request) else { continue };
+            let acked = !matches!(job.role, Role::Rejected { .. });
+            known.push(SyncExchange { exchange, request, acked, body_bytes: job.upload_held() });
+        }
+        known
+    }
+
+    fn hold_syncs(
+        &mut self,
+        peer: NodeKey,
+        conn: ConnId,
+        epoch: u64,
+        answers: u64,
+        channels: Vec<SyncChannel>,
+        known: Vec<SyncExchange>,
+    ) {
+        let empty = Sync { epoch, answers, ..Sync::default() };
+        let mut parts: Vec<Sync> = Vec::new();
+        for part in channels.chunks(CHANNELS_PER_SYNC) {
+            parts.push(Sync { channels: part.to_vec(), ..empty.clone() });
+        }
+        for part in known.chunks(EXCHANGES_PER_SYNC) {
+            parts.push(Sync { known: part.to_vec(), ..empty.clone() });
+        }
+        if parts.is_empty() {
+            parts.push(empty);
+        }
+        if let Some(last) = parts.last_mut() {
+            last.complete = true;
+        }
+        for sync in parts {
+            let frame = Frame::Sync(sync);
+            self.held.push(Held::Output(Output::Send { peer, conn, lane: Lane::Control, frame }));
+        }
+    }
+}
