@@ -35,11 +35,6 @@ impl Inflow {
         Ok(Inflow { active: false, ..Inflow::new(root, body_len, window)? })
     }
 
-    /// Bytes of the encoded stream that the source need not send again after a reconnection.
-    pub fn held(&self) -> u64 {
-        if self.active { self.decoder.verified() } else { self.decoder.encoded_len() }
-    }
-
     /// Checks what arrived. A gap is left over from before a restart of the stream: ignored.
     pub fn push(&mut self, offset: u64, data: Bytes, out: &mut Vec<Piece>) -> Result<(), Fault> {
         if offset > self.decoder.position() {
@@ -80,12 +75,16 @@ impl Inflow {
         self.grant(self.decoder.verified())
     }
 
-    /// Where a sender that starts again shall go on, and its credit.
-    pub fn resume(&mut self) -> (u64, u64) {
+    /// Where the source shall go on when it starts again, and its credit. `None` if nothing is wanted
+    /// of it.
+    pub fn resume(&mut self) -> Option<(u64, u64)> {
+        if !self.active || self.decoder.is_complete() {
+            return None;
+        }
         self.decoder.rewind();
         let from = self.decoder.verified();
         self.granted = from.saturating_add(self.window);
-        (from, self.granted)
+        Some((from, self.granted))
     }
 
     /// Forgets everything: the body is needed from the start again.

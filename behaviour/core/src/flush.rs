@@ -28,6 +28,7 @@ const ITEM_OVERHEAD: usize = 256;
 struct Target {
     peer: NodeKey,
     conn: Option<ConnId>,
+    epoch: u64,
     /// Most bytes of items in a frame.
     most: usize,
     max_inline: usize,
@@ -73,15 +74,16 @@ impl Node {
                     }
                 }
                 Held::Output(output) => self.outputs.push_back(output),
-                Held::StartUpload(id) => self.start_upload(id),
+                Held::StartUpload(id, epoch) => self.start_upload(id, epoch),
             }
         }
     }
 
-    fn start_upload(&mut self, id: RequestId) {
+    fn start_upload(&mut self, id: RequestId, epoch: u64) {
         let Some(peer) = self.jobs.get(&id).and_then(Job::to).map(|to| to.peer) else { return };
         let target = self.target(peer);
         if target.conn.is_some()
+            && target.epoch == epoch
             && let Err(fault) = self.resume(peer, id, Part::RequestBody, 0, target.window)
         {
             tracing::error!(%id, reason = %fault.0, "an admitted body does not restart");
@@ -97,7 +99,8 @@ impl Node {
         let max_inline = hello.map_or(limits.max_inline, |hello| hello.max_inline).min(limits.max_inline);
         let window = u64::from(hello.map_or(limits.window, |hello| hello.window));
         let most = (max_frame / 2) as usize;
-        Target { peer, conn, most, max_inline: max_inline as usize, window }
+        let epoch = edge.map_or(0, |edge| edge.out.epoch());
+        Target { peer, conn, epoch, most, max_inline: max_inline as usize, window }
     }
 
     fn hold_frame(&mut self, target: Target, lane: Lane, frame: Frame) {
@@ -159,7 +162,7 @@ impl Node {
         let items = requests.iter().filter_map(|id| self.request_item(id, inline)).collect();
         self.hold_frame(target, lane, Frame::Request(Request { payment, requests: items }));
         if !inline {
-            self.held.extend(requests.into_iter().map(Held::StartUpload));
+            self.held.extend(requests.into_iter().map(|id| Held::StartUpload(id, target.epoch)));
         }
     }
 

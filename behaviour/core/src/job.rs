@@ -173,14 +173,28 @@ impl Job {
         }
     }
 
+    /// The request's body as it arrives from upstream.
+    pub fn upload_inflow(&mut self) -> Option<&mut Inflow> {
+        match &mut self.role {
+            Role::Relay(relay) => relay.body.inflow(),
+            Role::Destination { stage: Asked::Uploading { inflow, .. }, .. } => Some(inflow),
+            _ => None,
+        }
+    }
+
+    /// The response as it arrives from downstream.
+    pub fn reply_inflow(&mut self) -> Option<&mut Inflow> {
+        match &mut self.role {
+            Role::Author(author) => author.reply.as_mut().map(|arriving| &mut arriving.inflow),
+            Role::Relay(relay) => relay.reply.as_mut().and_then(|passing| passing.flow.inflow()),
+            _ => None,
+        }
+    }
+
     /// Bytes of the encoded request body that the upstream node need not send again.
     pub fn upload_held(&mut self) -> u64 {
         let whole = crate::verified::encoded_len(self.head.body_len);
-        match &mut self.role {
-            Role::Relay(relay) => relay.body.inflow().map_or(whole, |inflow| inflow.held()),
-            Role::Destination { stage: Asked::Uploading { inflow, .. }, .. } => inflow.held(),
-            _ => whole,
-        }
+        self.upload_inflow().and_then(Inflow::resume).map_or(whole, |(from, _)| from)
     }
 
     /// The row that stands for this job; `None` if the one on disk still does: a big response is not

@@ -33,6 +33,8 @@ mod rows;
 mod store;
 mod streams;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod verified;
 pub mod wire;
 

@@ -121,7 +121,8 @@ impl Node {
             Role::Author(author) => {
                 let refund = author.to.amount;
                 self.close_author(&request);
-                self.notify_durable(Event::Rejected { request, reason, refund, invalid });
+                // Before the row is gone: told again after a crash rather than never.
+                self.notify(Event::Rejected { request, reason, refund, invalid });
             }
             Role::Relay(relay) => {
                 let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
@@ -237,20 +238,12 @@ impl Node {
         if let Some(upstream) = forward {
             self.outbox(upstream).responses.push(QueuedReply { request: id, resume: false });
         }
-        if again && let Some(inflow) = self.reply_inflow(id) {
-            let (from, up_to) = inflow.resume();
+        let inflow = self.jobs.get_mut(&id).and_then(|job| job.reply_inflow());
+        if again && let Some((from, up_to)) = inflow.and_then(Inflow::resume) {
             let credit = Credit { exchange, part: Part::ResponseBody, up_to, from: Some(from) };
             self.outbox(peer).credits.push(credit);
         }
         Ok(())
-    }
-
-    pub(crate) fn reply_inflow(&mut self, id: RequestId) -> Option<&mut Inflow> {
-        match &mut self.jobs.get_mut(&id)?.role {
-            Role::Author(author) => author.reply.as_mut().map(|arriving| &mut arriving.inflow),
-            Role::Relay(relay) => relay.reply.as_mut().and_then(|passing| passing.flow.inflow()),
-            _ => None,
-        }
     }
 
     /// The last byte of a big response was verified here.

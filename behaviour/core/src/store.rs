@@ -12,8 +12,8 @@ use crate::api::{Output, Table, Write};
 #[allow(clippy::large_enum_variant, reason = "outputs are by far the most frequent")]
 pub(crate) enum Held {
     Output(Output),
-    /// The request's frame goes out now, so its body may follow.
-    StartUpload(RequestId),
+    /// The request's frame goes out now, so its body may follow in the session of this epoch.
+    StartUpload(RequestId, u64),
 }
 
 #[derive(Debug, Default)]

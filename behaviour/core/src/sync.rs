@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use por_types::{NodeKey, RequestId};
 
 use crate::api::{ConnId, Event, ExchangeId, Output};
+use crate::body::Inflow;
 use crate::edge::{Conn, Outbox, Outgoing, Queued, QueuedReply};
 use crate::fault::Fault;
 use crate::job::Role;
 use crate::node::Node;
 use crate::store::Held;
 use crate::verified::encoded_len;
-use crate::wire::{Frame, Hello, Lane, Part, Sync, SyncChannel, SyncExchange};
+use crate::wire::{Credit, Frame, Hello, Lane, Part, Sync, SyncChannel, SyncExchange};
 
 /// Most connections with one peer.
 const MAX_CONNS: usize = 8;
@@ -166,8 +167,9 @@ impl Node {
             .collect();
         let queued: std::collections::HashSet<RequestId> = queued.into_iter().collect();
         let asked: Vec<_> = edge.asked.iter().map(|(exchange, id)| (*exchange, *id)).collect();
-        let owed: Vec<_> = edge.owed.values().copied().collect();
-        for (exchange, id) in asked {
+        let owed: Vec<_> = edge.owed.iter().map(|(exchange, id)| (*exchange, *id)).collect();
+        for &(exchange, id) in &asked {
+            self.credit_again(peer, exchange, id, Part::ResponseBody);
             if let Some(flow) = self.flow(id, Part::RequestBody) {
                 flow.listed = false;
                 flow.pause();
@@ -178,8 +180,9 @@ impl Node {
                 None => self.ask_again(peer, id),
             }
         }
-        for id in owed {
-            self.answer_again(peer, id, queued.contains(&id));
+        for (exchange, id) in owed {
+            self.credit_again(peer, exchange, id, Part::RequestBody);
+            self.answer_again(peer, exchange, id, queued.contains(&id));
         }
         let with_peer = self.channels.iter().filter(|(_, channel)| channel.row.peer == peer);
         let receipts: Vec<_> =
@@ -220,7 +223,23 @@ impl Node {
         self.outbox(peer).requests.push(Queued { request: id, fresh: false });
     }
 
-    fn answer_again(&mut self, peer: NodeKey, id: RequestId, queued: bool) {
+    /// Credit that was given may be lost: says again where a body that arrives here goes on.
+    fn credit_again(&mut self, peer: NodeKey, exchange: ExchangeId, id: RequestId, part: Part) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let inflow = match part {
+            Part::RequestBody => job.upload_inflow(),
+            Part::ResponseBody => job.reply_inflow(),
+        };
+        if let Some((from, up_to)) = inflow.and_then(Inflow::resume) {
+            self.outbox(peer).credits.push(Credit { exchange, part, up_to, from: Some(from) });
+        }
+    }
+
+    fn answer_again(&mut self, peer: NodeKey, exchange: ExchangeId, id: RequestId, queued: bool) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if !matches!(job.role, Role::Rejected { .. }) {
+            self.outbox(peer).acks.push(exchange);
+        }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if let Some((_, flow)) = job.reply() {
             flow.listed = false;

@@ -1,0 +1,439 @@
+//! A whole network in one process and one thread: virtual time, one seed, links that delay and
+//! break, stores that commit late, crashes at any boundary between two outputs.
+//!
+//! Nothing of the protocol is modelled here: hosts run [`crate::Node`], every frame passes through
+//! [`crate::codec`], and [`World::audit`] judges by the books and events alone.
+
+mod audit;
+mod host;
+mod link;
+mod rng;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use por_types::{
+    AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, Side, Terms, Totals, Yocto,
+};
+
+use crate::api::{AppPricing, Command, Event, GraphEdge, Input, Limits, MyChannel, RejectReason};
+
+pub use audit::Report;
+pub use host::{Host, Outcome};
+pub use link::Link;
+pub use rng::Rng;
+
+/// App that every host serves: answers with [`expected_response`].
+pub const APP: &str = "echo";
+
+/// Block time of the world's chain, milliseconds since 1970.
+pub const CHAIN_TIME_MS: u64 = 1_700_000_000_000;
+
+/// Deposit of each side of each channel.
+pub const DEPOSIT: Yocto = Yocto(1_000_000_000_000);
+
+/// How often things go wrong, per 1000.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A host crashes before it carries out an output.
+    pub crash: u32,
+    /// A link breaks when a frame is put on it.
+    pub cut: u32,
+    /// A control frame arrives twice.
+    pub duplicate: u32,
+    /// A second connection is opened between two hosts that have one.
+    pub second: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub limits: Limits,
+    pub terms: Terms,
+    pub faults: Faults,
+    /// One-way delay of links, milliseconds; each frame takes up to twice that.
+    pub delay_ms: u64,
+    /// Time of a commit, milliseconds; up to twice that.
+    pub commit_ms: u64,
+    /// Each side's bond; zero for none.
+    pub bond: Yocto,
+}
+
+impl Options {
+    pub fn new(seed: u64) -> Options {
+        Options {
+            seed,
+            limits: Limits { window: 64 << 10, ..Limits::default() },
+            terms: Terms {
+                rtt_ms: 50,
+                bytes_per_s: 1_000_000,
+                base_fee: Yocto(100),
+                byte_fee: Yocto(1),
+                heartbeat_ms: 1000,
+                grace_ms: 1000,
+                max_requests: 256,
+                max_bytes: 64 << 20,
+            },
+            faults: Faults::default(),
+            delay_ms: 10,
+            commit_ms: 3,
+            bond: Yocto::ZERO,
+        }
+    }
+}
+
+/// A channel of the world.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    pub channel: ChannelId,
+    /// Index of the host on side A.
+    pub a: usize,
+    pub b: usize,
+}
+
+/// A request as it was asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub author: usize,
+    pub route: Vec<Hop>,
+    pub server_price: Yocto,
+    pub response_len: u64,
+}
+
+/// What happens at a point in time.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    Input {
+        host: usize,
+        life: u32,
+        input: Input,
+    },
+    /// A host's disk has everything up to this batch.
+    Committed {
+        host: usize,
+        life: u32,
+        batch: u64,
+    },
+    Restart {
+        host: usize,
+    },
+    /// Hosts without a connection try again.
+    Dial {
+        a: usize,
+        b: usize,
+    },
+    /// Bytes of a frame arrive.
+    Arrive {
+        link: u64,
+        to: usize,
+        bytes: Bytes,
+    },
+    /// One end of a link learns that it broke.
+    Broken {
+        link: u64,
+        at: usize,
+    },
+}
+
+pub struct World {
+    pub options: Options,
+    pub rng: Rng,
+    pub hosts: Vec<Host>,
+    pub edges: Vec<Edge>,
+    /// By token, which is also the beginning of each request's body.
+    pub asked: BTreeMap<u64, Asked>,
+    /// Crash this host before its n-th output (counted over all its lives).
+    pub crash_at: Option<(usize, u64)>,
+    pub(crate) now: u64,
+    pub(crate) links: BTreeMap<u64, Link>,
+    queue: BTreeMap<(u64, u64), Happening>,
+    next: u64,
+}
+
+/// A request's body: the token, then filler.
+pub fn request_body(token: u64, len: usize) -> Bytes {
+    let mut body = token.to_be_bytes().to_vec();
+    body.extend((0..len.saturating_sub(8)).map(|i| (i as u64 * 7 + token) as u8));
+    body.into()
+}
+
+/// What the app answers: as many bytes as asked for, beginning with the token.
+pub fn expected_response(token: u64, len: u64) -> Bytes {
+    let mut body = token.to_be_bytes().to_vec();
+    body.extend((8..len).map(|i| (i * 13 + token * 3) as u8));
+    body.truncate(len as usize);
+    body.into()
+}
+
+impl World {
+    /// Hosts `0..nodes` and channels between the given pairs, everything connected and served.
+    pub fn new(options: Options, nodes: usize, pairs: &[(usize, usize)]) -> World {
+        let mut rng = Rng::new(options.seed);
+        let hosts = (0..nodes).map(|index| Host::new(index, &mut rng)).collect();
+        let edges = (1u64..).zip(pairs).map(|(id, &(a, b))| Edge { channel: ChannelId(id), a, b }).collect();
+        let mut world = World {
+            options,
+            rng,
+            hosts,
+            edges,
+            asked: BTreeMap::new(),
+            crash_at: None,
+            now: 0,
+            links: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            next: 0,
+        };
+        for host in 0..nodes {
+            world.boot(host);
+        }
+        for &(a, b) in pairs {
+            world.at(0, Happening::Dial { a, b });
+        }
+        world
+    }
+
+    /// A line of hosts.
+    pub fn line(options: Options, nodes: usize) -> World {
+        let pairs: Vec<_> = (1..nodes).map(|i| (i - 1, i)).collect();
+        World::new(options, nodes, &pairs)
+    }
+
+    pub fn network() -> Network {
+        let contract: AccountId = "por.test.near".parse().unwrap_or_else(|_| unreachable!("a valid account"));
+        Network { chain_id: "localnet".into(), contract }
+    }
+
+    pub fn key(&self, host: usize) -> NodeKey {
+        self.hosts[host].secret.public()
+    }
+
+    pub fn secret(&self, host: usize) -> &NodeSecret {
+        &self.hosts[host].secret
+    }
+
+    /// Virtual time, milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.now
+    }
+
+    pub(crate) fn at(&mut self, delay: u64, happening: Happening) {
+        self.next += 1;
+        self.queue.insert((self.now + delay, self.next), happening);
+    }
+
+    /// The channels of a host as its chain view has them.
+    pub fn channels_of(&self, host: usize) -> Vec<MyChannel> {
+        let mine = self.edges.iter().filter(|edge| edge.a == host || edge.b == host);
+        mine.map(|edge| {
+            let (side, peer) = if edge.a == host { (Side::A, edge.b) } else { (Side::B, edge.a) };
+            let account: AccountId = format!("n{peer}.near").parse().unwrap_or_else(|_| unreachable!());
+            MyChannel {
+                channel: edge.channel,
+                peer: self.key(peer),
+                peer_account: account,
+                side,
+                deposit_mine: DEPOSIT,
+                deposit_theirs: DEPOSIT,
+                drawn_mine: Yocto::ZERO,
+                drawn_theirs: Yocto::ZERO,
+                bond: self.options.bond,
+                floors: Totals::default(),
+                terms: self.options.terms.clone(),
+                open: true,
+            }
+        })
+        .collect()
+    }
+
+    pub fn graph(&self) -> Vec<GraphEdge> {
+        let edge = |edge: &Edge| GraphEdge {
+            channel: edge.channel,
+            a: self.key(edge.a),
+            b: self.key(edge.b),
+            terms: self.options.terms.clone(),
+            open: true,
+        };
+        self.edges.iter().map(edge).collect()
+    }
+
+    /// Inputs with which a host starts: chain view and apps.
+    pub(crate) fn boot(&mut self, host: usize) {
+        let limits = self.options.limits.clone();
+        let seed = self.rng.next();
+        let inputs = vec![
+            Input::Channels { channels: self.channels_of(host) },
+            Input::Graph { version: 1, chain_time_ms: CHAIN_TIME_MS, edges: self.graph() },
+            Input::Command(Command::Serve {
+                app: APP.into(),
+                pricing: AppPricing { base: Yocto(50), per_byte: Yocto::ZERO },
+                max_queued: 1000,
+            }),
+        ];
+        self.hosts[host].start(limits, seed);
+        for input in inputs {
+            self.input(host, input);
+        }
+    }
+
+    /// A route over these hosts, with generous allowances.
+    pub fn route(&self, path: &[usize], body_len: u64, response_limit: u64) -> Vec<Hop> {
+        path.windows(2)
+            .map(|pair| {
+                let joins = |e: &&Edge| (e.a, e.b) == (pair[0], pair[1]) || (e.b, e.a) == (pair[0], pair[1]);
+                let edge = self.edges.iter().find(joins).unwrap_or_else(|| panic!("no edge {pair:?}"));
+                let terms = &self.options.terms;
+                Hop {
+                    channel: edge.channel,
+                    to: self.key(pair[1]),
+                    price: terms.price(body_len, response_limit).unwrap_or_default(),
+                    allowance_ms: terms.allowance_ms(body_len, response_limit) + 1_000_000,
+                }
+            })
+            .collect()
+    }
+
+    /// Asks for a response of `response_len` bytes over a path. Returns the token.
+    pub fn request(&mut self, path: &[usize], body_len: usize, response_len: u64) -> u64 {
+        let token = self.asked.len() as u64 + 1;
+        let body = request_body(token, body_len);
+        let limit = response_len.max(8);
+        let route = self.route(path, body.len() as u64, limit);
+        let server_price = Yocto(50);
+        let asked = Asked { author: path[0], route: route.clone(), server_price, response_len: limit };
+        self.asked.insert(token, asked);
+        let destination = self.key(path[path.len() - 1]);
+        let command = Command::Request {
+            token,
+            destination,
+            app: APP.into(),
+            body,
+            response_limit: limit,
+            server_price,
+            expires_ms: CHAIN_TIME_MS + 3_600_000,
+            graph_version: 1,
+            route,
+        };
+        self.input(path[0], Input::Command(command));
+        token
+    }
+
+    /// Queues an input for a host, now.
+    pub fn input(&mut self, host: usize, input: Input) {
+        let life = self.hosts[host].life;
+        self.at(0, Happening::Input { host, life, input });
+    }
+
+    /// Takes the next point in time: everything that happens then, then each host's flush. False
+    /// when nothing is left.
+    pub fn step(&mut self) -> bool {
+        let Some((&(time, _), _)) = self.queue.first_key_value() else { return false };
+        self.now = time;
+        let mut touched = std::collections::BTreeSet::new();
+        while let Some(entry) = self.queue.first_entry()
+            && entry.key().0 == time
+        {
+            let happening = entry.remove();
+            touched.extend(self.happen(happening));
+            // Sometimes several inputs share a flush, sometimes not.
+            if self.rng.chance(300) {
+                for host in std::mem::take(&mut touched) {
+                    self.drain(host);
+                }
+            }
+        }
+        for host in touched {
+            self.drain(host);
+        }
+        true
+    }
+
+    /// Runs until nothing happens any more or the time is over.
+    pub fn run(&mut self, max_ms: u64) {
+        let end = self.now.saturating_add(max_ms);
+        while self.queue.first_key_value().is_some_and(|((time, _), _)| *time <= end) {
+            self.step();
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Option<usize> {
+        match happening {
+            Happening::Input { host, life, input } => {
+                (self.hosts[host].life == life).then(|| self.hosts[host].handle(self.now, input))?;
+                Some(host)
+            }
+            Happening::Committed { host, life, batch } => {
+                if self.hosts[host].life != life || !self.hosts[host].commit(batch) {
+                    return None;
+                }
+                self.hosts[host].handle(self.now, Input::Persisted { batch });
+                Some(host)
+            }
+            Happening::Restart { host } => {
+                self.boot(host);
+                let pairs: Vec<_> = self.edges.iter().map(|edge| (edge.a, edge.b)).collect();
+                for (a, b) in pairs.into_iter().filter(|&(a, b)| a == host || b == host) {
+                    let delay = self.rng.below(20);
+                    self.at(delay, Happening::Dial { a, b });
+                }
+                None
+            }
+            Happening::Dial { a, b } => {
+                self.dial(a, b);
+                None
+            }
+            Happening::Arrive { link, to, bytes } => self.arrive(link, to, bytes),
+            Happening::Broken { link, at } => self.broken(link, at),
+        }
+    }
+
+    /// Carries out what a host's node wants, with a chance to crash before each output.
+    fn drain(&mut self, host: usize) {
+        while let Some(output) = self.hosts[host].poll() {
+            let count = self.hosts[host].outputs;
+            self.hosts[host].outputs += 1;
+            let planned = self.crash_at == Some((host, count));
+            if planned || self.rng.chance(self.options.faults.crash) {
+                self.crash(host);
+                return;
+            }
+            self.carry_out(host, output);
+        }
+    }
+
+    /// Kills a host: what is not committed is lost, or a part of it was committed unnoticed.
+    pub fn crash(&mut self, host: usize) {
+        let keep = self.rng.below(1 + self.hosts[host].uncommitted() as u64);
+        self.hosts[host].crash(keep as usize);
+        let links: Vec<u64> =
+            self.links.iter().filter(|(_, link)| link.has(host)).map(|(id, _)| *id).collect();
+        for id in links {
+            self.cut(id);
+        }
+        let delay = 1 + self.rng.below(200);
+        self.at(delay, Happening::Restart { host });
+    }
+
+    /// Events of a host so far.
+    pub fn events(&self, host: usize) -> &[Event] {
+        &self.hosts[host].events
+    }
+
+    /// Why the node refused or the path rejected the request of this token, if it did.
+    pub fn rejection(&self, token: u64) -> Option<RejectReason> {
+        match self.outcome(token)? {
+            Outcome::Refused(reason) | Outcome::Rejected(reason) => Some(reason),
+            Outcome::Response(_) => None,
+        }
+    }
+
+    pub fn outcome(&self, token: u64) -> Option<Outcome> {
+        let asked = self.asked.get(&token)?;
+        self.hosts[asked.author].outcomes.get(&token).and_then(|all| all.first().cloned())
+    }
+
+    /// Id of a started request.
+    pub fn id(&self, token: u64) -> Option<RequestId> {
+        let asked = self.asked.get(&token)?;
+        self.hosts[asked.author].started.iter().find(|(_, t)| **t == token).map(|(id, _)| *id)
+    }
+}

@@ -1,0 +1,129 @@
+//! Connections between hosts: bytes of frames, in order per lane and direction.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use por_types::NodeKey;
+
+use super::{Happening, World};
+use crate::api::{ConnId, Input};
+use crate::codec;
+use crate::wire::{Frame, Hello, Lane};
+
+#[derive(Debug)]
+pub struct Link {
+    a: usize,
+    b: usize,
+    /// Ends that know of it: with the life in which they learned.
+    alive: bool,
+    /// When the last frame of each lane arrives, by receiving end and lane.
+    last: BTreeMap<(usize, bool), u64>,
+}
+
+impl Link {
+    pub(super) fn has(&self, host: usize) -> bool {
+        self.a == host || self.b == host
+    }
+
+    fn other(&self, host: usize) -> usize {
+        if self.a == host { self.b } else { self.a }
+    }
+}
+
+impl World {
+    pub(super) fn dial(&mut self, a: usize, b: usize) {
+        let up = self.hosts[a].node.is_some() && self.hosts[b].node.is_some();
+        let connected = self.links.values().any(|link| link.alive && link.has(a) && link.has(b));
+        if !up || (connected && !self.rng.chance(self.options.faults.second)) {
+            return;
+        }
+        let id = self.links.keys().next_back().map_or(1, |id| id + 1);
+        self.links.insert(id, Link { a, b, alive: true, last: BTreeMap::new() });
+        for (at, peer) in [(a, b), (b, a)] {
+            let hello = Hello::new(World::network(), Lane::Control, &self.options.limits);
+            let peer = self.key(peer);
+            // A frame never arrives before its receiver knows the connection.
+            let life = self.hosts[at].life;
+            let input = Input::Connected { peer, conn: ConnId(id), hello };
+            self.at(0, Happening::Input { host: at, life, input });
+        }
+    }
+
+    /// Breaks a connection: what is under way is lost, both ends learn it some time later.
+    pub fn cut(&mut self, id: u64) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.alive) else { return };
+        link.alive = false;
+        let (a, b) = (link.a, link.b);
+        for at in [a, b] {
+            let delay = self.rng.below(2 * self.options.delay_ms + 1);
+            self.at(delay, Happening::Broken { link: id, at });
+        }
+        let delay = 2 * self.options.delay_ms + 1 + self.rng.below(100);
+        self.at(delay, Happening::Dial { a, b });
+    }
+
+    /// All live connections between two hosts.
+    pub fn links_between(&self, a: usize, b: usize) -> Vec<u64> {
+        let between = self.links.iter().filter(|(_, link)| link.alive && link.has(a) && link.has(b));
+        between.map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn broken(&mut self, id: u64, at: usize) -> Option<usize> {
+        let peer = self.key(self.links.get(&id)?.other(at));
+        self.hosts[at].handle(self.now, Input::Disconnected { peer, conn: ConnId(id) });
+        Some(at)
+    }
+
+    pub(super) fn send(&mut self, from: usize, peer: NodeKey, conn: ConnId, lane: Lane, frame: Frame) {
+        let ConnId(id) = conn;
+        let sent = if let Frame::Fragment(fragment) = &frame { fragment.data.len() as u64 } else { 0 };
+        if sent > 0 {
+            let (life, input) = (self.hosts[from].life, Input::Drained { peer, conn, bytes: sent });
+            self.at(1, Happening::Input { host: from, life, input });
+        }
+        if !self.links.get(&id).is_some_and(|link| link.alive && link.has(from)) {
+            return;
+        }
+        if self.rng.chance(self.options.faults.cut) {
+            return self.cut(id);
+        }
+        let mut bytes = BytesMut::new();
+        codec::encode(&frame, &mut bytes);
+        assert!(bytes.len() <= self.options.limits.max_frame as usize + 4, "frame over the limit");
+        let copies =
+            if lane == Lane::Control && self.rng.chance(self.options.faults.duplicate) { 2 } else { 1 };
+        for _ in 0..copies {
+            self.put(id, from, lane, bytes.clone().freeze());
+        }
+    }
+
+    /// Puts bytes on a link towards the other end of `from`.
+    pub fn put(&mut self, id: u64, from: usize, lane: Lane, bytes: Bytes) {
+        let delay = self.options.delay_ms + self.rng.below(self.options.delay_ms + 1);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let to = link.other(from);
+        let last = link.last.entry((to, lane == Lane::Bulk)).or_default();
+        let arrival = (self.now + delay).max(*last);
+        *last = arrival;
+        let delay = arrival - self.now;
+        self.at(delay, Happening::Arrive { link: id, to, bytes });
+    }
+
+    pub(super) fn arrive(&mut self, id: u64, to: usize, bytes: Bytes) -> Option<usize> {
+        let link = self.links.get(&id).filter(|link| link.alive)?;
+        let peer = self.key(link.other(to));
+        let mut decoder = codec::Decoder::new(self.options.limits.max_frame);
+        let mut bytes = BytesMut::from(&bytes[..]);
+        match decoder.decode(&mut bytes) {
+            Ok(Some(frame)) => {
+                self.hosts[to].handle(self.now, Input::Frame { peer, conn: ConnId(id), frame });
+                Some(to)
+            }
+            Ok(None) => None,
+            Err(_) => {
+                self.cut(id);
+                None
+            }
+        }
+    }
+}

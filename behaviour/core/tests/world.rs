@@ -1,0 +1,85 @@
+//! Whole networks: happy paths, then everything that can go wrong at once.
+
+use por_core::testing::{Faults, Options, World};
+
+fn check(world: &World, what: &str) -> por_core::testing::Report {
+    let report = world.audit();
+    let seed = world.options.seed;
+    assert!(report.violations.is_empty(), "{what}, seed {seed}: {:#?}", report.violations);
+    report
+}
+
+#[test]
+fn small_requests_pass_two_relays_and_are_paid_exactly() {
+    let mut world = World::line(Options::new(1), 4);
+    world.run(1000);
+    for _ in 0..50 {
+        world.request(&[0, 1, 2, 3], 200, 500);
+    }
+    world.run(10_000);
+    let report = check(&world, "small");
+    assert_eq!(report.responses, 50);
+}
+
+#[test]
+fn big_bodies_pass_relays_both_ways() {
+    let mut world = World::line(Options::new(2), 4);
+    world.run(1000);
+    for i in 0..10 {
+        world.request(&[0, 1, 2, 3], 300_000 + i * 1000, 700_001);
+    }
+    world.request(&[3, 2, 1, 0], 20, 3_000_000);
+    world.run(100_000);
+    let report = check(&world, "big");
+    assert_eq!(report.responses, 11);
+}
+
+fn random_world(seed: u64, faults: Faults) -> World {
+    let mut options = Options::new(seed);
+    options.faults = faults;
+    let pairs = [(0, 1), (1, 2), (2, 3), (1, 4), (4, 3)];
+    let mut world = World::new(options, 5, &pairs);
+    world.run(500);
+    let paths: [&[usize]; 6] = [&[0, 1, 2, 3], &[0, 1, 4, 3], &[3, 2, 1], &[1, 0], &[4, 3, 2], &[2, 1, 0]];
+    for _ in 0..12 {
+        for _ in 0..world.rng.below(6) {
+            let path = paths[world.rng.below(6) as usize];
+            let body = [10, 500, 16 << 10, 20_000, 150_000][world.rng.below(5) as usize];
+            let reply = [8, 300, 16 << 10, 17_000, 200_000][world.rng.below(5) as usize];
+            if world.hosts[path[0]].node.is_some() {
+                world.request(path, body, reply);
+            }
+        }
+        let pause = world.rng.below(100);
+        world.run(pause);
+    }
+    world.run(3_000);
+    world.options.faults = Faults::default();
+    world.run(600_000);
+    world
+}
+
+fn sweep(name: &str, seeds: std::ops::Range<u64>, faults: Faults) {
+    let mut total = (0, 0);
+    for seed in seeds {
+        let world = random_world(seed, faults);
+        let report = check(&world, name);
+        total = (total.0 + report.responses, total.1 + report.requests);
+    }
+    assert!(total.0 * 4 > total.1, "{name}: hardly anything was answered: {total:?}");
+}
+
+#[test]
+fn connections_break_and_frames_are_repeated() {
+    sweep("cuts", 100..140, Faults { cut: 8, duplicate: 50, second: 500, crash: 0 });
+}
+
+#[test]
+fn hosts_crash_between_any_two_outputs() {
+    sweep("crashes", 200..240, Faults { cut: 0, duplicate: 0, second: 0, crash: 6 });
+}
+
+#[test]
+fn everything_at_once() {
+    sweep("all", 300..340, Faults { cut: 5, duplicate: 30, second: 300, crash: 4 });
+}
