@@ -1,3 +1,4 @@
 //! Proof of Response node: library (SDK) and the daemon por
 
 pub mod client;
+pub mod store;

@@ -1,0 +1,244 @@
+//! The node's store: one redb database per home.
+//!
+//! All writes go through one ledger thread that commits in groups: it drains everything that was
+//! submitted while the last commit was under way into one durable transaction. So a busy node
+//! pays one disk sync for many messages, and an idle one waits for no timer. State, obligations
+//! and the outbox of transactions share the database and so can never disagree (protocol
+//! section 3, "Durability").
+//!
+//! Every row carries a checksum over its table, key and value, besides redb's own page checksums:
+//! a flipped bit is an error at start, never a wrong balance.
+
+mod error;
+mod ledger;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use parking_lot::Mutex;
+use por_core::{Restored, Row, Table};
+use por_types::{Network, NodeKey};
+use redb::Database;
+
+pub use error::StoreError;
+pub use ledger::LedgerStore;
+pub use rows::AppTable;
+
+use ledger::Shared;
+use rows::StoreTable;
+
+/// Version of the layout of the database.
+const FORMAT: u32 = 1;
+const IDENTITY_KEY: &[u8] = b"identity";
+/// Pages kept in memory.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Whose store it is. Written at creation, checked at every start: rows of another node or
+/// network must never be taken for one's own.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StoreIdentity {
+    pub network: Network,
+    pub node_key: NodeKey,
+}
+
+#[derive(BorshSerialize, BorshDeserialize)]
+struct IdentityRow {
+    format: u32,
+    identity: StoreIdentity,
+}
+
+/// Handle of the open store; cheap to clone. The database is closed, after everything queued is
+/// durable, by [`NodeStore::close`] or when the last handle goes.
+#[derive(Clone)]
+pub struct NodeStore {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for NodeStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeStore").field("path", &self.handle.shared.path).finish_non_exhaustive()
+    }
+}
+
+impl NodeStore {
+    /// Opens the store at `path`, or creates it where there is none.
+    ///
+    /// Errors: [`StoreError::Damaged`], [`StoreError::Foreign`], [`StoreError::InUse`] if another
+    /// process has it open, [`StoreError::DiskFull`], [`StoreError::Io`].
+    pub fn open(path: &Path, identity: &StoreIdentity) -> Result<NodeStore, StoreError> {
+        let exists = path.try_exists().map_err(|error| StoreError::io(path, &error))?;
+        if !exists {
+            create(path, identity)?;
+        }
+        let database = guarded(path, || open_checked(path))??;
+        NodeStore::start(path, database, identity)
+    }
+
+    fn start(path: &Path, database: Database, identity: &StoreIdentity) -> Result<NodeStore, StoreError> {
+        guarded(path, || check_identity(path, &database, identity))??;
+        let shared = Arc::new(Shared::new(path.to_owned(), database));
+        let thread = ledger::spawn(shared.clone()).map_err(|error| StoreError::io(path, &error))?;
+        Ok(NodeStore { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
+    }
+
+    /// The part of the store that the protocol driver writes to.
+    pub fn ledger(&self) -> LedgerStore {
+        LedgerStore::new(self.clone())
+    }
+
+    /// All rows of the ledger's tables.
+    pub fn restored(&self) -> Result<Restored, StoreError> {
+        let mut restored = Restored::default();
+        for table in [Table::Channels, Table::Exchanges, Table::Meta] {
+            let rows = self.shared().read(|db| rows::list(db, StoreTable::Ledger(table)))?;
+            restored.rows.extend(rows.into_iter().map(|(key, value)| Row { table, key, value }));
+        }
+        Ok(restored)
+    }
+
+    /// Value of a row of the node's own tables.
+    pub fn get(&self, table: AppTable, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.shared().read(|db| rows::get(db, StoreTable::App(table), key))
+    }
+
+    /// All rows of one of the node's own tables, in key order.
+    pub fn list(&self, table: AppTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.shared().read(|db| rows::list(db, StoreTable::App(table)))
+    }
+
+    /// Writes a row; resolves when it is durable.
+    pub async fn put(&self, table: AppTable, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+        self.shared().write_app(table, key.to_vec(), Some(value)).await
+    }
+
+    /// Removes a row; resolves when that is durable.
+    pub async fn delete(&self, table: AppTable, key: &[u8]) -> Result<(), StoreError> {
+        self.shared().write_app(table, key.to_vec(), None).await
+    }
+
+    /// Commits everything queued and closes the file. Later calls fail with [`StoreError::Closed`].
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let handle = self.handle.clone();
+        let closed = tokio::task::spawn_blocking(move || handle.close()).await;
+        closed.map_err(|_| StoreError::Closed)?
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), StoreError> {
+        self.shared.begin_close();
+        if let Some(thread) = self.thread.lock().take() {
+            // The thread catches its panics; a failed join has nothing to add to `failure`.
+            let _ = thread.join();
+        }
+        self.shared.drop_database();
+        self.shared.failure().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the store was closed after a failure");
+        }
+    }
+}
+
+/// Runs `f`, turning a panic of the database (it asserts on some damages) into an error.
+fn guarded<T>(path: &Path, f: impl FnOnce() -> T) -> Result<T, StoreError> {
+    std::panic::catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let cause = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_else(|| "inconsistent pages".to_owned());
+        StoreError::damaged(path, cause)
+    })
+}
+
+fn open_checked(path: &Path) -> Result<Database, StoreError> {
+    // redb takes an empty file for a new database; here it is a lost one.
+    let length = std::fs::metadata(path).map_err(|error| StoreError::io(path, &error))?.len();
+    if length == 0 {
+        return Err(StoreError::damaged(path, "the file is empty"));
+    }
+    let mut database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .open(path)
+        .map_err(|error| StoreError::from_redb(path, error.into()))?;
+    let sound = database.check_integrity().map_err(|error| StoreError::from_redb(path, error.into()))?;
+    if !sound {
+        tracing::warn!(path = %path.display(), "the store was not closed cleanly and was repaired");
+    }
+    Ok(database)
+}
+
+/// Creates the database beside its place and moves it there once the identity is durable, so that
+/// a crash leaves either no store or a whole one.
+fn create(path: &Path, identity: &StoreIdentity) -> Result<(), StoreError> {
+    let io = |error: std::io::Error| StoreError::io(path, &error);
+    let directory = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
+    std::fs::create_dir_all(&directory).map_err(io)?;
+    let new = path.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let row = IdentityRow { format: FORMAT, identity: identity.clone() };
+    let bytes = borsh::to_vec(&row).map_err(io)?;
+    {
+        let database = Database::create(&new).map_err(|error| StoreError::from_redb(path, error.into()))?;
+        rows::initialise(&database, IDENTITY_KEY, &bytes)
+            .map_err(|error| StoreError::from_redb(path, error))?;
+    }
+    restrict(&new).map_err(io)?;
+    std::fs::rename(&new, path).map_err(io)?;
+    std::fs::File::open(&directory).and_then(|d| d.sync_all()).map_err(io)
+}
+
+#[cfg(unix)]
+fn restrict(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+fn restrict(_path: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn check_identity(path: &Path, database: &Database, expected: &StoreIdentity) -> Result<(), StoreError> {
+    let table = StoreTable::App(AppTable::Metadata);
+    let bytes = rows::get(database, table, IDENTITY_KEY)
+        .map_err(|error| error.at(path))?
+        .ok_or_else(|| StoreError::damaged(path, "it does not say whose it is"))?;
+    let row: IdentityRow = borsh::from_slice(&bytes)
+        .map_err(|_| StoreError::foreign(path, "it was written by another version"))?;
+    if row.format != FORMAT {
+        return Err(StoreError::foreign(path, format!("its format is {}, not {FORMAT}", row.format)));
+    }
+    let StoreIdentity { network, node_key } = row.identity;
+    if node_key != expected.node_key {
+        return Err(StoreError::foreign(path, format!("it belongs to node {node_key}")));
+    }
+    if network != expected.network {
+        let Network { chain_id, contract } = network;
+        return Err(StoreError::foreign(path, format!("it belongs to {contract} on {chain_id}")));
+    }
+    Ok(())
+}

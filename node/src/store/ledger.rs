@@ -1,0 +1,262 @@
+//! The ledger thread: group commit of everything that was submitted.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use por_core::{Restored, Write};
+use redb::Database;
+use tokio::sync::oneshot;
+
+use super::error::StoreError;
+use super::rows::{self, AppTable, ReadError, StoreTable};
+use super::{NodeStore, guarded};
+
+/// Most bytes that may wait to be written. The protocol's limits keep honest operation far below;
+/// reaching it means that the disk has stalled, and stopping is safer than running out of memory.
+const MAX_QUEUED: usize = 512 << 20;
+
+/// State shared by the handles and the ledger thread.
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    /// `None` once closed.
+    database: RwLock<Option<Database>>,
+    queue: Mutex<Queue>,
+    /// Signalled when the queue has work or the store is to be closed.
+    work: Condvar,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    closing: bool,
+}
+
+enum Job {
+    Batch {
+        number: u64,
+        writes: Vec<Write>,
+    },
+    App {
+        table: AppTable,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Job::Batch { writes, .. } => {
+                writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 64).sum()
+            }
+            Job::App { key, value, .. } => key.len() + value.as_ref().map_or(0, Vec::len) + 64,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Progress {
+    /// Highest durable batch.
+    durable: u64,
+    /// Final: nothing is written after it.
+    failure: Option<StoreError>,
+    waker: Option<Waker>,
+    /// Transactions committed, for tests and metrics.
+    commits: u64,
+}
+
+pub(super) fn spawn(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("por-ledger".into()).spawn(move || run(&shared))
+}
+
+fn run(shared: &Shared) {
+    while let Some(jobs) = shared.take_jobs() {
+        let result = match shared.failure() {
+            Some(failure) => Err(failure),
+            None => shared.commit(&jobs),
+        };
+        shared.report(jobs, &result);
+    }
+}
+
+impl Shared {
+    pub(super) fn new(path: PathBuf, database: Database) -> Shared {
+        Shared {
+            path,
+            database: RwLock::new(Some(database)),
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            progress: Mutex::default(),
+        }
+    }
+
+    pub(super) fn read<T>(&self, f: impl FnOnce(&Database) -> Result<T, ReadError>) -> Result<T, StoreError> {
+        let guard = self.database.read();
+        let database = guard.as_ref().ok_or(StoreError::Closed)?;
+        guarded(&self.path, || f(database))?.map_err(|error| error.at(&self.path))
+    }
+
+    pub(super) async fn write_app(
+        &self,
+        table: AppTable,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let (done, result) = oneshot::channel();
+        self.push(Job::App { table, key, value, done })?;
+        result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn push(&self, job: Job) -> Result<(), StoreError> {
+        let mut queue = self.queue.lock();
+        if queue.closing {
+            return Err(StoreError::Closed);
+        }
+        let bytes = queue.bytes.saturating_add(job.bytes());
+        if bytes > MAX_QUEUED {
+            return Err(StoreError::Busy { bytes });
+        }
+        queue.bytes = bytes;
+        queue.jobs.push_back(job);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Everything queued; waits for work. `None` when the store is closing and nothing is left.
+    fn take_jobs(&self) -> Option<VecDeque<Job>> {
+        let mut queue = self.queue.lock();
+        while queue.jobs.is_empty() {
+            if queue.closing {
+                return None;
+            }
+            self.work.wait(&mut queue);
+        }
+        queue.bytes = 0;
+        Some(std::mem::take(&mut queue.jobs))
+    }
+
+    fn commit(&self, jobs: &VecDeque<Job>) -> Result<(), StoreError> {
+        let guard = self.database.read();
+        let database = guard.as_ref().ok_or(StoreError::Closed)?;
+        guarded(&self.path, || commit(database, jobs))?
+            .map_err(|error| StoreError::from_redb(&self.path, error))
+    }
+
+    fn report(&self, jobs: VecDeque<Job>, result: &Result<(), StoreError>) {
+        let mut progress = self.progress.lock();
+        match result {
+            Ok(()) => {
+                let last = jobs.iter().rev().find_map(|job| match job {
+                    Job::Batch { number, .. } => Some(*number),
+                    Job::App { .. } => None,
+                });
+                progress.durable = last.unwrap_or(progress.durable).max(progress.durable);
+                progress.commits += 1;
+            }
+            Err(error) => {
+                progress.failure.get_or_insert_with(|| error.clone());
+            }
+        }
+        if let Some(waker) = progress.waker.take() {
+            waker.wake();
+        }
+        drop(progress);
+        for job in jobs {
+            if let Job::App { done, .. } = job {
+                // The caller may have gone; its row is written all the same.
+                let _ = done.send(result.clone());
+            }
+        }
+    }
+
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.progress.lock().failure.clone()
+    }
+
+    fn fail(&self, error: StoreError) {
+        let mut progress = self.progress.lock();
+        progress.failure.get_or_insert(error);
+        if let Some(waker) = progress.waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn begin_close(&self) {
+        self.queue.lock().closing = true;
+        self.work.notify_all();
+    }
+
+    pub(super) fn drop_database(&self) {
+        self.database.write().take();
+    }
+
+    #[cfg(test)]
+    pub(super) fn commits(&self) -> u64 {
+        self.progress.lock().commits
+    }
+}
+
+fn commit(database: &Database, jobs: &VecDeque<Job>) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    let mut writer = rows::Writer::new(&transaction);
+    for job in jobs {
+        match job {
+            Job::Batch { writes, .. } => {
+                for write in writes {
+                    writer.write(StoreTable::Ledger(write.table), &write.key, write.value.as_deref())?;
+                }
+            }
+            Job::App { table, key, value, .. } => {
+                writer.write(StoreTable::App(*table), key, value.as_deref())?;
+            }
+        }
+    }
+    drop(writer);
+    transaction.commit()?;
+    Ok(())
+}
+
+/// What the protocol driver writes to.
+#[derive(Debug)]
+pub struct LedgerStore {
+    store: NodeStore,
+}
+
+impl LedgerStore {
+    pub(super) fn new(store: NodeStore) -> LedgerStore {
+        LedgerStore { store }
+    }
+
+    /// All rows, at start.
+    pub fn load_rows(&mut self) -> Result<Restored, StoreError> {
+        self.store.restored()
+    }
+
+    /// Queues a batch. A failure shows in [`LedgerStore::poll`].
+    pub fn queue(&mut self, number: u64, writes: Vec<Write>) {
+        let shared = self.store.shared();
+        if let Err(error) = shared.push(Job::Batch { number, writes }) {
+            shared.fail(error);
+        }
+    }
+
+    /// The highest durable batch, once it is above `known`; or why there will be no more.
+    pub fn poll(&mut self, known: u64, cx: &mut Context<'_>) -> Poll<Result<u64, StoreError>> {
+        let mut progress = self.store.shared().progress.lock();
+        if let Some(failure) = &progress.failure {
+            return Poll::Ready(Err(failure.clone()));
+        }
+        if progress.durable > known {
+            return Poll::Ready(Ok(progress.durable));
+        }
+        progress.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}

@@ -1,0 +1,198 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::poll_fn;
+use por_core::Write;
+use por_types::NodeSecret;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::*;
+use crate::client::ErrorCode;
+
+fn identity(seed: u8) -> StoreIdentity {
+    let network = Network { chain_id: "localnet".into(), contract: "por.test".parse().expect("account") };
+    StoreIdentity { network, node_key: NodeSecret::from_seed(&[seed; 32]).public() }
+}
+
+fn put(key: &[u8], value: &[u8]) -> Write {
+    Write { table: Table::Channels, key: key.to_vec(), value: Some(value.to_vec()) }
+}
+
+async fn durable(ledger: &mut LedgerStore, batch: u64) -> Result<u64, StoreError> {
+    let wait = poll_fn(|cx| ledger.poll(batch - 1, cx));
+    tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("a commit takes no 20 s")
+}
+
+#[tokio::test]
+async fn rows_survive_a_restart() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("store.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    ledger.queue(1, vec![put(b"a", b"1"), put(b"b", b"2")]);
+    ledger.queue(2, vec![Write { table: Table::Channels, key: b"a".to_vec(), value: None }, put(b"b", b"3")]);
+    assert_eq!(durable(&mut ledger, 2).await.expect("durable"), 2);
+    store.put(AppTable::Intents, b"i", b"intent".to_vec()).await.expect("put");
+    store.close().await.expect("close");
+    assert_eq!(store.get(AppTable::Intents, b"i"), Err(StoreError::Closed));
+
+    let store = NodeStore::open(&path, &identity(1)).expect("open");
+    let rows = store.restored().expect("rows").rows;
+    assert_eq!(rows, vec![Row { table: Table::Channels, key: b"b".to_vec(), value: b"3".to_vec() }]);
+    assert_eq!(store.get(AppTable::Intents, b"i").expect("get").as_deref(), Some(&b"intent"[..]));
+}
+
+#[tokio::test]
+async fn a_second_opener_and_a_foreign_one_are_told() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("store.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let error = NodeStore::open(&path, &identity(1)).expect_err("open twice");
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    store.close().await.expect("close");
+    let error = NodeStore::open(&path, &identity(2)).expect_err("another node");
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    assert_eq!(error.code(), ErrorCode::CorruptStore);
+}
+
+#[tokio::test]
+async fn many_batches_share_a_commit() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = NodeStore::open(&dir.path().join("store.redb"), &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    const BATCHES: u64 = 2000;
+    for number in 1..=BATCHES {
+        ledger.queue(number, vec![put(&number.to_be_bytes(), b"value")]);
+    }
+    while durable(&mut ledger, BATCHES).await.expect("durable") < BATCHES {}
+    let commits = store.shared().commits();
+    assert!(commits < BATCHES / 4, "{commits} commits for {BATCHES} batches");
+    assert_eq!(store.restored().expect("rows").rows.len() as u64, BATCHES);
+}
+
+#[tokio::test]
+async fn a_handle_that_goes_leaves_everything_durable() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("store.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    store.ledger().queue(1, vec![put(b"a", b"1")]);
+    drop(store);
+    let store = NodeStore::open(&path, &identity(1)).expect("the lock is free");
+    assert_eq!(store.restored().expect("rows").rows.len(), 1);
+}
+
+/// Whatever happens to the file, opening it is an error or gives rows that were once committed.
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_no_panic() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("store.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    for number in 1..=50u64 {
+        ledger.queue(number, vec![put(&number.to_be_bytes(), &[number as u8; 300])]);
+        durable(&mut ledger, number).await.expect("durable");
+    }
+    drop(ledger);
+    store.close().await.expect("close");
+    drop(store);
+    let good = std::fs::read(&path).expect("read");
+
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut errors = 0;
+    for round in 0..60 {
+        let mut bytes = good.clone();
+        if round % 3 == 0 {
+            bytes.truncate(rng.random_range(0..bytes.len()));
+        } else {
+            let start = rng.random_range(0..bytes.len());
+            let end = (start + rng.random_range(1..4096)).min(bytes.len());
+            rng.fill(&mut bytes[start..end]);
+        }
+        let copy = dir.path().join(format!("copy-{round}.redb"));
+        std::fs::write(&copy, bytes).expect("write");
+        match NodeStore::open(&copy, &identity(1)).and_then(|store| store.restored()) {
+            Err(error) => {
+                errors += 1;
+                assert_eq!(error.code(), ErrorCode::CorruptStore, "round {round}: {error}");
+                assert!(error.to_string().contains(&copy.display().to_string()), "{error}");
+            }
+            Ok(restored) => {
+                for row in restored.rows {
+                    let number = u64::from_be_bytes(row.key.as_slice().try_into().expect("key"));
+                    assert_eq!(row.value, [number as u8; 300], "round {round}");
+                }
+            }
+        }
+    }
+    assert!(errors > 0, "no damage was ever noticed");
+}
+
+#[test]
+fn a_value_of_another_row_is_noticed() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("store.redb");
+    NodeStore::open(&path, &identity(1)).map(drop).expect("create");
+    let database = Database::open(&path).expect("open");
+    let transaction = database.begin_write().expect("begin");
+    {
+        let definition = redb::TableDefinition::<&[u8], &[u8]>::new("channels");
+        let mut table = transaction.open_table(definition).expect("table");
+        table.insert(&b"key"[..], &b"value and no checksum"[..]).expect("insert");
+    }
+    transaction.commit().expect("commit");
+    drop(database);
+    let store = NodeStore::open(&path, &identity(1)).expect("pages are sound");
+    let error = store.restored().expect_err("the row is not");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+/// A disk that can be filled up.
+#[derive(Debug)]
+struct Disk {
+    memory: redb::backends::InMemoryBackend,
+    full: Arc<AtomicBool>,
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.memory.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.memory.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.memory.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_final_and_names_itself() {
+    let full = Arc::new(AtomicBool::new(false));
+    let disk = Disk { memory: redb::backends::InMemoryBackend::new(), full: full.clone() };
+    let database = Database::builder().create_with_backend(disk).expect("create");
+    let row = IdentityRow { format: FORMAT, identity: identity(1) };
+    rows::initialise(&database, IDENTITY_KEY, &borsh::to_vec(&row).expect("borsh")).expect("initialise");
+    let store = NodeStore::start(Path::new("full.redb"), database, &identity(1)).expect("start");
+    let mut ledger = store.ledger();
+    ledger.queue(1, vec![put(b"a", b"1")]);
+    assert_eq!(durable(&mut ledger, 1).await, Ok(1));
+    full.store(true, Ordering::SeqCst);
+    ledger.queue(2, vec![put(b"b", b"2")]);
+    let error = durable(&mut ledger, 2).await.expect_err("the disk is full");
+    assert_eq!(error, StoreError::DiskFull { path: "full.redb".into() });
+    assert_eq!(error.code().exit_code(), 9);
+    full.store(false, Ordering::SeqCst);
+    // Nothing is written after a failure: batches must not be skipped.
+    let late = store.put(AppTable::Intents, b"i", b"late".to_vec()).await;
+    assert!(late.is_err());
+}
