@@ -10,7 +10,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 res=$repo/contract/res
-ceiling=310000
+ceiling=250000
 # shellcheck source=contract/build/toolchain.sh
 source "$here/toolchain.sh"
 choose_toolchain

@@ -15,7 +15,7 @@ has_sources() { [ -f "$("$1" --print sysroot 2>/dev/null)/lib/rustlib/src/rust/l
 choose_toolchain() {
     local rustc=${RUSTC:-rustc} linker
     if has_target "$rustc"; then
-        export RUSTC=$rustc
+        export RUSTC=$rustc RUSTC_BOOTSTRAP=1
         WASM_LINKER=""
         return 0
     fi
@@ -26,7 +26,7 @@ choose_toolchain() {
     if [ -n "$linker" ] && [ -x /usr/bin/rustc ] && has_sources /usr/bin/rustc; then
         export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
         WASM_LINKER=$linker
-        WASM_CARGO_ARGS=(-Zbuild-std=std,panic_abort)
+        WASM_CARGO_ARGS=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
         return 0
     fi
     cat >&2 <<'ADVICE'
@@ -39,10 +39,11 @@ ADVICE
 
 # Flags for reproducible code that NEAR's VM accepts. `--cfg near` keeps panic messages and
 # the VM's own hashes; mvp keeps newer opcodes out; the paths of this machine stay out too.
+# Source locations and Debug output are left out for size: nothing prints them.
 wasm_rustflags() {
     local repo=$1 cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot
     sysroot=$("$RUSTC" --print sysroot)
-    local flags="--cfg near -C target-cpu=mvp"
+    local flags="--cfg near -C target-cpu=mvp -Zlocation-detail=none -Zfmt-debug=none"
     [ -z "$WASM_LINKER" ] || flags+=" -C linker=$WASM_LINKER"
     flags+=" --remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rust"
     flags+=" --remap-path-prefix=$cargo_home/registry/src=/cargo"

@@ -42,9 +42,13 @@ struct Nep297<'a> {
 
 /// Emits a NEP-297 event.
 fn emit(event: &Event) {
-    let line = Nep297 { standard: EVENT_STANDARD, version: EVENT_VERSION, event };
-    match near_sdk::serde_json::to_string(&line) {
-        Ok(json) => env::log_str(&format!("EVENT_JSON:{json}")),
-        Err(_) => fail!(code::OVERFLOW, "an event does not serialize; report this"),
+    let line = to_json(&Nep297 { standard: EVENT_STANDARD, version: EVENT_VERSION, event });
+    env::log_str(&format!("EVENT_JSON:{}", String::from_utf8_lossy(&line)));
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    match near_sdk::serde_json::to_vec(value) {
+        Ok(json) => json,
+        Err(_) => fail!(code::OVERFLOW, "an answer does not serialize; report this"),
     }
 }

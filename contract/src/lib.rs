@@ -6,6 +6,7 @@
 //! without bound. All arguments and answers are types of `por_types::interface`.
 
 mod adjacency;
+mod args;
 mod books;
 mod changelog;
 mod channel;

@@ -2,12 +2,13 @@
 //! sections 3, 6 and 7).
 
 use near_sdk::near;
-use por_types::interface::{Event, StateSubmittedEvent, code};
-use por_types::{
-    ChannelId, ChannelState, CooperativeClose, NodeKey, SeverOrder, Side, Signature, Signed, Totals,
+use por_types::interface::{
+    CloseArgs, CloseSignedArgs, Event, SeverArgs, StateSubmittedEvent, SubmitStateArgs, code,
 };
+use por_types::{ChannelId, NodeKey, Side, Totals};
 
 use super::{caller, emit, now_ms};
+use crate::args::args;
 use crate::books::Part;
 use crate::channel::{ChannelRecord, CloseRequest, Status};
 use crate::fail::{OrStop, fail, require};
@@ -17,7 +18,8 @@ use crate::{Contract, ContractExt};
 #[near]
 impl Contract {
     /// Asks the other side to close with these totals. Replaces an unconfirmed request.
-    pub fn request_close(&mut self, channel: ChannelId, totals: Totals) {
+    pub fn request_close(&mut self) {
+        let CloseArgs { channel, totals } = args();
         let index = Self::caller_index(&caller());
         let mut record = Self::load_channel(channel);
         let by = record.side_of(channel, index);
@@ -28,7 +30,8 @@ impl Contract {
     }
 
     /// Agrees to the other side's request; the edge leaves the graph one notice later.
-    pub fn confirm_close(&mut self, channel: ChannelId, totals: Totals) {
+    pub fn confirm_close(&mut self) {
+        let CloseArgs { channel, totals } = args();
         let index = Self::caller_index(&caller());
         let record = Self::load_channel(channel);
         let side = record.side_of(channel, index);
@@ -51,7 +54,8 @@ impl Contract {
     }
 
     /// Closes with both signatures; anyone who holds them may call.
-    pub fn close_signed(&mut self, close: CooperativeClose, signature_a: Signature, signature_b: Signature) {
+    pub fn close_signed(&mut self) {
+        let CloseSignedArgs { close, signature_a, signature_b } = args();
         let id = close.channel;
         let mut record = Self::load_channel(id);
         record.require_open(id);
@@ -78,7 +82,8 @@ impl Contract {
 
     /// Evidence within the window of a close or sever: a state that `signer` signed proves
     /// that side's own total, and nothing about the other's. Anyone may submit it.
-    pub fn submit_state(&mut self, state: Signed<ChannelState>, signer: Side) {
+    pub fn submit_state(&mut self) {
+        let SubmitStateArgs { state, signer } = args();
         let id = state.statement.channel;
         let mut record = Self::load_channel(id);
         let until = match record.status {
@@ -103,7 +108,8 @@ impl Contract {
 
     /// Executes a SeverOrder of either side; anyone who holds it may call. The edge leaves the
     /// graph in this call and both bonds are forfeited.
-    pub fn sever(&mut self, order: Signed<SeverOrder>) {
+    pub fn sever(&mut self) {
+        let SeverArgs { order } = args();
         let id = order.statement.channel;
         let mut record = Self::load_channel(id);
         let by = record.side_with_key(&order.statement.signer);

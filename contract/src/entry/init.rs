@@ -1,10 +1,11 @@
 //! Initialisation and migration.
 
 use near_sdk::{env, near};
-use por_types::interface::{Params, code};
-use por_types::{AccountId, MAX_CHAIN_ID_LEN, Network, Yocto};
+use por_types::interface::{NewArgs, code};
+use por_types::{MAX_CHAIN_ID_LEN, Network, Yocto};
 
 use super::account;
+use crate::args::args;
 use crate::books::Books;
 use crate::config::{Config, params_error, storage_floor};
 use crate::fail::{fail, require};
@@ -15,14 +16,8 @@ impl Contract {
     /// Initialises the contract, once. The account must already hold what the code and the
     /// ring of the change log take in storage.
     #[init]
-    pub fn new(
-        chain_id: String,
-        owner: AccountId,
-        treasury: AccountId,
-        params: Params,
-        test: Option<bool>,
-    ) -> Self {
-        let test = test.unwrap_or(false);
+    pub fn new() -> Self {
+        let NewArgs { chain_id, owner, treasury, params, test } = args();
         let plain = chain_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         require!(
             plain && (1..=MAX_CHAIN_ID_LEN).contains(&chain_id.len()),

@@ -1,10 +1,11 @@
 //! Opening channels: proposal, confirmation, withdrawal of a proposal, top-up.
 
 use near_sdk::near;
-use por_types::interface::{Event, code};
-use por_types::{AccountId, ChannelId, Funds, Side, Terms, Totals, Yocto};
+use por_types::interface::{ChannelArgs, ConfirmChannelArgs, Event, ProposeChannelArgs, code};
+use por_types::{ChannelId, Funds, Side, Totals, Yocto};
 
 use super::{caller, emit, now_ms};
+use crate::args::args;
 use crate::books::{Part, Purse};
 use crate::channel::{ChannelRecord, Status};
 use crate::config::CHANNEL_STORAGE;
@@ -15,7 +16,8 @@ use crate::{Contract, ContractExt};
 impl Contract {
     /// Proposes a channel to `counterparty`. Attached: deposit, bond, storage.
     #[payable]
-    pub fn propose_channel(&mut self, counterparty: AccountId, terms: Terms, deposit: Yocto) -> ChannelId {
+    pub fn propose_channel(&mut self) -> ChannelId {
+        let ProposeChannelArgs { counterparty, terms, deposit } = args();
         let a = Self::caller_index(&caller());
         let Some(b) = Self::node_index(&counterparty) else {
             fail!(code::NOT_REGISTERED, "{counterparty} has no node; it must register first");
@@ -48,7 +50,8 @@ impl Contract {
 
     /// Confirms a proposal with exactly its terms; the channel is open. Attached: deposit, bond.
     #[payable]
-    pub fn confirm_channel(&mut self, channel: ChannelId, terms: Terms, deposit: Yocto) {
+    pub fn confirm_channel(&mut self) {
+        let ConfirmChannelArgs { channel, terms, deposit } = args();
         let index = Self::caller_index(&caller());
         let mut record = Self::load_channel(channel);
         require!(
@@ -70,7 +73,8 @@ impl Contract {
     }
 
     /// Withdraws the caller's own proposal; deposit and bond become withdrawable.
-    pub fn cancel_proposal(&mut self, channel: ChannelId) {
+    pub fn cancel_proposal(&mut self) {
+        let ChannelArgs { channel } = args();
         let index = Self::caller_index(&caller());
         let mut record = Self::load_channel(channel);
         require!(index == record.a, code::NOT_ALLOWED, "only the proposer of {channel} may withdraw it");
@@ -90,7 +94,8 @@ impl Contract {
 
     /// Adds what is attached to the caller's deposit in an open channel.
     #[payable]
-    pub fn top_up(&mut self, channel: ChannelId) {
+    pub fn top_up(&mut self) {
+        let ChannelArgs { channel } = args();
         let index = Self::caller_index(&caller());
         let mut record = Self::load_channel(channel);
         let side = record.side_of(channel, index);

@@ -2,10 +2,11 @@
 //! Anyone may call, so no side can keep the other's money waiting (protocol section 7).
 
 use near_sdk::near;
-use por_types::interface::code;
+use por_types::interface::{ChannelArgs, code};
 use por_types::{ChannelId, Payout};
 
 use super::now_ms;
+use crate::args::args;
 use crate::books::Part;
 use crate::channel::{ChannelRecord, Status};
 use crate::fail::{OrStop, fail, require};
@@ -15,7 +16,8 @@ use crate::{Contract, ContractExt};
 impl Contract {
     /// Takes the next step that time allows: pays a closing or severed channel out, or
     /// releases what a closed one still holds.
-    pub fn finalize(&mut self, channel: ChannelId) {
+    pub fn finalize(&mut self) {
+        let ChannelArgs { channel } = args();
         let mut record = Self::load_channel(channel);
         match record.status {
             Status::Closing { closes_ms, .. } => {
@@ -44,7 +46,8 @@ impl Contract {
 
     /// Removes the record of a channel that is over; the proposer gets its storage deposit
     /// back.
-    pub fn forget_channel(&mut self, channel: ChannelId) {
+    pub fn forget_channel(&mut self) {
+        let ChannelArgs { channel } = args();
         let record = Self::load_channel(channel);
         let over = matches!(record.status, Status::Cancelled | Status::Closed { held_until_ms: None, .. });
         require!(

@@ -1,10 +1,11 @@
 //! Registration and stake (protocol section 2).
 
 use near_sdk::near;
-use por_types::interface::{Event, RegisteredEvent, StakeChangedEvent, code};
-use por_types::{NodeKey, RegistrationProof, Signature, Yocto};
+use por_types::RegistrationProof;
+use por_types::interface::{Event, RegisterArgs, RegisteredEvent, StakeChangedEvent, UnstakeArgs, code};
 
 use super::{caller, emit, now_ms};
+use crate::args::args;
 use crate::books::{Part, Purse};
 use crate::config::REGISTER_STORAGE;
 use crate::fail::require;
@@ -18,7 +19,8 @@ impl Contract {
     /// Binds the caller's account to `node_key`, whose secret signs for it from now on.
     /// Returns the node's index.
     #[payable]
-    pub fn register(&mut self, node_key: NodeKey, proof: Signature) -> u32 {
+    pub fn register(&mut self) -> u32 {
+        let RegisterArgs { node_key, proof } = args();
         let account = caller();
         require!(
             Self::node_index(&account).is_none(),
@@ -65,7 +67,8 @@ impl Contract {
 
     /// Withdraws stake. It weighs nothing at once, stays chargeable for the reimbursement
     /// window, and is withdrawable after it.
-    pub fn unstake(&mut self, amount: Yocto) {
+    pub fn unstake(&mut self) {
+        let UnstakeArgs { amount } = args();
         let index = Self::caller_index(&caller());
         require!(!amount.is_zero(), code::ARGUMENT, "amount is zero; name how much to unstake");
         let now = now_ms();

@@ -2,11 +2,13 @@
 
 use near_sdk::near;
 use por_types::interface::{
-    BooksView, ChangeKind, ChangesView, ChannelView, ConfigView, MAX_PAGE, NeighbourView, NodeView,
+    AccountArgs, BooksView, ChangeKind, ChangesArgs, ChangesView, ChannelArgs, ChannelView, ConfigView,
+    KeyArgs, MAX_PAGE, NeighbourView, NeighboursArgs, NodeView, PageArgs,
 };
-use por_types::{AccountId, ChannelId, NodeKey, Yocto};
+use por_types::{ChannelId, Yocto};
 
 use super::now_ms;
+use crate::args::args;
 use crate::config::{CHANNEL_STORAGE, REGISTER_STORAGE};
 use crate::{Contract, ContractExt};
 
@@ -28,32 +30,38 @@ impl Contract {
         }
     }
 
-    pub fn node(&self, account: AccountId) -> Option<NodeView> {
+    pub fn node(&self) -> Option<NodeView> {
+        let AccountArgs { account } = args();
         Self::node_view(Self::node_index(&account)?)
     }
 
-    pub fn node_by_key(&self, node_key: NodeKey) -> Option<NodeView> {
+    pub fn node_by_key(&self) -> Option<NodeView> {
+        let KeyArgs { node_key } = args();
         Self::node_view(Self::node_index_by_key(&node_key)?)
     }
 
-    pub fn channel(&self, channel: ChannelId) -> Option<ChannelView> {
+    pub fn channel(&self) -> Option<ChannelView> {
+        let ChannelArgs { channel } = args();
         Self::channel_view(channel)
     }
 
     /// Nodes with index `from..from + limit`.
-    pub fn nodes(&self, from: u64, limit: u32) -> Vec<NodeView> {
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let PageArgs { from, limit } = args();
         let end = from.saturating_add(u64::from(limit.min(MAX_PAGE))).min(u64::from(self.nodes));
         (from..end).filter_map(|index| Self::node_view(u32::try_from(index).ok()?)).collect()
     }
 
     /// Channels with id `from..from + limit` that are not forgotten.
-    pub fn channels(&self, from: u64, limit: u32) -> Vec<ChannelView> {
+    pub fn channels(&self) -> Vec<ChannelView> {
+        let PageArgs { from, limit } = args();
         let end = from.saturating_add(u64::from(limit.min(MAX_PAGE))).min(self.channels);
         (from..end).filter_map(|id| Self::channel_view(ChannelId(id))).collect()
     }
 
     /// Records that changed after version `since`, as they are now.
-    pub fn changes(&self, since: u64, limit: u32) -> ChangesView {
+    pub fn changes(&self) -> ChangesView {
+        let ChangesArgs { since, limit } = args();
         let oldest = self.oldest_version();
         let behind = since.saturating_add(1) < oldest;
         let span = if behind { 0 } else { u64::from(limit.min(MAX_PAGE)) };
@@ -75,11 +83,13 @@ impl Contract {
     }
 
     /// Neighbours of node `index` in the graph, from neighbour `from` on.
-    pub fn neighbours(&self, index: u32, from: u32, limit: u32) -> Vec<NeighbourView> {
+    pub fn neighbours(&self) -> Vec<NeighbourView> {
+        let NeighboursArgs { index, from, limit } = args();
         Self::links_from(index, from, limit.min(MAX_PAGE) as usize)
     }
 
-    pub fn withdrawable(&self, account: AccountId) -> Yocto {
+    pub fn withdrawable(&self) -> Yocto {
+        let AccountArgs { account } = args();
         self.available(&account, now_ms())
     }
 

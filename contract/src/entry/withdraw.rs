@@ -1,22 +1,26 @@
 //! Money leaves the contract only here, and only to the caller.
 
-use near_sdk::{Gas, NearToken, Promise, PromiseError, env, near};
-use por_types::interface::{Event, WithdrawnEvent, code};
+use near_sdk::{Gas, NearToken, Promise, env, near};
+use por_types::interface::{Event, WithdrawArgs, WithdrawnEvent, code};
 use por_types::{AccountId, Yocto};
 
-use super::{caller, emit, now_ms};
+use super::{caller, emit, now_ms, to_json};
+use crate::args::args;
 use crate::books::Part;
 use crate::fail::{OrStop, require};
 use crate::{Contract, ContractExt};
 
 /// Enough for the callback that restores a failed transfer.
 const CALLBACK_GAS: Gas = Gas::from_tgas(10);
+/// A transfer answers with nothing.
+const MAX_RESULT: usize = 64;
 
 #[near]
 impl Contract {
     /// Transfers withdrawable money to the caller, all of it unless `amount` says how much.
     /// The treasury's account also takes the treasury.
-    pub fn withdraw(&mut self, amount: Option<Yocto>) -> Promise {
+    pub fn withdraw(&mut self) -> Promise {
+        let WithdrawArgs { amount } = args();
         let account = caller();
         let now = now_ms();
         let available = self.available(&account, now);
@@ -28,21 +32,22 @@ impl Contract {
         );
         self.take(&account, amount, now);
         emit(&Event::Withdrawn(vec![WithdrawnEvent { account: account.clone(), amount }]));
-        Promise::new(env::predecessor_account_id()).transfer(NearToken::from_yoctonear(amount.0)).then(
-            Self::ext(env::current_account_id()).with_static_gas(CALLBACK_GAS).on_withdrawn(account, amount),
-        )
+        let transfer =
+            Promise::new(env::predecessor_account_id()).transfer(NearToken::from_yoctonear(amount.0));
+        transfer.then(Promise::new(env::current_account_id()).function_call(
+            "on_withdrawn",
+            to_json(&WithdrawnEvent { account, amount }),
+            NearToken::ZERO,
+            CALLBACK_GAS,
+        ))
     }
 
     /// After the transfer: what could not be delivered is withdrawable again. Returns whether
     /// the money arrived.
     #[private]
-    pub fn on_withdrawn(
-        &mut self,
-        account: AccountId,
-        amount: Yocto,
-        #[callback_result] transfer: Result<(), PromiseError>,
-    ) -> bool {
-        if transfer.is_ok() {
+    pub fn on_withdrawn(&mut self) -> bool {
+        let WithdrawnEvent { account, amount } = args();
+        if env::promise_result_checked(0, MAX_RESULT).is_ok() {
             return true;
         }
         match Self::node_index(&account) {

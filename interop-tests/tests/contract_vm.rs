@@ -1,0 +1,12 @@
+//! The contract's wasm in NEAR's own VM: its whole life, every check it makes, and random
+//! sequences of calls. The harness asserts after every call that no yocto appears or vanishes
+//! and that storage is paid for.
+
+#[path = "contract_vm/harness.rs"]
+mod harness;
+#[path = "contract_vm/hostile.rs"]
+mod hostile;
+#[path = "contract_vm/life.rs"]
+mod life;
+#[path = "contract_vm/random.rs"]
+mod random;
