@@ -21,8 +21,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const INTEROP: &[&str] = &["por-interop", "por-sim", "por-bench"];
 
 /// The behaviour's only links to the outside world.
-const BEHAVIOUR_MAY_USE: &[&str] =
-    &["bytes", "futures", "futures-timer", "libp2p-core", "libp2p-identity", "libp2p-swarm", "thiserror", "tracing"];
+const BEHAVIOUR_MAY_USE: &[&str] = &[
+    "bytes",
+    "futures",
+    "futures-timer",
+    "libp2p-core",
+    "libp2p-identity",
+    "libp2p-swarm",
+    "thiserror",
+    "tracing",
+];
 
 struct Dependency {
     name: String,
