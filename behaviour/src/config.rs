@@ -1,0 +1,72 @@
+use std::time::Duration;
+
+use por_core::Limits;
+use por_core::types::Network;
+
+/// Settings of the behaviour; everything has a default but the network.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) network: Network,
+    pub(crate) limits: Limits,
+    pub(crate) seed: Option<[u8; 32]>,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) redial: Option<(Duration, Duration)>,
+    pub(crate) max_control_queue: usize,
+    pub(crate) event_queue: usize,
+}
+
+impl Config {
+    pub fn new(network: Network) -> Config {
+        Config {
+            network,
+            limits: Limits::default(),
+            seed: None,
+            handshake_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            redial: Some((Duration::from_millis(500), Duration::from_secs(60))),
+            max_control_queue: 8192,
+            event_queue: 1024,
+        }
+    }
+
+    /// Bounds on everything a peer or the application can make the node hold.
+    pub fn with_limits(mut self, limits: Limits) -> Config {
+        self.limits = limits;
+        self
+    }
+
+    /// Randomness of request nonces; must differ at every start. By default taken from the
+    /// operating system's hash seeds and the clock: nonces need to be distinct, not secret.
+    pub fn with_seed(mut self, seed: [u8; 32]) -> Config {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Time from a connection's start until both lanes have exchanged Hello, default 10 s.
+    pub fn with_handshake_timeout(mut self, timeout: Duration) -> Config {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// Longest time without progress in the middle of a frame, read or written, default 30 s.
+    pub fn with_stall_timeout(mut self, timeout: Duration) -> Config {
+        self.stall_timeout = timeout;
+        self
+    }
+
+    /// First and longest delay between dials of a counterparty that is not connected, default 500 ms
+    /// and 60 s; `None` leaves dialling to the application. Addresses come from the other behaviours
+    /// of the swarm.
+    pub fn with_redial(mut self, delays: Option<(Duration, Duration)>) -> Config {
+        self.redial = delays;
+        self
+    }
+
+    /// Most control frames waiting for one connection, default 8192; a peer that reads more slowly
+    /// than it makes this node answer is disconnected.
+    pub fn with_max_control_queue(mut self, frames: usize) -> Config {
+        self.max_control_queue = frames.max(1);
+        self
+    }
+}

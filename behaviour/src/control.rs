@@ -1,0 +1,307 @@
+//! The application's handle.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::channel::{mpsc, oneshot};
+use futures::{SinkExt, Stream, StreamExt};
+use por_core::api::ChannelSnapshot;
+use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, Signed, Yocto};
+use por_core::{AppPricing, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
+
+/// The driver has ended; its future's output says why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped")]
+pub struct Stopped;
+
+/// Why a request was not sent. Nothing was paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    #[error("request refused: {0}")]
+    Refused(RejectReason),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why an answer was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RespondError {
+    #[error("response of {len} bytes, the request pays for {limit} at most")]
+    TooLarge { len: u64, limit: u64 },
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// A request to send. The route and its prices are the caller's choice.
+#[derive(Clone, Debug)]
+pub struct OutboundRequest {
+    pub destination: NodeKey,
+    pub app: String,
+    pub body: Bytes,
+    /// Most bytes that the response may have; paid for.
+    pub response_limit: u64,
+    /// What the destination's app earns, above the prices of the edges.
+    pub server_price: Yocto,
+    /// Block time, milliseconds since 1970, from which on no node acknowledges it.
+    pub expires_ms: u64,
+    pub graph_version: u64,
+    pub route: Vec<Hop>,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Signed by the destination, verified to the last byte.
+    Response { receipt: SignedReceipt, body: Bytes },
+    /// Not taken; the whole price has come back.
+    Rejected { reason: RejectReason, refund: Yocto, invalid: Option<Signed<Invalid>> },
+}
+
+/// What happens to a request on its way, in order; `Done` is last.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// The first node is under obligation; the response is due within `bound_ms` of sending.
+    Acked {
+        bound_ms: u64,
+    },
+    /// The bound has passed; the request stays open.
+    Overdue,
+    Done(Outcome),
+}
+
+pub(crate) enum Message {
+    Request { request: OutboundRequest, reply: oneshot::Sender<Result<PendingRequest, RequestError>> },
+    Watch { request: RequestId, reply: oneshot::Sender<PendingRequest> },
+    Respond { request: RequestId, body: Bytes },
+    Serve { app: String, pricing: AppPricing, max_queued: u32, reply: oneshot::Sender<mpsc::Receiver<Delivery>> },
+    StopServing { app: String },
+    Channels { channels: Vec<MyChannel>, reply: oneshot::Sender<()> },
+    Graph { version: u64, chain_time_ms: u64, edges: Vec<GraphEdge>, reply: oneshot::Sender<()> },
+    Snapshots { reply: oneshot::Sender<Vec<ChannelSnapshot>> },
+    Snapshot { channel: ChannelId, reply: oneshot::Sender<Option<ChannelSnapshot>> },
+    Subscribe { reply: oneshot::Sender<mpsc::Receiver<Event>> },
+}
+
+/// A request as the driver delivers it to an app.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub id: RequestId,
+    pub author: NodeKey,
+    pub app: String,
+    pub body: Bytes,
+    pub response_limit: u64,
+    pub server_price: Yocto,
+}
+
+/// Cheap to clone; works without the swarm. All calls wait while the driver is busy and fail with
+/// [`Stopped`] once it has ended. Dropping a call's future before it resolves may or may not have
+/// had its effect; a request of which the id was not learned is told to subscribers of
+/// [`Control::events`].
+#[derive(Clone, Debug)]
+pub struct Control {
+    sender: mpsc::Sender<Message>,
+}
+
+impl Control {
+    pub(crate) fn new(sender: mpsc::Sender<Message>) -> Control {
+        Control { sender }
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Stopped> {
+        self.sender.clone().send(message).await.map_err(|_| Stopped)
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.send(message(reply)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Sends a request. Resolves once it is on disk with its payment; the outcome follows.
+    pub async fn request(&self, request: OutboundRequest) -> Result<PendingRequest, RequestError> {
+        self.ask(|reply| Message::Request { request, reply }).await?
+    }
+
+    /// Follows a request of this node from here on, for example one from before a restart.
+    pub async fn watch(&self, request: RequestId) -> Result<PendingRequest, Stopped> {
+        self.ask(|reply| Message::Watch { request, reply }).await
+    }
+
+    /// Serves an app until the returned stream is dropped. At most `max_queued` (at least 1)
+    /// unanswered requests are acknowledged; unanswered ones from before are delivered again.
+    pub async fn serve(
+        &self,
+        app: impl Into<String>,
+        pricing: AppPricing,
+        max_queued: u32,
+    ) -> Result<Serving, Stopped> {
+        let app = app.into();
+        let name = app.clone();
+        let requests = self.ask(|reply| Message::Serve { app, pricing, max_queued, reply }).await?;
+        Ok(Serving { app: name, requests, control: self.clone() })
+    }
+
+    /// This node's channels as confirmed on chain, the whole set whenever one changes.
+    pub async fn set_channels(&self, channels: Vec<MyChannel>) -> Result<(), Stopped> {
+        self.ask(|reply| Message::Channels { channels, reply }).await
+    }
+
+    /// Edges of the graph that changed, the graph's version after them, and the latest block's time.
+    pub async fn update_graph(
+        &self,
+        version: u64,
+        chain_time_ms: u64,
+        edges: Vec<GraphEdge>,
+    ) -> Result<(), Stopped> {
+        self.ask(|reply| Message::Graph { version, chain_time_ms, edges, reply }).await
+    }
+
+    pub async fn channels(&self) -> Result<Vec<ChannelSnapshot>, Stopped> {
+        self.ask(|reply| Message::Snapshots { reply }).await
+    }
+
+    pub async fn channel(&self, channel: ChannelId) -> Result<Option<ChannelSnapshot>, Stopped> {
+        self.ask(|reply| Message::Snapshot { channel, reply }).await
+    }
+
+    /// Everything the node tells, from now on, for status and metrics. Requests of served apps come
+    /// without their bodies. A subscriber that lags behind the queue is dropped: its stream ends.
+    pub async fn events(&self) -> Result<EventStream, Stopped> {
+        let events = self.ask(|reply| Message::Subscribe { reply }).await?;
+        Ok(EventStream { events })
+    }
+}
+
+/// A request that is on its way. Dropping it does not cancel the request.
+#[derive(Debug)]
+pub struct PendingRequest {
+    pub id: RequestId,
+    /// What was paid; zero where the request was taken up by [`Control::watch`].
+    pub price: Yocto,
+    pub(crate) progress: mpsc::Receiver<Progress>,
+    pub(crate) early: Option<Outcome>,
+}
+
+impl PendingRequest {
+    /// What happens next; `None` after the outcome.
+    pub async fn next(&mut self) -> Result<Option<Progress>, Stopped> {
+        if let Some(outcome) = self.early.take() {
+            return Ok(Some(Progress::Done(outcome)));
+        }
+        match self.progress.next().await {
+            Some(progress) => Ok(Some(progress)),
+            None => Err(Stopped),
+        }
+    }
+
+    /// Waits until the first node is under obligation (`true`), or the request has ended before.
+    pub async fn acked(&mut self) -> Result<bool, Stopped> {
+        loop {
+            match self.next().await? {
+                Some(Progress::Acked { .. }) => return Ok(true),
+                Some(Progress::Overdue) => {}
+                Some(Progress::Done(outcome)) => {
+                    self.early = Some(outcome);
+                    return Ok(false);
+                }
+                None => return Err(Stopped),
+            }
+        }
+    }
+
+    /// Waits for the end. Bound the wait where you cannot wait for ever: the request stays open.
+    pub async fn outcome(mut self) -> Result<Outcome, Stopped> {
+        loop {
+            match self.next().await? {
+                Some(Progress::Done(outcome)) => return Ok(outcome),
+                Some(_) => {}
+                None => return Err(Stopped),
+            }
+        }
+    }
+}
+
+/// Requests of a served app. Dropping it stops serving.
+#[derive(Debug)]
+pub struct Serving {
+    app: String,
+    requests: mpsc::Receiver<Delivery>,
+    control: Control,
+}
+
+impl Stream for Serving {
+    type Item = IncomingRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<IncomingRequest>> {
+        let control = self.control.clone();
+        self.requests.poll_next_unpin(cx).map(|request| request.map(|delivery| IncomingRequest { delivery, control }))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // When the queue is full the driver finds out by the closed stream at the next delivery.
+        let app = std::mem::take(&mut self.app);
+        self.requests.close();
+        let _ = self.control.sender.try_send(Message::StopServing { app });
+    }
+}
+
+/// A paid request that this node is obliged to answer.
+#[derive(Debug)]
+pub struct IncomingRequest {
+    delivery: Delivery,
+    control: Control,
+}
+
+impl IncomingRequest {
+    pub fn id(&self) -> RequestId {
+        self.delivery.id
+    }
+
+    pub fn author(&self) -> NodeKey {
+        self.delivery.author
+    }
+
+    pub fn app(&self) -> &str {
+        &self.delivery.app
+    }
+
+    pub fn body(&self) -> &Bytes {
+        &self.delivery.body
+    }
+
+    /// Most bytes of the response, as paid for.
+    pub fn response_limit(&self) -> u64 {
+        self.delivery.response_limit
+    }
+
+    /// What this node earns for the app, above the price of its edge.
+    pub fn server_price(&self) -> Yocto {
+        self.delivery.server_price
+    }
+
+    /// Answers from anywhere, without the swarm.
+    pub async fn respond(&self, body: Bytes) -> Result<(), RespondError> {
+        let (len, limit) = (body.len() as u64, self.delivery.response_limit);
+        if len > limit {
+            return Err(RespondError::TooLarge { len, limit });
+        }
+        Ok(self.control.send(Message::Respond { request: self.delivery.id, body }).await?)
+    }
+}
+
+/// See [`Control::events`].
+#[derive(Debug)]
+pub struct EventStream {
+    events: mpsc::Receiver<Event>,
+}
+
+impl Stream for EventStream {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.events.poll_next_unpin(cx)
+    }
+}
