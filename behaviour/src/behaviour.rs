@@ -246,7 +246,8 @@ impl NetworkBehaviour for Behaviour {
             ToBehaviour::Close(failure) => (failure, true),
             // A fresh connection may do better; with the others nothing would change.
             ToBehaviour::Unusable(failure) => {
-                let may_pass = matches!(failure, Failure::Handshake | Failure::Substream(_) | Failure::Lane(_));
+                let may_pass =
+                    matches!(failure, Failure::Handshake | Failure::Substream(_) | Failure::Lane(_));
                 let close = may_pass && self.is_wanted(&peer);
                 (failure, close)
             }

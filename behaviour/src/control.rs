@@ -71,16 +71,47 @@ pub enum Progress {
 }
 
 pub(crate) enum Message {
-    Request { request: OutboundRequest, reply: oneshot::Sender<Result<PendingRequest, RequestError>> },
-    Watch { request: RequestId, reply: oneshot::Sender<PendingRequest> },
-    Respond { request: RequestId, body: Bytes },
-    Serve { app: String, pricing: AppPricing, max_queued: u32, reply: oneshot::Sender<mpsc::Receiver<Delivery>> },
-    StopServing { app: String },
-    Channels { channels: Vec<MyChannel>, reply: oneshot::Sender<()> },
-    Graph { version: u64, chain_time_ms: u64, edges: Vec<GraphEdge>, reply: oneshot::Sender<()> },
-    Snapshots { reply: oneshot::Sender<Vec<ChannelSnapshot>> },
-    Snapshot { channel: ChannelId, reply: oneshot::Sender<Option<ChannelSnapshot>> },
-    Subscribe { reply: oneshot::Sender<mpsc::Receiver<Event>> },
+    Request {
+        request: OutboundRequest,
+        reply: oneshot::Sender<Result<PendingRequest, RequestError>>,
+    },
+    Watch {
+        request: RequestId,
+        reply: oneshot::Sender<PendingRequest>,
+    },
+    Respond {
+        request: RequestId,
+        body: Bytes,
+    },
+    Serve {
+        app: String,
+        pricing: AppPricing,
+        max_queued: u32,
+        reply: oneshot::Sender<mpsc::Receiver<Delivery>>,
+    },
+    StopServing {
+        app: String,
+    },
+    Channels {
+        channels: Vec<MyChannel>,
+        reply: oneshot::Sender<()>,
+    },
+    Graph {
+        version: u64,
+        chain_time_ms: u64,
+        edges: Vec<GraphEdge>,
+        reply: oneshot::Sender<()>,
+    },
+    Snapshots {
+        reply: oneshot::Sender<Vec<ChannelSnapshot>>,
+    },
+    Snapshot {
+        channel: ChannelId,
+        reply: oneshot::Sender<Option<ChannelSnapshot>>,
+    },
+    Subscribe {
+        reply: oneshot::Sender<mpsc::Receiver<Event>>,
+    },
 }
 
 /// A request as the driver delivers it to an app.
@@ -235,7 +266,9 @@ impl Stream for Serving {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<IncomingRequest>> {
         let control = self.control.clone();
-        self.requests.poll_next_unpin(cx).map(|request| request.map(|delivery| IncomingRequest { delivery, control }))
+        self.requests
+            .poll_next_unpin(cx)
+            .map(|request| request.map(|delivery| IncomingRequest { delivery, control }))
     }
 }
 

@@ -156,11 +156,7 @@ impl Handler {
             // Dropping a substream resets it: two lanes are all that a peer gets.
             return;
         }
-        self.unnamed.push(LaneReader::new(
-            stream,
-            self.config.limits.max_frame,
-            self.config.stall_timeout,
-        ));
+        self.unnamed.push(LaneReader::new(stream, self.config.limits.max_frame, self.config.stall_timeout));
     }
 
     fn opened(&mut self, lane: Lane, stream: Stream) {
@@ -267,8 +263,7 @@ impl Handler {
     }
 
     fn try_ready(&mut self) {
-        let both_open =
-            matches!((&self.out_control, &self.out_bulk), (OutLane::Open(_), OutLane::Open(_)));
+        let both_open = matches!((&self.out_control, &self.out_bulk), (OutLane::Open(_), OutLane::Open(_)));
         if !both_open || self.in_control.is_none() || self.in_bulk.is_none() {
             return;
         }
@@ -281,7 +276,8 @@ impl Handler {
 
     /// Writes what the driver has queued; control first, and bulk only when control is out.
     fn poll_outbound(&mut self, cx: &mut Context<'_>) -> Result<(), LaneError> {
-        let (OutLane::Open(control), OutLane::Open(bulk)) = (&mut self.out_control, &mut self.out_bulk) else {
+        let (OutLane::Open(control), OutLane::Open(bulk)) = (&mut self.out_control, &mut self.out_bulk)
+        else {
             return Ok(());
         };
         let outbound = &self.outbound;
@@ -414,14 +410,15 @@ impl ConnectionHandler for Handler {
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) => {
-                if let futures::future::Either::Left(stream) = protocol {
-                    self.accept(stream);
-                }
+                let futures::future::Either::Left(stream) = protocol;
+                self.accept(stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 self.opened(info, protocol);
             }
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => self.open_failed(info, error),
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
+                self.open_failed(info, error)
+            }
             _ => {}
         }
     }

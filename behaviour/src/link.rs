@@ -23,10 +23,21 @@ pub(crate) const MAX_BATCH_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) enum FromHandler {
     /// Lanes are ready. First message of a connection.
-    Ready { conn: ConnId, peer: NodeKey, hello: Hello, outbound: Arc<Outbound> },
-    Frames { conn: ConnId, frames: Vec<Frame> },
+    Ready {
+        conn: ConnId,
+        peer: NodeKey,
+        hello: Hello,
+        outbound: Arc<Outbound>,
+    },
+    Frames {
+        conn: ConnId,
+        frames: Vec<Frame>,
+    },
     /// Bytes of fragments that were written to the bulk lane.
-    Drained { conn: ConnId, bytes: u64 },
+    Drained {
+        conn: ConnId,
+        bytes: u64,
+    },
 }
 
 /// The driver's side of a connection.

@@ -97,7 +97,13 @@ pub(crate) struct LaneWriter {
 impl LaneWriter {
     pub fn new(mut stream: Stream, stall: Duration) -> LaneWriter {
         stream.ignore_for_keep_alive();
-        LaneWriter { stream, buffer: BytesMut::new(), fragments: 0, unflushed: false, stall: Stall::new(stall) }
+        LaneWriter {
+            stream,
+            buffer: BytesMut::new(),
+            fragments: 0,
+            unflushed: false,
+            stall: Stall::new(stall),
+        }
     }
 
     /// Queues the lane's first frame.

@@ -23,6 +23,7 @@ const INTEROP: &[&str] = &["por-interop", "por-sim", "por-bench"];
 /// The behaviour's only links to the outside world.
 const BEHAVIOUR_MAY_USE: &[&str] = &[
     "bytes",
+    "either",
     "futures",
     "futures-timer",
     "libp2p-core",

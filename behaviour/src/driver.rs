@@ -1,0 +1,493 @@
+//! The task that owns the state machine, the store and the clock.
+//!
+//! One round: take in everything that is ready (bounded), then drain the state machine once. What
+//! arrived together thus leaves together: one payment, one signature and one commit per flush.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::channel::{mpsc, oneshot};
+use futures::stream::FusedStream;
+use futures::{Future, StreamExt};
+use futures_timer::Delay;
+use por_core::types::{NodeKey, NodeSecret, RequestId, Yocto};
+use por_core::wire::{Frame, Lane};
+use por_core::{Command, ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
+
+use crate::behaviour::{Behaviour, Event};
+use crate::config::Config;
+use crate::control::{Control, Delivery, Message, Outcome, PendingRequest, Progress, RequestError};
+use crate::link::{FromHandler, Outbound, Shared};
+use crate::peer::peer_id;
+use crate::store::{Store, StoreError};
+
+/// Messages taken in per round.
+const MAX_ROUND: usize = 512;
+/// Rounds before the executor gets a turn.
+const MAX_ROUNDS: usize = 8;
+/// Room in a server's queue whatever it asks for; costs nothing while empty.
+const MIN_SERVING_QUEUE: u32 = 1 << 16;
+/// A request has at most three kinds of progress before its end.
+const PROGRESS_QUEUE: usize = 4;
+
+/// Why the driver ended. Nothing is sent any more.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The store cannot be written: nothing that relies on it was sent. Repair it, then start again.
+    #[error("the store failed: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Runs the node. Spawn it on any executor; it ends when the [`Behaviour`] and all [`Control`]s are
+/// gone, or with an error when the store fails.
+#[must_use = "the node does nothing unless its driver is polled"]
+pub struct Driver {
+    node: Node,
+    store: Box<dyn Store>,
+    shared: Arc<Shared>,
+    max_control_queue: usize,
+    event_queue: usize,
+    inbox: mpsc::Receiver<FromHandler>,
+    messages: mpsc::Receiver<Message>,
+    to_behaviour: mpsc::Sender<Event>,
+    links: HashMap<ConnId, Link>,
+    counterparties: HashSet<NodeKey>,
+    requests: Requests,
+    servings: HashMap<String, mpsc::Sender<Delivery>>,
+    subscribers: Vec<mpsc::Sender<CoreEvent>>,
+    submitted: u64,
+    durable: u64,
+    start: Instant,
+    timer: Option<(Time, Delay)>,
+}
+
+struct Link {
+    peer: NodeKey,
+    outbound: Arc<Outbound>,
+}
+
+/// Requests of the local application that somebody waits for.
+#[derive(Default)]
+struct Requests {
+    next_token: u64,
+    starting: HashMap<u64, oneshot::Sender<Result<PendingRequest, RequestError>>>,
+    running: HashMap<RequestId, mpsc::Sender<Progress>>,
+}
+
+pub(crate) fn assemble(
+    config: Config,
+    secret: NodeSecret,
+    mut store: Box<dyn Store>,
+) -> Result<(Behaviour, Control, Driver), crate::Error> {
+    let restored = store.load()?;
+    let core = CoreConfig {
+        network: config.network.clone(),
+        secret,
+        limits: config.limits.clone(),
+        seed: config.seed.unwrap_or_else(fresh_seed),
+    };
+    let node = Node::new(core, restored)?;
+    let shared = Arc::new(Shared::default());
+    let (handler_sender, inbox) = mpsc::channel(64);
+    let (message_sender, messages) = mpsc::channel(256);
+    let (to_behaviour, from_driver) = mpsc::channel(256);
+    let (max_control_queue, event_queue) = (config.max_control_queue, config.event_queue);
+    let behaviour = Behaviour::new(Arc::new(config), Arc::clone(&shared), handler_sender, from_driver);
+    let driver = Driver {
+        node,
+        store,
+        shared,
+        max_control_queue,
+        event_queue,
+        inbox,
+        messages,
+        to_behaviour,
+        links: HashMap::new(),
+        counterparties: HashSet::new(),
+        requests: Requests::default(),
+        servings: HashMap::new(),
+        subscribers: Vec::new(),
+        submitted: 0,
+        durable: 0,
+        start: Instant::now(),
+        timer: None,
+    };
+    Ok((behaviour, Control::new(message_sender), driver))
+}
+
+/// Distinct at every start: the standard library's randomly keyed hasher over the wall clock.
+fn fresh_seed() -> [u8; 32] {
+    use std::hash::{BuildHasher, RandomState};
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mut seed = [0; 32];
+    for (index, part) in seed.chunks_mut(8).enumerate() {
+        part.copy_from_slice(&RandomState::new().hash_one((now, index)).to_be_bytes());
+    }
+    seed
+}
+
+impl Driver {
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.node.handle(now, input);
+    }
+
+    /// Takes in what is ready. True if there was anything.
+    fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {
+        let mut any = self.poll_store(cx)?;
+        self.shared.register_driver(cx.waker());
+        for _ in 0..MAX_ROUND {
+            let Poll::Ready(Some(message)) = self.inbox.poll_next_unpin(cx) else { break };
+            any = true;
+            self.on_handler(message);
+        }
+        // After the messages: whatever a closed connection had to say has been taken in.
+        for conn in self.shared.take_closed() {
+            any = true;
+            self.on_closed(conn);
+        }
+        for _ in 0..MAX_ROUND {
+            let Poll::Ready(Some(message)) = self.messages.poll_next_unpin(cx) else { break };
+            any = true;
+            self.on_message(message);
+        }
+        if self.poll_timer(cx) {
+            any = true;
+            self.input(Input::Tick);
+        }
+        Ok(any)
+    }
+
+    fn poll_store(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {
+        let mut any = false;
+        while let Poll::Ready(durable) = self.store.poll_durable(cx) {
+            let batch = durable?;
+            if batch <= self.durable {
+                continue;
+            }
+            self.durable = batch;
+            self.input(Input::Persisted { batch });
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.node.next_deadline() else {
+            self.timer = None;
+            return false;
+        };
+        let now = self.now();
+        if deadline <= now {
+            self.timer = None;
+            return true;
+        }
+        if self.timer.as_ref().is_none_or(|(time, _)| *time != deadline) {
+            let delay = Delay::new(Duration::from_millis(deadline.since_ms(now)));
+            self.timer = Some((deadline, delay));
+        }
+        let expired = match &mut self.timer {
+            Some((_, delay)) => Pin::new(delay).poll(cx).is_ready(),
+            None => false,
+        };
+        if expired {
+            self.timer = None;
+        }
+        expired
+    }
+
+    fn on_handler(&mut self, message: FromHandler) {
+        match message {
+            FromHandler::Ready { conn, peer, hello, outbound } => {
+                self.links.insert(conn, Link { peer, outbound });
+                self.input(Input::Connected { peer, conn, hello });
+            }
+            FromHandler::Frames { conn, frames } => {
+                let Some(peer) = self.links.get(&conn).map(|link| link.peer) else { return };
+                for frame in frames {
+                    self.input(Input::Frame { peer, conn, frame });
+                }
+            }
+            FromHandler::Drained { conn, bytes } => {
+                let Some(peer) = self.links.get(&conn).map(|link| link.peer) else { return };
+                self.input(Input::Drained { peer, conn, bytes });
+            }
+        }
+    }
+
+    fn on_closed(&mut self, conn: ConnId) {
+        if let Some(Link { peer, .. }) = self.links.remove(&conn) {
+            self.input(Input::Disconnected { peer, conn });
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Request { request, reply } => self.start_request(request, reply),
+            Message::Watch { request, reply } => {
+                let (sender, progress) = mpsc::channel(PROGRESS_QUEUE);
+                self.requests.running.insert(request, sender);
+                let _ = reply.send(PendingRequest { id: request, price: Yocto::ZERO, progress, early: None });
+            }
+            Message::Respond { request, body } => {
+                self.input(Input::Command(Command::Respond { request, body }))
+            }
+            Message::Serve { app, pricing, max_queued, reply } => {
+                let max_queued = max_queued.max(1);
+                // The core never has more than `max_queued` unanswered, but for what an earlier and larger
+                // queue has left over.
+                let (sender, receiver) = mpsc::channel(max_queued.max(MIN_SERVING_QUEUE) as usize);
+                self.servings.insert(app.clone(), sender);
+                if reply.send(receiver).is_ok() {
+                    // Stop first, so that unanswered requests are delivered to the new server.
+                    self.input(Input::Command(Command::StopServing { app: app.clone() }));
+                    self.input(Input::Command(Command::Serve { app, pricing, max_queued }));
+                }
+            }
+            Message::StopServing { app } => self.stop_serving(&app),
+            Message::Channels { channels, reply } => {
+                self.counterparties =
+                    channels.iter().filter(|channel| channel.open).map(|channel| channel.peer).collect();
+                self.input(Input::Channels { channels });
+                let _ = reply.send(());
+            }
+            Message::Graph { version, chain_time_ms, edges, reply } => {
+                self.input(Input::Graph { version, chain_time_ms, edges });
+                let _ = reply.send(());
+            }
+            Message::Snapshots { reply } => {
+                let _ = reply.send(self.node.channels());
+            }
+            Message::Snapshot { channel, reply } => {
+                let _ = reply.send(self.node.channel(channel));
+            }
+            Message::Subscribe { reply } => {
+                let (sender, receiver) = mpsc::channel(self.event_queue);
+                if reply.send(receiver).is_ok() {
+                    self.subscribers.push(sender);
+                }
+            }
+        }
+    }
+
+    fn start_request(
+        &mut self,
+        request: crate::OutboundRequest,
+        reply: oneshot::Sender<Result<PendingRequest, RequestError>>,
+    ) {
+        let token = self.requests.next_token;
+        self.requests.next_token += 1;
+        self.requests.starting.insert(token, reply);
+        let crate::OutboundRequest {
+            destination,
+            app,
+            body,
+            response_limit,
+            server_price,
+            expires_ms,
+            graph_version,
+            route,
+        } = request;
+        self.input(Input::Command(Command::Request {
+            token,
+            destination,
+            app,
+            body,
+            response_limit,
+            server_price,
+            expires_ms,
+            graph_version,
+            route,
+        }));
+    }
+
+    fn stop_serving(&mut self, app: &str) {
+        // A newer server of the same app may have taken over: its stream is open.
+        if self.servings.get(app).is_some_and(|sender| sender.is_closed()) {
+            self.servings.remove(app);
+            self.input(Input::Command(Command::StopServing { app: app.to_owned() }));
+        }
+    }
+
+    /// Carries out what the state machine asks for. True if there was anything.
+    fn carry_out(&mut self) -> bool {
+        let mut any = false;
+        let mut woken: HashSet<ConnId> = HashSet::new();
+        let mut stopped: VecDeque<String> = VecDeque::new();
+        while let Some(output) = self.node.poll() {
+            any = true;
+            match output {
+                Output::Send { conn, lane, frame, .. } => {
+                    self.send(conn, lane, frame);
+                    woken.insert(conn);
+                }
+                Output::Disconnect { conn, .. } => {
+                    if let Some(link) = self.links.get(&conn) {
+                        link.outbound.close();
+                    }
+                }
+                Output::Persist { batch, writes } => {
+                    self.submitted = batch;
+                    self.store.submit(batch, writes);
+                }
+                Output::Notify(event) => self.notify(event, &mut stopped),
+            }
+        }
+        for conn in woken {
+            if let Some(link) = self.links.get(&conn) {
+                link.outbound.wake();
+            }
+        }
+        for app in stopped {
+            self.stop_serving(&app);
+        }
+        any
+    }
+
+    fn send(&mut self, conn: ConnId, lane: Lane, frame: Frame) {
+        let Some(link) = self.links.get(&conn) else { return };
+        let waiting = link.outbound.push(lane, frame);
+        if lane == Lane::Control && waiting > self.max_control_queue && !link.outbound.is_closing() {
+            tracing::warn!(peer = %link.peer, waiting, "peer reads too slowly: disconnecting");
+            link.outbound.close();
+        }
+    }
+
+    fn notify(&mut self, event: CoreEvent, stopped: &mut VecDeque<String>) {
+        self.publish(&event);
+        match event {
+            CoreEvent::Started { token, request, price } => self.started(token, request, price),
+            CoreEvent::Refused { token, reason } => {
+                if let Some(reply) = self.requests.starting.remove(&token) {
+                    let _ = reply.send(Err(RequestError::Refused(reason)));
+                }
+            }
+            CoreEvent::Acked { request, bound_ms } => self.progress(request, Progress::Acked { bound_ms }),
+            CoreEvent::Overdue { request } => self.progress(request, Progress::Overdue),
+            CoreEvent::Response { request, receipt, body } => {
+                self.finish(request, Outcome::Response { receipt, body });
+            }
+            CoreEvent::Rejected { request, reason, refund, invalid } => {
+                self.finish(request, Outcome::Rejected { reason, refund, invalid });
+            }
+            CoreEvent::Incoming { request, author, app, body, response_limit, server_price } => {
+                let name = app.clone();
+                let delivery = Delivery { id: request, author, app, body, response_limit, server_price };
+                let taken =
+                    self.servings.get_mut(&name).is_some_and(|sender| sender.try_send(delivery).is_ok());
+                if !taken {
+                    // Kept by the core and delivered to the app's next server.
+                    stopped.push_back(name);
+                }
+            }
+            CoreEvent::PeerReady { peer } => self.tell(peer, |peer| Event::PeerReady { peer }),
+            CoreEvent::PeerLost { peer } => self.tell(peer, |peer| Event::PeerLost { peer }),
+            CoreEvent::Misbehaved { peer, reason } => {
+                self.tell(peer, |peer| Event::Misbehaved { peer, reason });
+            }
+            CoreEvent::Relayed { .. } | CoreEvent::Served { .. } => {}
+        }
+    }
+
+    fn started(&mut self, token: u64, request: RequestId, price: Yocto) {
+        let Some(reply) = self.requests.starting.remove(&token) else { return };
+        let (sender, progress) = mpsc::channel(PROGRESS_QUEUE);
+        self.requests.running.insert(request, sender);
+        if reply.send(Ok(PendingRequest { id: request, price, progress, early: None })).is_err() {
+            self.requests.running.remove(&request);
+        }
+    }
+
+    fn progress(&mut self, request: RequestId, progress: Progress) {
+        // The queue has room for all progress there can be; a closed one means nobody waits.
+        if let Some(sender) = self.requests.running.get_mut(&request)
+            && sender.try_send(progress).is_err_and(|error| error.is_disconnected())
+        {
+            self.requests.running.remove(&request);
+        }
+    }
+
+    fn finish(&mut self, request: RequestId, outcome: Outcome) {
+        if let Some(mut sender) = self.requests.running.remove(&request) {
+            let _ = sender.try_send(Progress::Done(outcome));
+        }
+    }
+
+    fn tell(&mut self, peer: NodeKey, event: impl FnOnce(libp2p_identity::PeerId) -> Event) {
+        let Some(peer) = peer_id(&peer) else { return };
+        if let Err(error) = self.to_behaviour.try_send(event(peer))
+            && error.is_full()
+        {
+            tracing::warn!(%peer, "the swarm is not polled: an event about this peer is lost");
+        }
+    }
+
+    fn publish(&mut self, event: &CoreEvent) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        let event = light(event);
+        self.subscribers.retain_mut(|subscriber| subscriber.try_send(event.clone()).is_ok());
+    }
+
+    /// Peers to keep a connection with: counterparties of open channels. Others come by themselves.
+    fn update_wanted(&self) {
+        self.shared.want(self.counterparties.clone());
+    }
+
+    fn is_finished(&self) -> bool {
+        self.messages.is_terminated() && self.inbox.is_terminated() && self.submitted <= self.durable
+    }
+}
+
+/// Bodies are the business of those who asked for them.
+fn light(event: &CoreEvent) -> CoreEvent {
+    let mut event = event.clone();
+    if let CoreEvent::Incoming { body, .. } | CoreEvent::Response { body, .. } = &mut event {
+        body.clear();
+    }
+    event
+}
+
+impl Future for Driver {
+    type Output = Result<(), DriverError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        for _ in 0..MAX_ROUNDS {
+            let taken = this.take_in(cx)?;
+            let done = this.carry_out();
+            if taken {
+                this.update_wanted();
+            }
+            if this.is_finished() {
+                return Poll::Ready(Ok(()));
+            }
+            if !taken && !done {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Nothing may be sent that the store does not hold: handlers drop their queues.
+        self.shared.stop();
+        for link in self.links.values() {
+            link.outbound.close();
+        }
+        for (_, reply) in self.requests.starting.drain() {
+            drop(reply);
+        }
+    }
+}
