@@ -8,6 +8,7 @@ mod audit;
 mod host;
 mod link;
 mod rng;
+pub mod scenario;
 
 use std::collections::BTreeMap;
 
@@ -102,6 +103,7 @@ pub struct Asked {
 
 /// What happens at a point in time.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "inputs are by far the most frequent")]
 pub(crate) enum Happening {
     Input {
         host: usize,

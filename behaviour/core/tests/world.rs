@@ -1,6 +1,6 @@
 //! Whole networks: happy paths, then everything that can go wrong at once.
 
-use por_core::testing::{Faults, Options, World};
+use por_core::testing::{Faults, Options, World, scenario};
 
 fn check(world: &World, what: &str) -> por_core::testing::Report {
     let report = world.audit();
@@ -34,35 +34,10 @@ fn big_bodies_pass_relays_both_ways() {
     assert_eq!(report.responses, 11);
 }
 
-fn random_world(seed: u64, faults: Faults) -> World {
-    let mut options = Options::new(seed);
-    options.faults = faults;
-    let pairs = [(0, 1), (1, 2), (2, 3), (1, 4), (4, 3)];
-    let mut world = World::new(options, 5, &pairs);
-    world.run(500);
-    let paths: [&[usize]; 6] = [&[0, 1, 2, 3], &[0, 1, 4, 3], &[3, 2, 1], &[1, 0], &[4, 3, 2], &[2, 1, 0]];
-    for _ in 0..12 {
-        for _ in 0..world.rng.below(6) {
-            let path = paths[world.rng.below(6) as usize];
-            let body = [10, 500, 16 << 10, 20_000, 150_000][world.rng.below(5) as usize];
-            let reply = [8, 300, 16 << 10, 17_000, 200_000][world.rng.below(5) as usize];
-            if world.hosts[path[0]].node.is_some() {
-                world.request(path, body, reply);
-            }
-        }
-        let pause = world.rng.below(100);
-        world.run(pause);
-    }
-    world.run(3_000);
-    world.options.faults = Faults::default();
-    world.run(600_000);
-    world
-}
-
 fn sweep(name: &str, seeds: std::ops::Range<u64>, faults: Faults) {
     let mut total = (0, 0);
     for seed in seeds {
-        let world = random_world(seed, faults);
+        let world = scenario::random(seed, faults, None);
         let report = check(&world, name);
         total = (total.0 + report.responses, total.1 + report.requests);
     }
@@ -82,4 +57,22 @@ fn hosts_crash_between_any_two_outputs() {
 #[test]
 fn everything_at_once() {
     sweep("all", 300..340, Faults { cut: 5, duplicate: 30, second: 300, crash: 4 });
+}
+
+/// A run without other faults, repeated with a crash before each single output of each host.
+#[test]
+fn a_crash_before_any_single_output_loses_nothing() {
+    let seed = 400;
+    let clean = scenario::random(seed, Faults::default(), None);
+    check(&clean, "clean");
+    let outputs: Vec<u64> = clean.hosts.iter().map(|host| host.outputs).collect();
+    let mut visited = 0;
+    for (host, outputs) in outputs.into_iter().enumerate() {
+        for boundary in (0..outputs).step_by(11) {
+            let world = scenario::random(seed, Faults::default(), Some((host, boundary)));
+            check(&world, &format!("crash of host {host} before output {boundary}"));
+            visited += 1;
+        }
+    }
+    assert!(visited > 100, "{visited} boundaries");
 }
