@@ -44,7 +44,7 @@ impl Node {
             let channel = payment.statement.channel;
             let paid = parsed.iter().filter(|request| request.from.channel == channel);
             let items = paid.map(|request| request.from.item(request.id, ItemKind::Request)).collect();
-            self.take_payment(peer, payment, Some(items))?;
+            self.take_payment(peer, payment, (!frame.resent).then_some(items))?;
         }
         parsed.into_iter().try_for_each(|request| self.admit(peer, request))
     }

@@ -52,6 +52,10 @@ impl Inflow {
         }
     }
 
+    pub fn root(&self) -> Hash {
+        self.root
+    }
+
     pub fn is_complete(&self) -> bool {
         self.decoder.is_complete()
     }
@@ -146,6 +150,14 @@ impl Outflow {
         match &self.feed {
             Feed::Whole(encoder) => Some(encoder.body()),
             Feed::Piped { .. } => None,
+        }
+    }
+
+    /// BLAKE3 of the body.
+    pub fn root(&self) -> Hash {
+        match &self.feed {
+            Feed::Whole(encoder) => encoder.root(),
+            Feed::Piped { inflow, .. } => inflow.root(),
         }
     }
 

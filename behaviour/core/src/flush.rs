@@ -157,10 +157,10 @@ impl Node {
         inline: bool,
         requests: Vec<RequestId>,
     ) {
-        let payment = if fresh { self.pay(channel, REQUEST, &requests) } else { None };
+        let payment = if fresh { self.pay(channel, REQUEST, &requests) } else { self.paid(channel) };
         let lane = if inline { Lane::Control } else { Lane::Bulk };
         let items = requests.iter().filter_map(|id| self.request_item(id, inline)).collect();
-        self.hold_frame(target, lane, Frame::Request(Request { payment, requests: items }));
+        self.hold_frame(target, lane, Frame::Request(Request { payment, resent: !fresh, requests: items }));
         if !inline {
             self.held.extend(requests.into_iter().map(|id| Held::StartUpload(id, target.epoch)));
         }
@@ -171,6 +171,11 @@ impl Node {
         let (exchange, hop) = job.to().map(|to| (to.exchange, to.hop))?;
         let body = job.upload().and_then(|flow| flow.body().cloned()).filter(|_| inline);
         Some(RequestItem { exchange, hop, head: job.head_bytes.clone(), proof: job.proof.clone(), body })
+    }
+
+    /// The latest payment, for what is sent again: the peer may have missed it.
+    fn paid(&self, channel: ChannelId) -> Option<por_types::Signed<por_types::ChannelState>> {
+        self.channels.get(&channel).and_then(|channel| channel.row.own_payment.clone())
     }
 
     /// Signs one payment for these requests' prepayments or refunds.
@@ -208,9 +213,14 @@ impl Node {
         let most = (target.most / (2 * ITEM_OVERHEAD)).clamp(1, self.config.limits.max_flush.max(1) as usize);
         for ((channel, fresh), requests) in groups {
             for part in requests.chunks(most) {
-                let payment = if fresh { self.pay(channel, ItemKind::Refund, part) } else { None };
+                let payment =
+                    if fresh { self.pay(channel, ItemKind::Refund, part) } else { self.paid(channel) };
                 let rejections = part.iter().filter_map(|id| self.rejection(id)).collect();
-                self.hold_frame(target, Lane::Control, Frame::Reject(Reject { payment, rejections }));
+                self.hold_frame(
+                    target,
+                    Lane::Control,
+                    Frame::Reject(Reject { payment, resent: !fresh, rejections }),
+                );
             }
         }
     }

@@ -56,7 +56,7 @@ impl Node {
     pub(crate) fn on_reject(&mut self, peer: NodeKey, frame: Reject) -> Result<(), Fault> {
         if let Some(payment) = &frame.payment {
             let items = self.refund_items(peer, payment.statement.channel, &frame.rejections);
-            self.take_payment(peer, payment, items)?;
+            self.take_payment(peer, payment, items.filter(|_| !frame.resent))?;
         }
         frame.rejections.into_iter().try_for_each(|rejection| self.on_rejection(peer, rejection))
     }
@@ -218,16 +218,17 @@ impl Node {
         }
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         let Some(exchange) = job.to().map(|to| to.exchange) else { return Ok(()) };
-        let inflow = Inflow::new(receipt.receipt.body_hash, receipt.receipt.body_len, window)?;
+        let body = receipt.receipt.body_hash;
+        let inflow = Inflow::new(body, receipt.receipt.body_len, window)?;
         let mut again = resume;
         let mut forward = None;
         match &mut job.role {
             Role::Author(author) => match &mut author.reply {
-                Some(arriving) if arriving.receipt == receipt => again = true,
+                Some(arriving) if arriving.receipt.receipt == receipt.receipt => again = true,
                 reply => *reply = Some(Arriving { receipt, inflow, data: BytesMut::new() }),
             },
             Role::Relay(Relay { from, reply, .. }) => match reply {
-                Some(passing) if passing.receipt == receipt => again = true,
+                Some(passing) if passing.receipt.receipt == receipt.receipt => again = true,
                 reply => {
                     *reply = Some(Passing { receipt, flow: Outflow::piped(inflow) });
                     forward = Some(from.peer);
@@ -240,7 +241,7 @@ impl Node {
         }
         let inflow = self.jobs.get_mut(&id).and_then(|job| job.reply_inflow());
         if again && let Some((from, up_to)) = inflow.and_then(Inflow::resume) {
-            let credit = Credit { exchange, part: Part::ResponseBody, up_to, from: Some(from) };
+            let credit = Credit { exchange, part: Part::ResponseBody, body, up_to, from: Some(from) };
             self.outbox(peer).credits.push(credit);
         }
         Ok(())

@@ -62,8 +62,9 @@ impl Node {
                 }
                 result?;
                 let complete = arriving.inflow.is_complete();
+                let body = arriving.inflow.root();
                 if let Some(up_to) = arriving.inflow.grant_verified() {
-                    let credit = Credit { exchange, part: Part::ResponseBody, up_to, from: None };
+                    let credit = Credit { exchange, part: Part::ResponseBody, body, up_to, from: None };
                     self.outbox(peer).credits.push(credit);
                 }
                 if complete {
@@ -108,7 +109,8 @@ impl Node {
                     let body = Bytes::from(std::mem::take(body));
                     self.queue(id, body);
                 } else if let Some(up_to) = inflow.grant_verified() {
-                    let credit = Credit { exchange, part: Part::RequestBody, up_to, from: None };
+                    let body = inflow.root();
+                    let credit = Credit { exchange, part: Part::RequestBody, body, up_to, from: None };
                     self.outbox(peer).credits.push(credit);
                 }
                 Ok(())
@@ -131,6 +133,9 @@ impl Node {
             Part::ResponseBody => &edge.owed,
         };
         let Some(&id) = exchanges.get(&credit.exchange) else { return Ok(()) };
+        if self.flow(id, credit.part).is_none_or(|flow| flow.root() != credit.body) {
+            return Ok(());
+        }
         match credit.from {
             Some(from) => self.resume(peer, id, credit.part, from, credit.up_to),
             None => {
@@ -162,11 +167,12 @@ impl Node {
         limit: u64,
     ) -> Result<(), Fault> {
         let Some(flow) = self.flow(id, part) else { return Ok(()) };
+        let body = flow.root();
         let refetch = flow.resume(from, limit)?;
         self.list(peer, id, part);
         if refetch && let Some((source, exchange)) = self.source(id, part) {
             let up_to = u64::from(self.config.limits.window);
-            let credit = Credit { exchange, part, up_to, from: Some(0) };
+            let credit = Credit { exchange, part, body, up_to, from: Some(0) };
             self.outbox(source).credits.push(credit);
         }
         self.refill(id, part);
@@ -195,9 +201,11 @@ impl Node {
 
     /// Gives the source of a relayed body credit for what has left this node.
     fn refill(&mut self, id: RequestId, part: Part) {
-        let Some(up_to) = self.flow(id, part).and_then(|flow| flow.refill()) else { return };
+        let Some(flow) = self.flow(id, part) else { return };
+        let body = flow.root();
+        let Some(up_to) = flow.refill() else { return };
         if let Some((source, exchange)) = self.source(id, part) {
-            self.outbox(source).credits.push(Credit { exchange, part, up_to, from: None });
+            self.outbox(source).credits.push(Credit { exchange, part, body, up_to, from: None });
         }
     }
 

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use por_types::{NodeKey, RequestId};
 
 use crate::api::{ConnId, Event, ExchangeId, Output};
-use crate::body::Inflow;
 use crate::edge::{Conn, Outbox, Outgoing, Queued, QueuedReply};
 use crate::fault::Fault;
 use crate::job::Role;
@@ -230,8 +229,10 @@ impl Node {
             Part::RequestBody => job.upload_inflow(),
             Part::ResponseBody => job.reply_inflow(),
         };
-        if let Some((from, up_to)) = inflow.and_then(Inflow::resume) {
-            self.outbox(peer).credits.push(Credit { exchange, part, up_to, from: Some(from) });
+        let Some(inflow) = inflow else { return };
+        let body = inflow.root();
+        if let Some((from, up_to)) = inflow.resume() {
+            self.outbox(peer).credits.push(Credit { exchange, part, body, up_to, from: Some(from) });
         }
     }
 

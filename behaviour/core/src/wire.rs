@@ -12,7 +12,7 @@
 //! frame.
 
 use bytes::Bytes;
-use por_types::{ChannelState, FlushProof, Invalid, Network, RequestId, SeverOrder, Signed};
+use por_types::{ChannelState, FlushProof, Hash, Invalid, Network, RequestId, SeverOrder, Signed};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ExchangeId, Limits, RejectReason, SignedReceipt};
@@ -168,6 +168,9 @@ pub struct Request {
     /// Payment of this flush; pays, in order, for all `requests`.
     #[serde(default)]
     pub payment: Option<Signed<ChannelState>>,
+    /// Paid for before: the payment is the sender's latest, whatever its items.
+    #[serde(default)]
+    pub resent: bool,
     pub requests: Vec<RequestItem>,
 }
 
@@ -193,9 +196,12 @@ pub struct Ack {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
-    /// Refund.
+    /// Refund of all `rejections`, in order.
     #[serde(default)]
     pub payment: Option<Signed<ChannelState>>,
+    /// Refunded before: the payment is the sender's latest, whatever its items.
+    #[serde(default)]
+    pub resent: bool,
     pub rejections: Vec<Rejection>,
 }
 
@@ -249,6 +255,9 @@ pub enum Part {
 pub struct Credit {
     pub exchange: ExchangeId,
     pub part: Part,
+    /// BLAKE3 of the body that is meant: credit for another body of the exchange (a destination that
+    /// restarted may answer anew) is stale.
+    pub body: Hash,
     /// Total bytes that may have been sent, counted from the start of the encoded body. A sender
     /// may send the receiver's Hello window without any credit.
     pub up_to: u64,

@@ -76,3 +76,18 @@ fn a_crash_before_any_single_output_loses_nothing() {
     }
     assert!(visited > 100, "{visited} boundaries");
 }
+
+/// Seeds of `por-sim smoke` that once failed, with its mix of faults.
+#[test]
+fn seeds_that_once_failed() {
+    let crash = Faults { crash: 4, ..Faults::default() };
+    let runs = [
+        // A response that changed after a crash met credit for the one before it.
+        (1101, Faults { duplicate: 40, second: 300, ..crash }),
+        // A refund was signed between the session's Sync and its opening.
+        (2019, Faults { cut: 6, ..crash }),
+    ];
+    for (seed, faults) in runs {
+        check(&scenario::random(seed, faults, None), "once failed");
+    }
+}
