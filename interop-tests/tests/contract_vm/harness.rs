@@ -358,6 +358,11 @@ impl Vm {
         self.view(method::WITHDRAWABLE, &json!({ "account": name }))
     }
 
+    /// Before initialisation only.
+    pub fn set_balance(&mut self, balance: u128) {
+        self.balance = balance;
+    }
+
     pub fn storage_usage(&self) -> u64 {
         self.storage_usage
     }
