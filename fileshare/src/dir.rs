@@ -223,6 +223,8 @@ impl Directory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub id: ContentId,
+    /// Whether the id says what it is; 64 hex digits do not.
+    pub sure: bool,
     /// Names from the directory `id` downwards; none for `id` itself.
     pub path: Vec<String>,
 }
@@ -232,16 +234,18 @@ impl std::str::FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let (id, path) = text.split_once('/').unwrap_or((text, ""));
+        let mut sure = id.trim().len() != 64;
         let mut id: ContentId = id.parse()?;
         let path: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
         if let Some(bad) = path.iter().find(|part| !is_name(part)) {
             return Err(IdError::NotAnId(bad.clone()));
         }
-        // Only a directory has a path; 64 hex digits do not tell.
+        // Only a directory has a path.
         if !path.is_empty() {
+            sure = true;
             id = ContentId::new(Kind::Directory, *id.hash());
         }
-        Ok(Address { id, path })
+        Ok(Address { id, sure, path })
     }
 }
 

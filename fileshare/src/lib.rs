@@ -15,12 +15,16 @@
 //! | [`exit`] | exit codes, and errors that say what to do |
 
 pub mod answer;
+pub mod budget;
 pub mod dir;
 pub mod exit;
+pub mod fetch;
+pub mod get;
 pub mod id;
 pub mod net;
 pub mod outboard;
 pub mod part;
+pub mod pool;
 pub mod proto;
 pub mod slice;
 pub mod store;

@@ -19,7 +19,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read},
     ops::Range,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -263,6 +263,33 @@ impl Part {
         FileOutboard::new(root, self.span.size, Some(&self.state), self.outboard_at())
     }
 
+    /// Which units of a download are missing, without touching it; `None` if there is
+    /// nothing of it. For prices: what a crash left unsynced counts as there.
+    pub fn peek(target: &Path, span: &Span) -> Option<impl Fn(u64) -> bool + use<>> {
+        let state = File::open(with_suffix(target, ".part.state")).ok()?;
+        let mut header = [0; HEADER];
+        state.read_exact_at(&mut header, 0).ok()?;
+        let data = fs::metadata(with_suffix(target, ".part")).ok()?;
+        if Span::parse(&header)? != *span || data.len() != span.len() {
+            return None;
+        }
+        let mut written = Bits::new(span.units());
+        let at = BITMAPS_AT + written.0.len() as u64;
+        state.read_exact_at(&mut written.0, at).ok()?;
+        Some(move |unit| !written.get(unit))
+    }
+
+    /// Lets whoever may read the file run it.
+    pub fn make_executable(&self) -> Result<(), PartError> {
+        let set = || {
+            let mut permissions = self.data.metadata()?.permissions();
+            let mode = permissions.mode();
+            permissions.set_mode(mode | ((mode & 0o444) >> 2));
+            self.data.set_permissions(permissions)
+        };
+        set().map_err(io_at(&self.data_path))
+    }
+
     pub const fn span(&self) -> &Span {
         &self.span
     }
@@ -389,7 +416,7 @@ fn io_at(path: &Path) -> impl FnOnce(io::Error) -> PartError {
 }
 
 /// Opens and locks the state file, for as long as the handle lives.
-fn lock_state(path: &Path, target: &Path) -> Result<File, PartError> {
+pub(crate) fn lock_state(path: &Path, target: &Path) -> Result<File, PartError> {
     let in_use = || PartError::InUse(target.to_owned());
     let state = open_file(path)?;
     match state.try_lock() {
@@ -406,7 +433,7 @@ fn lock_state(path: &Path, target: &Path) -> Result<File, PartError> {
 }
 
 /// Renames without replacing anything.
-fn rename_new(from: &Path, to: &Path) -> Result<(), PartError> {
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<(), PartError> {
     use rustix::{fs as rfs, io::Errno};
     match rfs::renameat_with(rfs::CWD, from, rfs::CWD, to, rfs::RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),

@@ -139,7 +139,7 @@ fn a_tree_with_a_link_that_leads_out_is_refused() {
 fn addresses() {
     let id = ContentId::directory(blake3::hash(b"x"));
     let parse = |text: String| text.parse::<Address>();
-    assert_eq!(parse(format!("{id}")).unwrap(), Address { id, path: vec![] });
+    assert_eq!(parse(format!("{id}")).unwrap(), Address { id, sure: true, path: vec![] });
     let deep = parse(format!("{id}/a//b/")).unwrap();
     assert_eq!(deep.path, ["a", "b"]);
     assert!(parse(format!("{id}/../b")).is_err());

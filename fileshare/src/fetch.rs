@@ -1,0 +1,389 @@
+//! Fetching windows: from any of several providers, verified, within limits.
+
+mod discover;
+mod plan;
+mod whole;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use por_types::{NodeKey, Yocto};
+use tokio::sync::{Semaphore, watch};
+use tracing::debug;
+
+pub use self::{
+    discover::Found,
+    plan::{Cost, Plan, Shapes},
+};
+use crate::{
+    budget::Budget,
+    exit::{Exit, Failure},
+    id::ContentId,
+    net::{Call, Network, Reply, blocking},
+    pool::{Choice, Offer, Pool, Severity},
+    proto::{Fault, GET_APP, ProtoError, Question, get_limit, slice_of},
+    slice::{self, DEFAULT_WINDOW, SliceError, Verified, Window},
+};
+
+/// Bytes in a GiB, the unit of prices.
+pub const GIB: u64 = 1 << 30;
+
+/// What a download may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Most that a provider and the way to it may cost per GiB.
+    pub max_price: Option<Yocto>,
+    /// When everything must be over.
+    pub deadline: Option<Instant>,
+    /// Windows in flight at a time.
+    pub in_flight: usize,
+    /// Bytes per window.
+    pub window: u64,
+    /// Longest time for one question.
+    pub question_time: Duration,
+    /// How long nothing may succeed before the download gives up.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_price: None,
+            deadline: None,
+            in_flight: 8,
+            window: DEFAULT_WINDOW,
+            question_time: Duration::from_secs(60),
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Ends a download from outside: nothing new is asked, what is in flight may finish.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<watch::Sender<bool>>);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Stop(Arc::new(watch::Sender::new(false)))
+    }
+}
+
+impl Stop {
+    pub fn set(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns once it is set.
+    pub async fn wait(&self) {
+        // The sender lives as long as this does, so this only ends when it is set.
+        let _ = self.0.subscribe().wait_for(|set| *set).await;
+    }
+
+    /// The failure of whatever was stopped.
+    pub fn failure() -> Failure {
+        Failure::new(
+            Exit::Interrupted,
+            "interrupted",
+            "run the same command again; it continues where it stopped",
+        )
+    }
+}
+
+/// How far a download is, for whoever shows it.
+#[derive(Debug, Default)]
+pub struct Meter {
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Meter {
+    pub fn add_total(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn add_done(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that are there, and bytes that shall be.
+    pub fn get(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}
+
+/// What to do with a verified window, on a thread that may block.
+pub type Finish<T> = Arc<dyn Fn(Verified) -> Result<T, Failure> + Send + Sync>;
+
+/// One download with its providers and its money. Shared between its windows.
+#[derive(Debug)]
+pub struct Session<N> {
+    net: Arc<N>,
+    pub pool: Pool,
+    pub budget: Arc<Budget>,
+    pub limits: Limits,
+    pub stop: Stop,
+    pub meter: Meter,
+    slots: Semaphore,
+    quotes: Mutex<HashMap<(NodeKey, u64, u64), Yocto>>,
+    last_success: Mutex<Instant>,
+}
+
+/// Why one attempt failed.
+enum Attempt {
+    /// This machine's doing: no other provider helps.
+    Here(Failure),
+    /// The provider's or the way's doing.
+    There(Severity, Yocto, Failure),
+    /// The price rose between asking for it and paying.
+    PriceRose(Failure),
+}
+
+impl<N: Network> Session<N> {
+    pub fn new(net: Arc<N>, budget: Arc<Budget>, limits: Limits, stop: Stop) -> Self {
+        Session {
+            net,
+            pool: Pool::default(),
+            budget,
+            slots: Semaphore::new(limits.in_flight.max(1)),
+            limits,
+            stop,
+            meter: Meter::default(),
+            quotes: Mutex::default(),
+            last_success: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Fetches and verifies a window, from whichever provider delivers it, and hands it
+    /// to `finish` on a blocking thread. `halt` ends it between attempts.
+    pub async fn window<T: Send + 'static>(
+        &self,
+        id: ContentId,
+        size: u64,
+        window: Window,
+        finish: &Finish<T>,
+        halt: &AtomicBool,
+    ) -> Result<T, Failure> {
+        let _slot = self.slots.acquire().await.map_err(|_| Stop::failure())?;
+        let (mut lacking, mut tried) = (HashSet::new(), HashSet::new());
+        let mut rises = 0;
+        let mut attempts = 0;
+        loop {
+            if self.stop.is_set() || halt.load(Ordering::Relaxed) {
+                return Err(Stop::failure());
+            }
+            self.time_left()?;
+            let offer = match self.pool.choose(&lacking, &tried) {
+                Choice::Ask(offer) => offer,
+                Choice::Wait(pause) => {
+                    self.pause(pause).await?;
+                    continue;
+                }
+                Choice::Nobody(failure) => return Err(failure),
+            };
+            attempts += 1;
+            match self.attempt(offer, id, size, window, finish).await {
+                Ok(value) => return Ok(value),
+                Err(Attempt::Here(failure)) => return Err(failure),
+                Err(Attempt::PriceRose(failure)) => {
+                    rises += 1;
+                    if rises > 3 {
+                        return Err(failure);
+                    }
+                }
+                Err(Attempt::There(severity, paid, failure)) => {
+                    debug!(node = %offer.node, what = %failure.what, ?severity, "window failed");
+                    if severity == Severity::Lacks {
+                        lacking.insert(offer.node);
+                    }
+                    tried.insert(offer.node);
+                    let out_of_patience = attempts >= 3 && self.since_success() > self.limits.patience;
+                    self.pool.failed(offer.node, severity, paid, failure.clone());
+                    if out_of_patience {
+                        return Err(failure);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt<T: Send + 'static>(
+        &self,
+        offer: Offer,
+        id: ContentId,
+        size: u64,
+        window: Window,
+        finish: &Finish<T>,
+    ) -> Result<T, Attempt> {
+        let started = Instant::now();
+        let reply = self.ask(offer, id, size, window).await.inspect_err(|attempt| {
+            if !matches!(attempt, Attempt::There(..)) {
+                self.pool.gave_up(offer.node);
+            }
+        })?;
+        let paid = reply.price;
+        let (finish, body) = (Arc::clone(finish), reply.body);
+        let verified = blocking(move || verify(id, size, window, &body).map(|verified| finish(verified)));
+        match verified.await.map_err(Attempt::Here)? {
+            Ok(finished) => {
+                self.pool.succeeded(offer.node, window.len(), paid, started.elapsed());
+                *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                finished.map_err(Attempt::Here)
+            }
+            Err((severity, failure)) => Err(Attempt::There(severity, paid, failure)),
+        }
+    }
+
+    async fn ask(&self, offer: Offer, id: ContentId, size: u64, window: Window) -> Result<Reply, Attempt> {
+        let here =
+            |error: &dyn std::fmt::Display| Attempt::Here(Failure::new(Exit::Other, error.to_string(), ""));
+        let body = Question::get(id, window).encode().map_err(|error| here(&error))?;
+        let limit = get_limit(size, window);
+        let price = self.price(offer, body.len() as u64, limit).await.map_err(classify)?;
+        self.check_price(price, window.len()).map_err(Attempt::PriceRose)?;
+        let reservation = self.budget.reserve(price).map_err(Attempt::Here)?;
+        let deadline = self.time_left().map_err(Attempt::Here)?;
+        let body_len = body.len() as u64;
+        let call = Call {
+            to: offer.node,
+            app: GET_APP,
+            server_price: server_price(offer, body_len, limit).map_err(Attempt::Here)?,
+            body,
+            limit,
+            max_price: price,
+            deadline,
+        };
+        match self.net.request(call).await {
+            Ok(reply) => {
+                reservation.spend(reply.price);
+                Ok(reply)
+            }
+            Err(failure) if failure.exit == Exit::Budget => {
+                self.forget_quotes(offer.node);
+                Err(Attempt::PriceRose(failure))
+            }
+            Err(failure) => Err(classify(failure)),
+        }
+    }
+
+    /// Price of a get with a question and an answer of these lengths, route included.
+    pub async fn price(&self, offer: Offer, body_len: u64, limit: u64) -> Result<Yocto, Failure> {
+        let key = (offer.node, body_len, limit);
+        if let Some(price) = self.quotes.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(*price);
+        }
+        let own = server_price(offer, body_len, limit)?;
+        let price = self.net.quote(offer.node, GET_APP, body_len, limit, own).await?;
+        self.quotes.lock().unwrap_or_else(PoisonError::into_inner).insert(key, price);
+        Ok(price)
+    }
+
+    fn forget_quotes(&self, node: NodeKey) {
+        let mut quotes = self.quotes.lock().unwrap_or_else(PoisonError::into_inner);
+        quotes.retain(|(of, _, _), _| *of != node);
+    }
+
+    /// A price per GiB says nothing about a few bytes; windows below a MiB are not judged.
+    fn check_price(&self, price: Yocto, bytes: u64) -> Result<(), Failure> {
+        let Some(max) = self.limits.max_price.filter(|_| bytes >= crate::part::UNIT) else {
+            return Ok(());
+        };
+        let too_dear = match (price.checked_mul(GIB.into()), max.checked_mul(bytes.into())) {
+            (Ok(asked), Ok(allowed)) => asked > allowed,
+            (Err(_), _) => true,
+            (Ok(_), Err(_)) => false,
+        };
+        if !too_dear {
+            return Ok(());
+        }
+        let per_gib = price.0 / u128::from(bytes) * u128::from(GIB);
+        let what = format!(
+            "it costs {} per GiB with the way to it, more than the {} allowed",
+            Yocto(per_gib).to_near_string(),
+            max.to_near_string()
+        );
+        Err(Failure::new(Exit::Budget, what, "raise --max-price, or wait for a cheaper provider"))
+    }
+
+    /// Time for the next question.
+    fn time_left(&self) -> Result<Duration, Failure> {
+        let Some(deadline) = self.limits.deadline else {
+            return Ok(self.limits.question_time);
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let fix = "run the same command again with a later --deadline; it continues where it stopped";
+            return Err(Failure::new(Exit::Deadline, "the deadline has passed", fix));
+        }
+        Ok(left.min(self.limits.question_time))
+    }
+
+    async fn pause(&self, pause: Duration) -> Result<(), Failure> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.stop.wait() => Err(Stop::failure()),
+        }
+    }
+
+    fn since_success(&self) -> Duration {
+        self.last_success.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+fn server_price(offer: Offer, body_len: u64, limit: u64) -> Result<Yocto, Failure> {
+    offer.pricing.price(body_len, limit).map_err(|error| {
+        Failure::new(
+            Exit::Budget,
+            format!("the provider's price is absurd: {error}"),
+            "choose another provider",
+        )
+    })
+}
+
+/// Who can do something about a failure of the network.
+fn classify(failure: Failure) -> Attempt {
+    match failure.exit {
+        Exit::Usage | Exit::WrongKey | Exit::ForeignVersion | Exit::DiskFull | Exit::CorruptStore => {
+            Attempt::Here(failure)
+        }
+        Exit::Budget => Attempt::PriceRose(failure),
+        Exit::VerificationFailed => Attempt::There(Severity::Dishonest, Yocto::ZERO, failure),
+        _ => Attempt::There(Severity::Passing, Yocto::ZERO, failure),
+    }
+}
+
+/// Checks an answer to its last byte.
+fn verify(id: ContentId, size: u64, window: Window, answer: &Bytes) -> Result<Verified, (Severity, Failure)> {
+    slice_of(answer)
+        .and_then(|slice| Ok(slice::decode(id.root(), size, window, &slice)?))
+        .map_err(|error| judge(&error))
+}
+
+/// What a provider's unusable answer says about it.
+fn judge(error: &ProtoError) -> (Severity, Failure) {
+    let (severity, exit) = match error {
+        ProtoError::Refused { fault: Fault::NotFound, .. } => (Severity::Lacks, Exit::NotFound),
+        ProtoError::Refused { fault: Fault::Damaged, .. } => (Severity::Lacks, Exit::VerificationFailed),
+        ProtoError::Refused { fault: Fault::Busy, .. } => (Severity::Passing, Exit::Retryable),
+        ProtoError::Refused { fault: Fault::Invalid | Fault::Unsupported, .. } => {
+            (Severity::Lacks, Exit::ForeignVersion)
+        }
+        ProtoError::Slice(SliceError::Io(_)) => (Severity::Passing, Exit::Other),
+        _ => (Severity::Dishonest, Exit::VerificationFailed),
+    };
+    let fix = match exit {
+        Exit::NotFound | Exit::VerificationFailed => "try another provider with --from",
+        _ => "run the same command again later; it continues where it stopped",
+    };
+    (severity, Failure::new(exit, error.to_string(), fix))
+}

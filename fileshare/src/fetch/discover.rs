@@ -1,0 +1,158 @@
+//! Finding providers and asking them what they have, before anything is paid by the byte.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use por_types::{NodeKey, Yocto};
+
+use super::{Session, judge};
+use crate::{
+    exit::{Exit, Failure},
+    id::{ContentId, Kind},
+    net::{Call, Network},
+    part::UNIT,
+    pool::Offer,
+    proto::{Answer, ProtoError, Question, STAT_APP, STAT_LIMIT, STAT_LISTING_LIMIT},
+    slice::{MAX_WINDOW, verify_size_proof},
+};
+
+/// Providers asked for a stat.
+const MAX_PROVIDERS: usize = 16;
+/// Longest search for providers.
+const SEARCH_TIME: Duration = Duration::from_secs(10);
+/// Longest time for a stat.
+const STAT_TIME: Duration = Duration::from_secs(15);
+/// How long others may take once the first has answered.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What is known of some content after asking for it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub id: ContentId,
+    /// Proven against the id.
+    pub size: u64,
+    /// A directory's listing if it came along: not verified beyond its hash.
+    pub listing: Option<Bytes>,
+}
+
+impl<N: Network> Session<N> {
+    /// Finds out who has the content (or asks just `from`), and fills the pool.
+    ///
+    /// With `sure` false the id's kind is a guess (64 hex digits); then a provider's word
+    /// that it is a directory is taken, since the listing is checked when it is read.
+    pub async fn discover(&self, id: ContentId, sure: bool, from: &[NodeKey]) -> Result<Found, Failure> {
+        let providers = if from.is_empty() {
+            let wait = self.time_left()?.min(SEARCH_TIME);
+            self.net.providers(id.hash(), MAX_PROVIDERS, wait).await?
+        } else {
+            from.to_vec()
+        };
+        let want_listing = id.is_directory() || !sure;
+        let mut answers =
+            stream::iter(providers.into_iter().take(MAX_PROVIDERS))
+                .map(|node| async move {
+                    self.stat(node, id, want_listing).await.map_err(|failure| (node, failure))
+                })
+                .buffer_unordered(MAX_PROVIDERS);
+        let mut found: Option<Found> = None;
+        let mut failures = Vec::new();
+        let mut until = Instant::now() + self.time_left()?;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(until.into(), answers.next()).await {
+            match answer {
+                Ok((offer, answer)) => {
+                    if found.is_none() {
+                        until = until.min(Instant::now() + GRACE);
+                    }
+                    self.pool.add(offer);
+                    let better = found.as_ref().is_none_or(|found| found.listing.is_none());
+                    if better {
+                        found = Some(answer);
+                    }
+                }
+                Err((node, failure)) => failures.push(failure.context(format_args!("provider {node}"))),
+            }
+        }
+        drop(answers);
+        let mut found = found.ok_or_else(|| nobody(id, failures))?;
+        if !sure && found.listing.is_some() {
+            found.id = ContentId::new(Kind::Directory, *id.hash());
+        }
+        Ok(found)
+    }
+
+    /// Asks the providers at hand, one after the other, until one has this content too.
+    pub async fn stat_any(&self, id: ContentId) -> Result<Found, Failure> {
+        let mut failures = Vec::new();
+        for offer in self.pool.offers() {
+            match self.stat(offer.node, id, id.is_directory()).await {
+                Ok((_, found)) => return Ok(found),
+                Err(failure) => failures.push(failure.context(format_args!("provider {}", offer.node))),
+            }
+        }
+        Err(nobody(id, failures))
+    }
+
+    /// Asks one provider what it has and what it costs. The size is proven.
+    pub async fn stat(&self, node: NodeKey, id: ContentId, listing: bool) -> Result<(Offer, Found), Failure> {
+        let question = Question::Stat { id, listing };
+        let body = question.encode().map_err(|error| judge(&error).1)?;
+        let limit = if listing { STAT_LISTING_LIMIT } else { STAT_LIMIT };
+        let started = Instant::now();
+        let price = self.net.quote(node, STAT_APP, body.len() as u64, limit, Yocto::ZERO).await?;
+        let reservation = self.budget.reserve(price)?;
+        let call = Call {
+            to: node,
+            app: STAT_APP,
+            body,
+            limit,
+            server_price: Yocto::ZERO,
+            max_price: price,
+            deadline: self.time_left()?.min(STAT_TIME),
+        };
+        let reply = self.net.request(call).await?;
+        reservation.spend(reply.price);
+        let (offer, found) = read_stat(node, id, &reply.body).map_err(|error| judge(&error).1)?;
+        self.pool.add(offer);
+        self.pool.succeeded(node, 0, reply.price, started.elapsed());
+        Ok((offer, found))
+    }
+}
+
+fn read_stat(node: NodeKey, id: ContentId, body: &Bytes) -> Result<(Offer, Found), ProtoError> {
+    let stat = Answer::decode(body)?.into_stat()?;
+    verify_size_proof(id.root(), stat.size, stat.proof)?;
+    let listing = match stat.listing {
+        Some(listing) if stat.directory => {
+            if blake3::hash(listing) != id.root() {
+                return Err(ProtoError::Malformed("the listing is another's".into()));
+            }
+            Some(body.slice_ref(listing))
+        }
+        _ => None,
+    };
+    let max_window = stat.max_window.min(MAX_WINDOW);
+    if max_window < UNIT {
+        return Err(ProtoError::Malformed("its windows are too small".into()));
+    }
+    let offer = Offer { node, pricing: stat.pricing, max_window };
+    Ok((offer, Found { id, size: stat.size, listing }))
+}
+
+/// What to say when nobody answered usefully: lies first, then what may pass.
+fn nobody(id: ContentId, failures: Vec<Failure>) -> Failure {
+    let rank = |failure: &Failure| match failure.exit {
+        Exit::VerificationFailed => 0,
+        Exit::Usage | Exit::WrongKey | Exit::ForeignVersion | Exit::Fatal => 1,
+        Exit::Budget => 2,
+        Exit::NotFound => 9,
+        _ => 5,
+    };
+    failures.into_iter().min_by_key(rank).unwrap_or_else(|| {
+        Failure::new(
+            Exit::NotFound,
+            format!("nobody offers {id}"),
+            "check the id, and that its owner runs `fileshare serve`",
+        )
+    })
+}

@@ -1,0 +1,119 @@
+//! Fetching everything: into a file, into a stream in order, or into memory.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::{Finish, Session};
+use crate::{
+    exit::{Exit, Failure},
+    id::ContentId,
+    net::{Network, blocking},
+    part::{Part, Span},
+    slice::Verified,
+};
+
+/// How often what has arrived is made durable.
+const CHECKPOINT: Duration = Duration::from_secs(2);
+
+impl<N: Network> Session<N> {
+    /// Fetches what is missing in a partial file, several windows at a time. Whatever
+    /// happens, what was verified is kept and durable when this returns.
+    pub async fn fill(&self, part: &Arc<Part>) -> Result<(), Failure> {
+        let result = self.fill_windows(part).await;
+        let kept = checkpoint(Arc::clone(part)).await;
+        result.and(kept)
+    }
+
+    async fn fill_windows(&self, part: &Arc<Part>) -> Result<(), Failure> {
+        let (id, size) = (part.span().id, part.span().size);
+        let windows = part.missing(self.window_len())?;
+        let write: Finish<u64> = {
+            let part = Arc::clone(part);
+            Arc::new(move |verified: Verified| Ok(part.write(&verified)?))
+        };
+        let halt = AtomicBool::new(false);
+        let fetches = stream::iter(windows)
+            .take_while(|_| std::future::ready(!self.stop.is_set() && !halt.load(Ordering::Relaxed)))
+            .map(|window| self.window(id, size, window, &write, &halt))
+            .buffer_unordered(self.limits.in_flight.max(1));
+        let mut fetches = std::pin::pin!(fetches);
+        let mut ticks = tokio::time::interval(CHECKPOINT);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.reset();
+        let mut saving: Option<tokio::task::JoinHandle<Result<(), Failure>>> = None;
+        let mut first: Option<Failure> = None;
+        loop {
+            tokio::select! {
+                fetched = fetches.next() => match fetched {
+                    Some(Ok(new)) => self.meter.add_done(new),
+                    Some(Err(failure)) => {
+                        // What is in flight is paid for: let it arrive, ask for no more.
+                        halt.store(true, Ordering::Relaxed);
+                        first.get_or_insert(failure);
+                    }
+                    None => break,
+                },
+                _ = ticks.tick() => {
+                    if saving.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                        saving = Some(tokio::spawn(checkpoint(Arc::clone(part))));
+                    }
+                }
+            }
+        }
+        if let Some(saving) = saving {
+            let _ = saving.await;
+        }
+        match first {
+            Some(failure) => Err(failure),
+            None if self.stop.is_set() && !part.is_complete() => Err(super::Stop::failure()),
+            None => Ok(()),
+        }
+    }
+
+    /// Fetches a span and writes it in order; at most the windows in flight are held in
+    /// memory, however slow the reader.
+    pub async fn stream(&self, span: &Span, out: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
+        let windows = span.windows(self.window_len(), |_| true);
+        let windows = windows.map_err(crate::part::PartError::from)?;
+        let pass: Finish<Verified> = Arc::new(Ok);
+        let halt = AtomicBool::new(false);
+        let fetches = stream::iter(windows)
+            .map(|window| self.window(span.id, span.size, window, &pass, &halt))
+            .buffered(self.limits.in_flight.max(1));
+        let mut fetches = std::pin::pin!(fetches);
+        while let Some(verified) = fetches.next().await {
+            for part in verified?.bytes_within(span.start, span.end) {
+                out.write_all(&part).await.map_err(|error| output(&error))?;
+                self.meter.add_done(part.len() as u64);
+            }
+        }
+        out.flush().await.map_err(|error| output(&error))
+    }
+
+    /// Fetches a short content into memory. The caller bounds `size`.
+    pub async fn bytes(&self, id: ContentId, size: u64) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        self.stream(&Span::whole(id, size), &mut bytes).await?;
+        Ok(bytes)
+    }
+}
+
+async fn checkpoint(part: Arc<Part>) -> Result<(), Failure> {
+    blocking(move || part.checkpoint()).await?.map_err(Failure::from)
+}
+
+fn output(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        // Whoever reads the output has enough, as `head` does.
+        std::io::ErrorKind::BrokenPipe => Failure::new(Exit::Other, "the reader of the output is gone", ""),
+        _ => Failure::io("output", error),
+    }
+}

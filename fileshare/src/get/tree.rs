@@ -1,0 +1,229 @@
+//! A directory with everything below it: walked, checked, and fetched.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::{StreamExt, stream};
+
+use super::{listing, staging::Staging};
+use crate::{
+    dir::{DirError, MAX_DEPTH, glob_matches, link_stays_inside},
+    exit::{Exit, Failure},
+    fetch::{Found, Session},
+    id::ContentId,
+    net::{Network, blocking},
+    part::Span,
+    slice::MAX_WINDOW,
+};
+
+/// Most files and directories of one download.
+const MAX_ENTRIES: usize = 1_000_000;
+/// Listings asked for at a time.
+const LISTINGS: usize = 8;
+/// Files under way at a time; their windows share the windows in flight.
+const FILES: usize = 8;
+
+/// A file to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileJob {
+    /// Names from the top, with `/` between them; each was checked.
+    pub path: String,
+    pub id: ContentId,
+    pub size: u64,
+    pub executable: bool,
+}
+
+/// A directory, flattened.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    pub id: ContentId,
+    files: Vec<FileJob>,
+    /// Paths of directories, parents first.
+    folders: Vec<String>,
+    /// Paths and targets of links.
+    links: Vec<(String, String)>,
+    /// What was included, for telling downloads apart.
+    pub(super) include: Vec<String>,
+}
+
+impl Tree {
+    /// Bytes of all files.
+    pub fn total(&self) -> u64 {
+        self.files.iter().map(|file| file.size).fold(0, u64::saturating_add)
+    }
+
+    pub fn files(&self) -> &[FileJob] {
+        &self.files
+    }
+
+    pub fn folders(&self) -> &[String] {
+        &self.folders
+    }
+
+    pub fn links(&self) -> &[(String, String)] {
+        &self.links
+    }
+
+    /// Reads the listings of everything below.
+    pub async fn walk<N: Network>(
+        session: &Session<N>,
+        top: Found,
+        include: &[String],
+    ) -> Result<Self, Failure> {
+        let mut tree = Tree {
+            id: top.id,
+            files: Vec::new(),
+            folders: Vec::new(),
+            links: Vec::new(),
+            include: include.to_vec(),
+        };
+        let mut level = vec![(String::new(), top)];
+        for depth in 0.. {
+            if level.is_empty() {
+                break;
+            }
+            if depth > MAX_DEPTH {
+                return Err(DirError::TooDeep.into());
+            }
+            let below = tree.take_level(session, level, depth).await?;
+            level = stat_all(session, below).await?;
+        }
+        tree.drop_unused_folders();
+        Ok(tree)
+    }
+
+    /// Sorts a level's entries; returns the directories of the next.
+    async fn take_level<N: Network>(
+        &mut self,
+        session: &Session<N>,
+        level: Vec<(String, Found)>,
+        depth: usize,
+    ) -> Result<Vec<(String, ContentId)>, Failure> {
+        let mut below = Vec::new();
+        for (path, found) in level {
+            let directory = listing(session, &found).await?;
+            for entry in directory.entries() {
+                let path =
+                    if path.is_empty() { entry.name.clone() } else { format!("{path}/{}", entry.name) };
+                if let Some(target) = &entry.symlink {
+                    if !link_stays_inside(target, depth) {
+                        let (name, target) = (path, target.clone());
+                        return Err(DirError::Escapes { name, target }.into());
+                    }
+                    if self.included(&path) {
+                        self.links.push((path, target.clone()));
+                    }
+                } else if entry.hash.is_directory() {
+                    self.folders.push(path.clone());
+                    below.push((path, entry.hash));
+                } else if self.included(&path) {
+                    let (id, size, executable) = (entry.hash, entry.size, entry.executable);
+                    self.files.push(FileJob { path, id, size, executable });
+                }
+            }
+            if self.files.len() + self.folders.len() + self.links.len() > MAX_ENTRIES {
+                let what = format!("the directory holds more than {MAX_ENTRIES} files");
+                return Err(Failure::new(Exit::Fatal, what, "get its parts one by one: ID/path"));
+            }
+        }
+        Ok(below)
+    }
+
+    fn included(&self, path: &str) -> bool {
+        self.include.is_empty() || self.include.iter().any(|pattern| glob_matches(pattern, path))
+    }
+
+    /// With patterns, only directories that hold something included are made.
+    fn drop_unused_folders(&mut self) {
+        if self.include.is_empty() {
+            return;
+        }
+        let mut used = std::collections::HashSet::new();
+        let paths = self.files.iter().map(|file| &file.path).chain(self.links.iter().map(|(path, _)| path));
+        for path in paths {
+            used.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
+        }
+        self.folders.retain(|folder| used.contains(folder));
+    }
+}
+
+async fn stat_all<N: Network>(
+    session: &Session<N>,
+    below: Vec<(String, ContentId)>,
+) -> Result<Vec<(String, Found)>, Failure> {
+    let mut stats = stream::iter(below)
+        .map(|(path, id)| async move { session.stat_any(id).await.map(|found| (path, found)) })
+        .buffered(LISTINGS);
+    let mut level = Vec::new();
+    while let Some(stat) = stats.next().await {
+        level.push(stat?);
+    }
+    Ok(level)
+}
+
+/// Fetches every file of a tree that is not there yet.
+pub(super) async fn fetch_files<N: Network>(
+    session: &Arc<Session<N>>,
+    tree: &Tree,
+    staging: &Arc<Staging>,
+) -> Result<(), Failure> {
+    let mut first: Option<Failure> = None;
+    let jobs = stream::iter(tree.files().to_vec())
+        .take_while(|_| std::future::ready(!session.stop.is_set()))
+        .map(|job| fetch_one(session, staging, job))
+        .buffer_unordered(FILES);
+    let mut jobs = std::pin::pin!(jobs);
+    while let Some(result) = jobs.next().await {
+        if let Err(failure) = result {
+            first = Some(failure);
+            break;
+        }
+    }
+    match first {
+        Some(failure) => Err(failure),
+        None if session.stop.is_set() => Err(crate::fetch::Stop::failure()),
+        None => Ok(()),
+    }
+}
+
+async fn fetch_one<N: Network>(
+    session: &Arc<Session<N>>,
+    staging: &Arc<Staging>,
+    job: FileJob,
+) -> Result<(), Failure> {
+    if staging.has(&job) {
+        session.meter.add_done(job.size);
+        return Ok(());
+    }
+    // The listing's author may have lied about the size. One window finds that out by
+    // itself; of a longer file the first gigabytes might verify nevertheless.
+    if job.size > MAX_WINDOW.min(session.limits.window) {
+        let proven = session.stat_any(job.id).await?.size;
+        if proven != job.size {
+            return Err(DirError::Inconsistent(job.path).into());
+        }
+    }
+    let part = {
+        let (staging, job) = (Arc::clone(staging), job.clone());
+        blocking(move || staging.part(&job, Span::whole(job.id, job.size))).await??
+    };
+    let part = Arc::new(part);
+    session.meter.add_done(part.done());
+    session.fill(&part).await.map_err(|failure| failure.context(crate::proto::shown(&job.path)))?;
+    blocking(move || {
+        let part = Arc::into_inner(part)
+            .ok_or_else(|| Failure::new(Exit::Other, "internal error: the download is still in use", ""))?;
+        if job.executable {
+            part.make_executable()?;
+        }
+        part.finish(true, None).map_err(Failure::from)
+    })
+    .await?
+}
+
+/// A path of a tree below a folder of this machine. Names were checked one by one.
+pub(super) fn relative(folder: &Path, path: &str) -> PathBuf {
+    path.split('/').fold(folder.to_owned(), |at, name| at.join(name))
+}
