@@ -15,7 +15,7 @@ use tokio::io::AsyncWrite;
 pub use self::tree::{FileJob, Tree};
 use self::{staging::Staging, tree::relative};
 use crate::{
-    dir::{Address, Directory, MAX_LISTING},
+    dir::{Address, DirEntry, Directory, MAX_LISTING},
     exit::{Exit, Failure},
     fetch::{Found, Plan, Session, Shapes},
     id::ContentId,
@@ -70,12 +70,20 @@ impl Goal {
     }
 }
 
-/// Finds providers and follows the address to what it names.
-pub async fn locate<N: Network>(session: &Session<N>, want: &Want) -> Result<Goal, Failure> {
+/// Finds providers and follows the address to what it names. The entry is that of the
+/// last directory on the way, if there is a way.
+pub async fn resolve<N: Network>(
+    session: &Session<N>,
+    want: &Want,
+) -> Result<(Found, Option<DirEntry>), Failure> {
     let address = &want.address;
     let mut found = session.discover(address.id, address.sure, &want.from).await?;
-    let mut executable = false;
+    let mut last = None;
     for name in &address.path {
+        if !found.id.is_directory() {
+            let what = format!("{} is a file and has no '{name}' in it", found.id);
+            return Err(Failure::new(Exit::NotFound, what, "`fileshare ls ID` shows what is there"));
+        }
         let directory = listing(session, &found).await?;
         let entry = directory.find(name).ok_or_else(|| {
             let what = format!("there is no '{name}' in {}", found.id);
@@ -85,9 +93,15 @@ pub async fn locate<N: Network>(session: &Session<N>, want: &Want) -> Result<Goa
             let what = format!("'{name}' is a symbolic link");
             return Err(Failure::new(Exit::Usage, what, "name the file it leads to, or get the directory"));
         }
-        executable = entry.executable;
         found = session.stat_any(entry.hash).await?;
+        last = Some(entry.clone());
     }
+    Ok((found, last))
+}
+
+/// Finds out what there is to fetch.
+pub async fn locate<N: Network>(session: &Session<N>, want: &Want) -> Result<Goal, Failure> {
+    let (found, entry) = resolve(session, want).await?;
     if found.id.is_directory() {
         if want.range.is_some() {
             return Err(Failure::new(Exit::Usage, "a directory has no byte range", "name a file: ID/path"));
@@ -96,7 +110,8 @@ pub async fn locate<N: Network>(session: &Session<N>, want: &Want) -> Result<Goa
     }
     let (start, end) = want.range.unwrap_or((0, None));
     let span = Span::range(found.id, found.size, start, end.unwrap_or(found.size))?;
-    Ok(Goal::File { span, executable: executable && span.is_whole() })
+    let executable = entry.is_some_and(|entry| entry.executable) && span.is_whole();
+    Ok(Goal::File { span, executable })
 }
 
 /// The directory that was found: its listing came with the stat, or is fetched.

@@ -16,16 +16,20 @@
 
 pub mod answer;
 pub mod budget;
+pub mod cli;
 pub mod dir;
 pub mod exit;
 pub mod fetch;
 pub mod get;
+pub mod home;
 pub mod id;
 pub mod net;
 pub mod outboard;
 pub mod part;
 pub mod pool;
+pub mod progress;
 pub mod proto;
+pub mod serve;
 pub mod slice;
 pub mod store;
 pub mod tree;

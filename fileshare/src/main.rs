@@ -1,1 +1,5 @@
-fn main() {}
+//! The command `fileshare`.
+
+fn main() -> std::process::ExitCode {
+    por_fileshare::cli::main()
+}

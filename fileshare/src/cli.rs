@@ -1,0 +1,149 @@
+//! The command line: stdout carries data or ids only, everything else goes to stderr.
+
+mod args;
+mod get;
+mod local;
+mod network;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use serde::Serialize;
+
+pub use self::args::{Args, Command};
+use crate::{
+    exit::{Exit, Failure},
+    fetch::Stop,
+    home,
+    progress::{self, Style},
+    store::Store,
+};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let asked = !error.use_stderr();
+            let _ = error.print();
+            return if asked { Exit::Ok } else { Exit::Usage }.into();
+        }
+    };
+    start_log();
+    let json = args.json;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::io("starting", &error), json),
+    };
+    let result = runtime.block_on(run(args));
+    // Blocking work that was given up must not keep the process alive.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => report(&failure, json),
+    }
+}
+
+/// Runs one command to its end.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let context = Context::new(&args)?;
+    match args.command {
+        Command::Put(put) => local::put(&context, put).await,
+        Command::Get(get) => get::get(&context, get).await,
+        Command::Cat(cat) => get::cat(&context, cat).await,
+        Command::Ls(what) => network::ls(&context, what).await,
+        Command::Stat(what) => network::stat(&context, what).await,
+        Command::Quote(what) => network::quote(&context, what).await,
+        Command::Pin(pin) => local::pin(&context, pin).await,
+        Command::Rm { ids } => local::rm(&context, ids).await,
+        Command::Gc => local::gc(&context).await,
+        Command::Serve(serve) => network::serve(&context, serve).await,
+    }
+}
+
+/// What every command needs.
+pub(crate) struct Context {
+    pub home: PathBuf,
+    pub store_folder: PathBuf,
+    pub json: bool,
+    pub style: Style,
+    pub stop: Stop,
+}
+
+impl Context {
+    fn new(args: &Args) -> Result<Self, Failure> {
+        let home = home::home(args.home.as_deref())?;
+        let store_folder = args.store.clone().unwrap_or_else(|| home::store_folder(&home));
+        let style = Style::choose(args.json, args.quiet);
+        Ok(Context { home, store_folder, json: args.json, style, stop: Stop::default() })
+    }
+
+    /// The store, made if there is none.
+    pub async fn store(&self) -> Result<Store, Failure> {
+        let folder = self.store_folder.clone();
+        Ok(crate::net::blocking(move || Store::open(&folder)).await??)
+    }
+
+    /// A line for people on stderr; as an event with `--json`.
+    pub fn say(&self, text: &str) {
+        if self.json {
+            progress::event(&serde_json::json!({ "event": "note", "text": text }));
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// A result: JSON on stdout with `--json`, the text otherwise.
+    pub fn print(&self, text: &str, json: &impl Serialize) -> Result<(), Failure> {
+        let line = if self.json {
+            serde_json::to_string(json).map_err(|error| Failure::new(Exit::Other, error.to_string(), ""))?
+        } else {
+            text.to_owned()
+        };
+        print_line(&line)
+    }
+}
+
+/// A line on stdout. Whoever closed it has read enough.
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::io("output", &error)),
+        _ => Ok(()),
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    event: &'static str,
+    error: &'a str,
+    fix: &'a str,
+    code: &'static str,
+    exit: u8,
+}
+
+fn report(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        progress::event(&Report {
+            event: "error",
+            error: &failure.what,
+            fix: &failure.fix,
+            code: failure.exit.name(),
+            exit: failure.exit.code(),
+        });
+    } else {
+        eprintln!("fileshare: {}", failure.what);
+        if !failure.fix.is_empty() {
+            eprintln!("fix: {}", failure.fix);
+        }
+    }
+    failure.exit.into()
+}
+
+/// Logs go to stderr, warnings and worse unless `FILESHARE_LOG` says otherwise.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FILESHARE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}

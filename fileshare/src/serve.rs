@@ -1,0 +1,290 @@
+//! `serve`: answers the network's questions from the store through the running daemon,
+//! and announces what the store has.
+//!
+//! Taking questions, answering them and announcing go on for as long as the process
+//! lives: a daemon that is restarted, or not there yet, is waited for.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use por_core::AppPricing;
+use por_node::client::{ApiIncoming, AppServer, Client, ClientError, ErrorCode};
+use por_types::Yocto;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tracing::{info, warn};
+
+use crate::{
+    answer::Answerer,
+    exit::Failure,
+    fetch::{GIB, Stop},
+    net::blocking,
+    proto::{GET_APP, Pricing, STAT_APP},
+    store::Store,
+};
+
+/// Questions that the node acknowledges before they are answered.
+const MAX_QUEUED: u32 = 256;
+/// Questions taken from the daemon at a time, per app.
+const POLLERS: usize = 4;
+/// Answers being made or handed over at a time; each holds a window in memory.
+const MAX_ANSWERS: usize = 16;
+/// How often the store is asked for changes.
+const WATCH: Duration = Duration::from_millis(500);
+/// How often everything is announced again, whatever the daemon remembers.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30 * 60);
+/// How long answers in hand may take when the server ends.
+const LEAVE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the server did so far.
+#[derive(Debug, Default)]
+pub struct Served {
+    pub answers: AtomicU64,
+    /// Bytes of answers.
+    pub bytes: AtomicU64,
+    /// Ids announced.
+    pub announced: AtomicU64,
+}
+
+/// The price per byte for a price per GiB. Rounded up, so that a price is never lost.
+pub fn per_byte(per_gib: Yocto) -> Yocto {
+    Yocto(per_gib.0.div_ceil(u128::from(GIB)))
+}
+
+/// Serves until `stop` is set. Calls `ready` once questions can come in and what is in
+/// the store has been announced for the first time.
+///
+/// # Errors
+/// What no waiting mends: a wrong token, a daemon of another version, a corrupt store.
+pub async fn serve(
+    client: Client,
+    store: Store,
+    pricing: Pricing,
+    stop: Stop,
+    served: Arc<Served>,
+    ready: impl FnOnce(),
+) -> Result<(), Failure> {
+    let answerer = Answerer::new(store.clone(), pricing);
+    let room = Arc::new(Semaphore::new(MAX_ANSWERS));
+    let mut tasks = JoinSet::new();
+    let mut apps = Vec::new();
+    for (app, pricing) in [(STAT_APP, Pricing::default()), (GET_APP, pricing)] {
+        let terms = AppPricing { base: pricing.base, per_byte: pricing.per_byte };
+        let server = client.serve(app, terms, MAX_QUEUED).await?;
+        apps.push(server.clone());
+        for _ in 0..POLLERS {
+            let worker = Worker {
+                server: server.clone(),
+                app,
+                answerer: answerer.clone(),
+                room: Arc::clone(&room),
+                served: Arc::clone(&served),
+            };
+            tasks.spawn(worker.run(stop.clone()));
+        }
+    }
+    let mut announcer =
+        Announcer { client, store, known: HashSet::new(), generation: None, last: None, served };
+    announcer.round().await?;
+    ready();
+    let announcing = announcer.run(&stop);
+    let result = tokio::select! {
+        result = announcing => result,
+        () = stop.wait() => Ok(()),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(result) => result,
+            Err(error) => Err(Failure::new(crate::exit::Exit::Other, format!("internal error: {error}"), "")),
+        },
+    };
+    stop.set();
+    // Questions in hand were acknowledged: answer them before leaving.
+    let finish = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LEAVE, finish).await;
+    for app in apps {
+        // The daemon may be gone as well; then there is nothing to stop.
+        let _ = tokio::time::timeout(Duration::from_secs(2), app.stop()).await;
+    }
+    result
+}
+
+/// What a failure of the daemon means for a server that runs for days.
+fn waits(error: &ClientError) -> bool {
+    !matches!(error.code, ErrorCode::WrongKey | ErrorCode::Foreign | ErrorCode::Usage | ErrorCode::Fatal)
+}
+
+/// Pauses that double while something keeps failing.
+struct Backoff(Duration);
+
+impl Backoff {
+    const fn new() -> Self {
+        Backoff(Duration::from_millis(100))
+    }
+
+    async fn pause(&mut self, stop: &Stop) {
+        tokio::select! {
+            () = tokio::time::sleep(self.0) => (),
+            () = stop.wait() => (),
+        }
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Takes questions of one app, one after the other, and answers each in a task.
+struct Worker {
+    server: AppServer,
+    app: &'static str,
+    answerer: Answerer,
+    room: Arc<Semaphore>,
+    served: Arc<Served>,
+}
+
+impl Worker {
+    async fn run(self, stop: Stop) -> Result<(), Failure> {
+        let mut backoff = Backoff::new();
+        let mut answers = JoinSet::new();
+        while !stop.is_set() {
+            // Room first: a question that is taken is answered.
+            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else {
+                break;
+            };
+            let next = tokio::select! {
+                next = self.server.next() => next,
+                () = stop.wait() => break,
+            };
+            match next {
+                Ok(incoming) => {
+                    backoff = Backoff::new();
+                    let (server, answerer) = (self.server.clone(), self.answerer.clone());
+                    let (app, served) = (self.app, Arc::clone(&self.served));
+                    answers.spawn(async move {
+                        answer(&server, app, answerer, incoming, &served).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) if waits(&error) => {
+                    drop(permit);
+                    info!(app = self.app, %error, "waiting for the daemon");
+                    backoff.pause(&stop).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            while answers.try_join_next().is_some() {}
+        }
+        while answers.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+async fn answer(
+    server: &AppServer,
+    app: &'static str,
+    answerer: Answerer,
+    incoming: ApiIncoming,
+    served: &Served,
+) {
+    let (body, limit) = (incoming.body, incoming.response_limit);
+    let Ok(answer) = blocking(move || answerer.answer(app, &body, limit)).await else {
+        return;
+    };
+    let bytes = answer.len() as u64;
+    match server.respond(incoming.request, answer.into()).await {
+        Ok(()) => {
+            served.answers.fetch_add(1, Ordering::Relaxed);
+            served.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        // It is delivered again when its lease is over.
+        Err(error) => warn!(request = %incoming.request, %error, "an answer was not taken"),
+    }
+}
+
+/// Keeps the network's records of what the store has up to date.
+struct Announcer {
+    client: Client,
+    store: Store,
+    known: HashSet<[u8; 32]>,
+    generation: Option<u64>,
+    last: Option<Instant>,
+    served: Arc<Served>,
+}
+
+impl Announcer {
+    async fn run(mut self, stop: &Stop) -> Result<(), Failure> {
+        let mut backoff = Backoff::new();
+        while !stop.is_set() {
+            match self.round().await {
+                Ok(()) => {
+                    backoff = Backoff::new();
+                    tokio::select! {
+                        () = tokio::time::sleep(WATCH) => (),
+                        () = stop.wait() => (),
+                    }
+                }
+                Err(failure) => {
+                    use crate::exit::Exit;
+                    if matches!(
+                        failure.exit,
+                        Exit::WrongKey | Exit::ForeignVersion | Exit::CorruptStore | Exit::Fatal
+                    ) {
+                        return Err(failure);
+                    }
+                    info!(what = %failure.what, "announcing again later");
+                    backoff.pause(stop).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces what is new, and takes back what is gone.
+    async fn round(&mut self) -> Result<(), Failure> {
+        let store = self.store.clone();
+        let generation = blocking(move || store.generation()).await?;
+        if self.last.is_some_and(|last| last.elapsed() > ANNOUNCE_AGAIN) {
+            self.known.clear();
+            self.generation = None;
+        }
+        if self.generation == Some(generation) {
+            return Ok(());
+        }
+        let store = self.store.clone();
+        let entries = blocking(move || store.entries()).await??;
+        let present: HashSet<[u8; 32]> = entries.iter().map(|entry| *entry.id.hash()).collect();
+        for hash in &present {
+            if !self.known.contains(hash) {
+                self.client.provide(hash).await?;
+                self.known.insert(*hash);
+            }
+        }
+        let gone: Vec<[u8; 32]> = self.known.difference(&present).copied().collect();
+        for hash in gone {
+            self.client.stop_providing(&hash).await?;
+            self.known.remove(&hash);
+        }
+        self.served.announced.store(self.known.len() as u64, Ordering::Relaxed);
+        self.last.get_or_insert_with(Instant::now);
+        if self.known.len() == present.len() {
+            self.last = Some(Instant::now());
+        }
+        self.generation = Some(generation);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_per_gib_are_rounded_up() {
+        assert_eq!(per_byte(Yocto(0)), Yocto(0));
+        assert_eq!(per_byte(Yocto(1)), Yocto(1));
+        assert_eq!(per_byte(Yocto(u128::from(GIB) * 5)), Yocto(5));
+        assert_eq!(per_byte(Yocto(u128::from(GIB) * 5 + 1)), Yocto(6));
+    }
+}
