@@ -1,0 +1,144 @@
+//! What can go wrong with the chain, and what to do about it.
+
+use por_types::interface::code;
+use por_types::{AccountId, Yocto};
+
+use crate::client::{ClientError, ErrorCode};
+use crate::exit::CliError;
+
+/// A failed view or call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// No endpoint gave an answer in time.
+    #[error("no RPC endpoint answers: {reasons}")]
+    Unreachable { reasons: String },
+    /// Every endpoint is behind what was seen before.
+    #[error("all RPC endpoints lag behind what was seen before, in {what}")]
+    Lagging { what: String },
+    /// Another chain, another version of the contract, or a test contract where real money is.
+    #[error("{reason}")]
+    Foreign { reason: String },
+    /// There is no contract at the account.
+    #[error("{contract} holds no contract")]
+    NoContract { contract: AccountId },
+    /// The contract refused the call; nothing has changed but the gas spent.
+    #[error("the contract refuses {method}: {message}")]
+    Contract {
+        method: String,
+        /// One of [`por_types::interface::code`], `None` for a failure of the VM itself.
+        code: Option<String>,
+        message: String,
+    },
+    /// The chain refused the transaction; nothing has changed.
+    #[error("the chain refuses the transaction: {reason}")]
+    Rejected { reason: String },
+    /// The account cannot pay for the call.
+    #[error("{account} has {have} yocto and the call needs {need}")]
+    Funds { account: AccountId, have: Yocto, need: Yocto },
+    #[error("account {account} does not exist on {chain_id}")]
+    NoAccount { account: AccountId, chain_id: String },
+    /// The account does not know the key, or the key may not do this.
+    #[error("key {key} may not sign for {account}")]
+    NoKey { account: AccountId, key: String },
+    /// The call is on its way and its outcome not known yet. It is not lost: it is stored and
+    /// pursued, also after a restart.
+    #[error("the outcome of {method} is not known yet{}", transaction.as_ref().map(|hash| format!(" (transaction {hash})")).unwrap_or_default())]
+    Undecided { method: String, transaction: Option<String> },
+    /// A transaction with this call took its nonce, and no endpoint remembers its outcome.
+    #[error("the outcome of {method} is forgotten by all endpoints (transaction {transaction})")]
+    Forgotten { method: String, transaction: String },
+    /// The store of intents failed; nothing was sent.
+    #[error("the intent could not be stored: {0}")]
+    Store(String),
+    /// An endpoint's answer does not have the form that it should.
+    #[error("the answer to {method} cannot be read: {reason}")]
+    Answer { method: String, reason: String },
+    /// The chain was opened without a key.
+    #[error("there is no key to sign with")]
+    ReadOnly,
+    /// The task that sends transactions has ended.
+    #[error("the node is shutting down")]
+    Stopped,
+}
+
+impl ChainError {
+    /// The contract's stable code, see [`por_types::interface::code`].
+    pub fn contract_code(&self) -> Option<&str> {
+        match self {
+            ChainError::Contract { code, .. } => code.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// True if the same call may succeed later without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            ChainError::Unreachable { .. } | ChainError::Lagging { .. } | ChainError::Undecided { .. }
+        ) || self.contract_code() == Some(code::TOO_EARLY)
+    }
+
+    /// The row of the exit code table.
+    pub fn error_code(&self) -> ErrorCode {
+        match self {
+            ChainError::Unreachable { .. } | ChainError::Lagging { .. } => ErrorCode::Unreachable,
+            ChainError::Foreign { .. } | ChainError::Answer { .. } => ErrorCode::Foreign,
+            ChainError::NoContract { .. } | ChainError::NoAccount { .. } => ErrorCode::NotFound,
+            ChainError::Contract { code, .. } => contract_error_code(code.as_deref()),
+            ChainError::Rejected { .. } => ErrorCode::Fatal,
+            ChainError::Funds { .. } => ErrorCode::Budget,
+            ChainError::NoKey { .. } | ChainError::ReadOnly => ErrorCode::WrongKey,
+            ChainError::Undecided { .. } | ChainError::Stopped => ErrorCode::Retryable,
+            ChainError::Forgotten { .. } => ErrorCode::Fatal,
+            ChainError::Store(_) => ErrorCode::CorruptStore,
+        }
+    }
+
+    /// What the user can do; may be empty where the message says it.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            ChainError::Unreachable { .. } => "check network.rpc_urls and the connection",
+            ChainError::Lagging { .. } => "wait, or add another endpoint to network.rpc_urls",
+            ChainError::Foreign { .. } => "check chain id and contract, or update this program",
+            ChainError::NoContract { .. } => "check the --contract account and the network",
+            ChainError::Contract { .. } => "",
+            ChainError::Rejected { .. } => "correct what it says and repeat the call",
+            ChainError::Funds { .. } => "transfer NEAR to the account, or use a smaller amount",
+            ChainError::NoAccount { .. } => "create and fund the account first",
+            ChainError::NoKey { .. } => "add the key to the account, or import the account's own key",
+            ChainError::Undecided { .. } => "do not repeat it; look at the status in a moment",
+            ChainError::Forgotten { .. } => "look at the account's state before you repeat it",
+            ChainError::Store(_) => "check disk space and the store, then repeat the call",
+            ChainError::Answer { .. } => "use another endpoint in network.rpc_urls",
+            ChainError::ReadOnly => "run `por init`, or import a key",
+            ChainError::Stopped => "start the daemon again; nothing is lost",
+        }
+    }
+}
+
+fn contract_error_code(contract: Option<&str>) -> ErrorCode {
+    match contract {
+        Some(code::NO_CHANNEL | code::NOT_REGISTERED) => ErrorCode::NotFound,
+        Some(code::ACCOUNT_TAKEN | code::KEY_TAKEN) => ErrorCode::Exists,
+        Some(code::DEPOSIT | code::STAKE_TOO_LOW | code::STAKE_LOCKED | code::WITHDRAWABLE) => {
+            ErrorCode::Budget
+        }
+        Some(code::TOO_EARLY) => ErrorCode::Retryable,
+        Some(code::ARGUMENT | code::PARAMS) => ErrorCode::Usage,
+        Some(code::STATE_VERSION) => ErrorCode::Foreign,
+        Some(code::SIGNATURE | code::WEAK_KEY) => ErrorCode::WrongKey,
+        _ => ErrorCode::Fatal,
+    }
+}
+
+impl From<ChainError> for ClientError {
+    fn from(error: ChainError) -> ClientError {
+        ClientError::new(error.error_code(), error.to_string(), error.fix())
+    }
+}
+
+impl From<ChainError> for CliError {
+    fn from(error: ChainError) -> CliError {
+        ClientError::from(error).into()
+    }
+}

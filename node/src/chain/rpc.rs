@@ -1,0 +1,236 @@
+//! Several RPC endpoints as one: failover, bounded tries, and answers that never go back.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use near_jsonrpc_client::errors::{JsonRpcError, JsonRpcServerError};
+use near_jsonrpc_client::methods::RpcMethod;
+use near_jsonrpc_client::{JsonRpcClient, methods};
+use near_primitives::types::{BlockReference, Finality};
+use rand::Rng as _;
+
+use super::error::ChainError;
+
+/// How patient the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RpcLimits {
+    /// For one try at one endpoint.
+    pub try_timeout: Duration,
+    /// For one try that waits for a transaction.
+    pub transaction_timeout: Duration,
+    /// Rounds over all endpoints, at least 1.
+    pub rounds: u32,
+    /// Wait after the first round; doubles with each, up to 8 s, with up to a quarter of jitter.
+    pub backoff: Duration,
+}
+
+impl Default for RpcLimits {
+    fn default() -> Self {
+        RpcLimits {
+            try_timeout: Duration::from_secs(10),
+            transaction_timeout: Duration::from_secs(30),
+            rounds: 4,
+            backoff: Duration::from_millis(250),
+        }
+    }
+}
+
+const MAX_BACKOFF: Duration = Duration::from_secs(8);
+
+/// The final head of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub height: u64,
+    pub hash: near_primitives::hash::CryptoHash,
+    /// Block time, milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+/// Why an endpoint's answer is not taken.
+pub(super) struct Skip(pub(super) String);
+
+/// What came of asking all endpoints.
+pub(super) enum RpcFailure<E> {
+    /// An endpoint gave a definite error. `tries` counts the attempts that may have been received.
+    Handler { error: E, tries: u32 },
+    /// Nobody gave a usable answer.
+    Nobody(ChainError),
+}
+
+pub(super) struct Rpc {
+    endpoints: Vec<Endpoint>,
+    preferred: AtomicUsize,
+    /// Highest height of a final answer. Answers below it are old.
+    floor: AtomicU64,
+    limits: RpcLimits,
+}
+
+struct Endpoint {
+    url: String,
+    client: JsonRpcClient,
+}
+
+impl Rpc {
+    pub(super) fn new(urls: &[String], limits: RpcLimits) -> Result<Rpc, ChainError> {
+        let mut headers = reqwest::header::HeaderMap::new();
+        let json = reqwest::header::HeaderValue::from_static("application/json");
+        headers.insert(reqwest::header::CONTENT_TYPE, json);
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .connect_timeout(limits.try_timeout)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build()
+            .map_err(|error| ChainError::Unreachable { reasons: error.to_string() })?;
+        let connector = JsonRpcClient::with(http);
+        let endpoints =
+            urls.iter().map(|url| Endpoint { url: url.clone(), client: connector.connect(url) }).collect();
+        Ok(Rpc { endpoints, preferred: AtomicUsize::new(0), floor: AtomicU64::new(0), limits })
+    }
+
+    pub(super) fn limits(&self) -> &RpcLimits {
+        &self.limits
+    }
+
+    /// Asks the endpoints in turn until one gives an answer that `accept` takes, or an error that
+    /// `transient` does not excuse.
+    pub(super) async fn ask<M, T>(
+        &self,
+        request: &M,
+        timeout: Duration,
+        transient: impl Fn(&M::Error) -> bool,
+        accept: impl Fn(M::Response) -> Result<T, Skip>,
+    ) -> Result<T, RpcFailure<M::Error>>
+    where
+        M: RpcMethod + Sync,
+        M::Error: std::fmt::Display,
+    {
+        let mut reasons: Vec<String> = Vec::new();
+        let mut tries = 0;
+        let mut lagging = true;
+        for round in 0..self.limits.rounds.max(1) {
+            if round > 0 {
+                tokio::time::sleep(self.pause(round)).await;
+            }
+            reasons.clear();
+            let first = self.preferred.load(Ordering::Relaxed);
+            for offset in 0..self.endpoints.len() {
+                let at = (first + offset) % self.endpoints.len();
+                let endpoint = &self.endpoints[at];
+                tries += 1;
+                let reason = match tokio::time::timeout(timeout, endpoint.client.call(request)).await {
+                    Err(_) => format!("no answer within {} s", timeout.as_secs_f32()),
+                    Ok(Ok(response)) => match accept(response) {
+                        Ok(value) => {
+                            self.preferred.store(at, Ordering::Relaxed);
+                            return Ok(value);
+                        }
+                        Err(Skip(reason)) => {
+                            reasons.push(format!("{}: {reason}", endpoint.url));
+                            continue;
+                        }
+                    },
+                    Ok(Err(JsonRpcError::ServerError(JsonRpcServerError::HandlerError(error)))) => {
+                        if !transient(&error) {
+                            self.preferred.store(at, Ordering::Relaxed);
+                            return Err(RpcFailure::Handler { error, tries });
+                        }
+                        error.to_string()
+                    }
+                    Ok(Err(error)) => describe(&error),
+                };
+                lagging = false;
+                tracing::debug!(endpoint = endpoint.url, method = request.method_name(), reason, "RPC failed");
+                reasons.push(format!("{}: {reason}", endpoint.url));
+            }
+        }
+        let what = request.method_name().to_owned();
+        Err(RpcFailure::Nobody(if lagging {
+            ChainError::Lagging { what }
+        } else {
+            ChainError::Unreachable { reasons: reasons.join("; ") }
+        }))
+    }
+
+    fn pause(&self, round: u32) -> Duration {
+        let base = self.limits.backoff.saturating_mul(1 << (round - 1).min(8)).min(MAX_BACKOFF);
+        base + base.mul_f64(rand::rng().random_range(0.0..0.25))
+    }
+
+    /// The height below which answers are old. Take it before asking, so that two questions at the
+    /// same time do not accuse each other's answers.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor.load(Ordering::Acquire)
+    }
+
+    /// Checks the height of a final answer against the floor taken before, and raises the floor.
+    pub(super) fn rise(&self, floor: u64, height: u64) -> Result<(), Skip> {
+        if height < floor {
+            return Err(Skip(format!("is at block {height}, {floor} was seen before")));
+        }
+        self.floor.fetch_max(height, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// The final head.
+    pub(super) async fn head(&self) -> Result<Head, ChainError> {
+        let request = methods::block::RpcBlockRequest {
+            block_reference: BlockReference::Finality(Finality::Final),
+        };
+        let floor = self.floor();
+        let accept = |block: near_primitives::views::BlockView| {
+            let header = block.header;
+            self.rise(floor, header.height)?;
+            Ok(Head { height: header.height, hash: header.hash, time_ms: header.timestamp / 1_000_000 })
+        };
+        let answer = self.ask(&request, self.limits.try_timeout, |_| true, accept).await;
+        answer.map_err(|failure| match failure {
+            RpcFailure::Nobody(error) => error,
+            RpcFailure::Handler { error, .. } => ChainError::Unreachable { reasons: error.to_string() },
+        })
+    }
+
+    /// Chain id that the endpoints name; all that answer must agree.
+    pub(super) async fn check_chain_id(&self, expected: &str) -> Result<(), ChainError> {
+        let accept = |status: near_primitives::views::StatusResponse| Ok(status.chain_id);
+        let request = methods::status::RpcStatusRequest;
+        let answer = self.ask(&request, self.limits.try_timeout, |_| true, accept).await;
+        match answer {
+            Ok(found) if found == expected => Ok(()),
+            Ok(found) => Err(ChainError::Foreign {
+                reason: format!("the RPC endpoint is on chain {found}, not on {expected}"),
+            }),
+            Err(RpcFailure::Nobody(error)) => Err(error),
+            Err(RpcFailure::Handler { error, .. }) => {
+                Err(ChainError::Unreachable { reasons: error.to_string() })
+            }
+        }
+    }
+}
+
+/// The cause that says most; reqwest hides it behind "error sending request".
+fn describe<E: std::fmt::Display>(error: &JsonRpcError<E>) -> String {
+    use near_jsonrpc_client::errors::{JsonRpcTransportSendError, RpcTransportError};
+    if let JsonRpcError::TransportError(RpcTransportError::SendError(
+        JsonRpcTransportSendError::PayloadSendError(error),
+    )) = error
+    {
+        if error.is_connect() {
+            return "cannot connect".to_owned();
+        }
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        return cause.to_string();
+    }
+    match error {
+        JsonRpcError::TransportError(error) => error.to_string(),
+        JsonRpcError::ServerError(JsonRpcServerError::HandlerError(error)) => error.to_string(),
+        JsonRpcError::ServerError(JsonRpcServerError::RequestValidationError(error)) => format!("{error:?}"),
+        JsonRpcError::ServerError(JsonRpcServerError::InternalError { info }) => {
+            info.clone().unwrap_or_else(|| "internal error".to_owned())
+        }
+        JsonRpcError::ServerError(JsonRpcServerError::NonContextualError(error)) => error.to_string(),
+        JsonRpcError::ServerError(JsonRpcServerError::ResponseStatusError(error)) => error.to_string(),
+    }
+}

@@ -1,0 +1,307 @@
+//! The one owner of the access key's nonce. Calls are signed and sent one after the other; each is
+//! stored before it is sent and left in the store until its outcome is final, so that a crash at
+//! any point neither loses it nor has it take effect twice.
+
+mod effect;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use near_crypto::SecretKey;
+use near_jsonrpc_client::methods::query::RpcQueryError;
+use near_jsonrpc_client::methods::send_tx::RpcSendTransactionRequest;
+use near_jsonrpc_client::methods::tx::RpcTransactionStatusRequest;
+use near_jsonrpc_primitives::types::query::QueryResponseKind;
+use near_jsonrpc_primitives::types::transactions::{
+    RpcTransactionError, RpcTransactionResponse, TransactionInfo,
+};
+use near_primitives::errors::InvalidTxError;
+use near_primitives::types::Finality;
+use near_primitives::views::{FinalExecutionOutcomeView, QueryRequest, TxExecutionStatus};
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::ChainError;
+use super::intent::{Intent, IntentRecord, IntentStore, SentTx};
+use super::rpc::RpcFailure;
+use super::{CallOutcome, Reader, tx};
+
+use effect::Effect;
+
+/// Wait between looks at a transaction whose fate is open.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Wait after all endpoints failed while a transaction's fate is open.
+const RECONNECT: Duration = Duration::from_secs(2);
+/// Times that a call is signed anew because its transaction cannot take effect any more.
+const MAX_SIGNINGS: u32 = 5;
+/// Times that a transaction is looked for which the chain says was overtaken.
+const LOOKS: u32 = 6;
+
+/// An intent and who waits for its outcome.
+pub(super) struct Job {
+    pub(super) intent: Intent,
+    pub(super) reply: oneshot::Sender<Result<CallOutcome, ChainError>>,
+}
+
+pub(super) struct Sender {
+    reader: Arc<Reader>,
+    key: SecretKey,
+    store: Arc<dyn IntentStore>,
+    /// Highest nonce signed in this run.
+    nonce: u64,
+    /// What an earlier run left unfinished.
+    unfinished: Vec<IntentRecord>,
+}
+
+/// Where a transaction that was sent has ended.
+enum Fate {
+    Final(Box<FinalExecutionOutcomeView>),
+    /// It can never take effect; the reason.
+    Dead(InvalidTxError),
+    /// Its nonce is taken and nobody knows by which transaction.
+    Overtaken,
+}
+
+/// How one try at getting a transaction through ended.
+enum Push {
+    Outcome(Box<FinalExecutionOutcomeView>),
+    /// An endpoint has it; the outcome is not final yet.
+    Waiting,
+    Invalid { error: InvalidTxError, tries: u32 },
+    Failed(ChainError),
+}
+
+impl Sender {
+    pub(super) fn new(
+        reader: Arc<Reader>,
+        key: SecretKey,
+        store: Arc<dyn IntentStore>,
+    ) -> Result<Sender, ChainError> {
+        let mut unfinished = Vec::new();
+        for (id, bytes) in store.load().map_err(ChainError::Store)? {
+            let record: IntentRecord = serde_json::from_slice(&bytes).map_err(|error| {
+                ChainError::Store(format!("intent {} cannot be read: {error}", hex::encode(id.0)))
+            })?;
+            unfinished.push(record);
+        }
+        unfinished.sort_by_key(|record| record.sent.nonce);
+        Ok(Sender { reader, key, store, nonce: 0, unfinished })
+    }
+
+    /// Finishes what an earlier run left, then serves jobs until every [`super::Chain`] is gone.
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        for record in std::mem::take(&mut self.unfinished) {
+            let method = record.intent.call.method();
+            match self.pursue(record.clone(), false).await {
+                Ok(_) => tracing::info!(method, transaction = record.sent.hash, "finished an earlier call"),
+                Err(error) => tracing::warn!(method, %error, "an earlier call failed"),
+            }
+        }
+        while let Some(job) = jobs.recv().await {
+            let outcome = self.carry_out(job.intent).await;
+            // Nobody may be waiting any more; the effect is on chain all the same.
+            let _ = job.reply.send(outcome);
+        }
+    }
+
+    async fn carry_out(&mut self, intent: Intent) -> Result<CallOutcome, ChainError> {
+        let record = self.sign(intent).await?;
+        self.pursue(record, true).await
+    }
+
+    /// Signs a call with the next nonce and stores it.
+    async fn sign(&mut self, intent: Intent) -> Result<IntentRecord, ChainError> {
+        let action = tx::action(&intent.call)?;
+        let head = self.reader.rpc.head().await?;
+        let nonce = self.key_nonce().await?.max(self.nonce).saturating_add(1);
+        let Reader { account, network, .. } = &*self.reader;
+        let signed =
+            tx::sign_actions(&self.key, account, &network.contract, nonce, head.hash, vec![action]);
+        let record = IntentRecord { intent, sent: SentTx::of(&signed)? };
+        let bytes = serde_json::to_vec(&record).map_err(|error| ChainError::Store(error.to_string()))?;
+        self.store.put(record.intent.id, bytes).await.map_err(ChainError::Store)?;
+        self.nonce = nonce;
+        Ok(record)
+    }
+
+    /// Brings a signed intent to its final outcome. `fresh`: it has never been sent.
+    async fn pursue(&mut self, mut record: IntentRecord, mut fresh: bool) -> Result<CallOutcome, ChainError> {
+        let id = record.intent.id;
+        let method = record.intent.call.method();
+        let mut signings = 0;
+        let outcome = loop {
+            let again = match self.fate(&record.sent, fresh).await? {
+                Fate::Final(view) => break tx::outcome(method, &view),
+                Fate::Dead(error) if resign_helps(&error) && signings < MAX_SIGNINGS => true,
+                Fate::Dead(error) => break Err(self.reader.rejected(&error, &self.key)),
+                Fate::Overtaken => match self.effect(&record).await {
+                    Effect::There => break Ok(CallOutcome { transaction: None, value: serde_json::Value::Null }),
+                    Effect::Missing if signings < MAX_SIGNINGS => true,
+                    Effect::Missing | Effect::Unknown => false,
+                },
+            };
+            if !again {
+                let transaction = record.sent.hash.clone();
+                break Err(ChainError::Forgotten { method: method.to_owned(), transaction });
+            }
+            signings += 1;
+            record = match self.sign(record.intent.clone()).await {
+                Ok(record) => record,
+                Err(error) => break Err(error),
+            };
+            fresh = true;
+        };
+        if matches!(outcome, Err(ChainError::Undecided { .. })) {
+            return outcome;
+        }
+        // Views from here on are of this outcome or later.
+        let _ = self.reader.rpc.head().await;
+        if let Err(error) = self.store.remove(id).await {
+            tracing::error!(error, method, "a finished intent stays in the store");
+        }
+        outcome
+    }
+
+    async fn key_nonce(&self) -> Result<u64, ChainError> {
+        let Reader { account, network, .. } = &*self.reader;
+        let public_key = self.key.public_key();
+        let request =
+            QueryRequest::ViewAccessKey { account_id: account.clone(), public_key: public_key.clone() };
+        let no_key = || ChainError::NoKey { account: account.clone(), key: public_key.to_string() };
+        match self.reader.query(request, Finality::None).await {
+            Ok(response) => match response.kind {
+                QueryResponseKind::AccessKey(view) => Ok(view.nonce),
+                _ => Err(ChainError::Answer {
+                    method: "view_access_key".to_owned(),
+                    reason: "it is no access key".to_owned(),
+                }),
+            },
+            Err(RpcFailure::Handler { error, .. }) => Err(match error {
+                RpcQueryError::UnknownAccessKey { .. } => match self.reader.balance(account).await? {
+                    Some(_) => no_key(),
+                    None => {
+                        ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
+                    }
+                },
+                RpcQueryError::UnknownAccount { .. } => {
+                    ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
+                }
+                other => {
+                    ChainError::Answer { method: "view_access_key".to_owned(), reason: other.to_string() }
+                }
+            }),
+            Err(RpcFailure::Nobody(error)) => Err(error),
+        }
+    }
+
+    /// Sends a transaction, again and again if need be, until its fate is certain. Sending the
+    /// same bytes twice has one effect, since a nonce is used once.
+    async fn fate(&self, sent: &SentTx, fresh: bool) -> Result<Fate, ChainError> {
+        let transaction = sent.transaction()?;
+        let mut looks = 0;
+        let mut first = fresh;
+        loop {
+            let push = if first || looks > 0 { None } else { self.look_up(sent).await? };
+            let push = match push {
+                Some(push) => push,
+                None => self.send(&transaction).await,
+            };
+            match push {
+                Push::Outcome(view) => return Ok(Fate::Final(view)),
+                Push::Waiting => {}
+                Push::Failed(error) => {
+                    tracing::warn!(transaction = sent.hash, %error, "waiting for the chain");
+                    tokio::time::sleep(RECONNECT).await;
+                }
+                // The first endpoint that ever saw it refused it: it is nowhere else.
+                Push::Invalid { error, tries: 1 } if first => return Ok(Fate::Dead(error)),
+                Push::Invalid { error, .. } if may_be_itself(&error) => {
+                    if let Some(Push::Outcome(view)) = self.look_up(sent).await? {
+                        return Ok(Fate::Final(view));
+                    }
+                    looks += 1;
+                    if looks >= LOOKS {
+                        return Ok(match error {
+                            InvalidTxError::Expired => Fate::Dead(error),
+                            _ => Fate::Overtaken,
+                        });
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Push::Invalid { error, .. } if passes(&error) => tokio::time::sleep(RECONNECT).await,
+                Push::Invalid { error, .. } => return Ok(Fate::Dead(error)),
+            }
+            first = false;
+        }
+    }
+
+    async fn send(&self, transaction: &near_primitives::transaction::SignedTransaction) -> Push {
+        let request = RpcSendTransactionRequest {
+            signed_transaction: transaction.clone(),
+            wait_until: TxExecutionStatus::Final,
+        };
+        let timeout = self.reader.rpc.limits().transaction_timeout;
+        push(self.reader.rpc.ask(&request, timeout, transient, Ok).await)
+    }
+
+    /// The transaction as the chain knows it; `None` if it does not.
+    async fn look_up(&self, sent: &SentTx) -> Result<Option<Push>, ChainError> {
+        let tx_hash = sent
+            .hash
+            .parse()
+            .map_err(|_| ChainError::Store(format!("{:?} is no transaction hash", sent.hash)))?;
+        let request = RpcTransactionStatusRequest {
+            transaction_info: TransactionInfo::TransactionId {
+                tx_hash,
+                sender_account_id: self.reader.account.clone(),
+            },
+            wait_until: TxExecutionStatus::Final,
+        };
+        let timeout = self.reader.rpc.limits().transaction_timeout;
+        match self.reader.rpc.ask(&request, timeout, transient, Ok).await {
+            Err(RpcFailure::Handler { error: RpcTransactionError::UnknownTransaction { .. }, .. }) => Ok(None),
+            other => Ok(Some(push(other))),
+        }
+    }
+}
+
+fn push(answer: Result<RpcTransactionResponse, RpcFailure<RpcTransactionError>>) -> Push {
+    match answer {
+        Ok(response) => match (response.final_execution_status, response.final_execution_outcome) {
+            (TxExecutionStatus::Final, Some(outcome)) => Push::Outcome(Box::new(outcome.into_outcome())),
+            _ => Push::Waiting,
+        },
+        Err(RpcFailure::Handler { error: RpcTransactionError::InvalidTransaction { context }, tries }) => {
+            Push::Invalid { error: context, tries }
+        }
+        Err(RpcFailure::Handler { .. }) => Push::Waiting,
+        Err(RpcFailure::Nobody(error)) => Push::Failed(error),
+    }
+}
+
+/// Errors after which another endpoint may do better.
+fn transient(error: &RpcTransactionError) -> bool {
+    matches!(
+        error,
+        RpcTransactionError::DoesNotTrackShard
+            | RpcTransactionError::RequestRouted { .. }
+            | RpcTransactionError::InternalError { .. }
+    )
+}
+
+/// A new signature, with a new nonce and block, can mend this.
+fn resign_helps(error: &InvalidTxError) -> bool {
+    matches!(
+        error,
+        InvalidTxError::InvalidNonce { .. } | InvalidTxError::NonceTooLarge { .. } | InvalidTxError::Expired
+    )
+}
+
+/// A transaction that has been included is refused like this when it is sent again.
+fn may_be_itself(error: &InvalidTxError) -> bool {
+    matches!(error, InvalidTxError::InvalidNonce { .. } | InvalidTxError::Expired)
+}
+
+/// Passes by itself.
+fn passes(error: &InvalidTxError) -> bool {
+    matches!(error, InvalidTxError::ShardCongested { .. } | InvalidTxError::ShardStuck { .. })
+}

@@ -1,0 +1,276 @@
+//! Settings of a node: defaults, then `config.toml`, then `POR_*` variables, then flags.
+//!
+//! ```toml
+//! account = "alice.testnet"
+//!
+//! [network]                       # the same table is a network FILE of `por init`
+//! chain_id = "testnet"
+//! contract = "por.alice.testnet"
+//! rpc_urls = ["https://rpc.testnet.near.org"]
+//! boot_peers = ["/dns4/example.org/tcp/7741/p2p/12D3KooW..."]
+//!
+//! [p2p]
+//! listen = ["/ip4/0.0.0.0/tcp/7741"]
+//! external = []                   # addresses to announce besides the observed ones
+//!
+//! [api]
+//! listen = "127.0.0.1:7740"
+//!
+//! [policy]
+//! auto_confirm = false            # confirm proposals of others without asking
+//! confirm_accounts = []           # only from these; empty: from anyone
+//! confirm_deposit = "0"           # own deposit in such a channel, e.g. "0.5 NEAR"
+//! ```
+//!
+//! A variable is named after table and key: `POR_ACCOUNT`, `POR_NETWORK_RPC_URLS='["http://..."]'`,
+//! `POR_P2P_LISTEN`, `POR_API_LISTEN`, `POR_POLICY_AUTO_CONFIRM`.
+
+mod network;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use libp2p::Multiaddr;
+use por_types::{AccountId, Network, Yocto};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{CliError, ExitCode};
+use crate::home::Home;
+
+pub use network::{LOCALNET, NetworkConfig};
+
+/// Port for other nodes.
+pub const DEFAULT_P2P_PORT: u16 = 7741;
+/// Port of the local API.
+pub const DEFAULT_API_PORT: u16 = 7740;
+/// Port of the local chain's RPC.
+pub const DEFAULT_LOCALNET_PORT: u16 = 3030;
+
+/// First parts of variable names that are settings; other `POR_*` variables are left alone.
+const TABLES: [&str; 4] = ["network", "p2p", "api", "policy"];
+
+/// Settings of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The NEAR account that owns the node.
+    pub account: AccountId,
+    pub network: NetworkConfig,
+    #[serde(default)]
+    pub p2p: P2pConfig,
+    #[serde(default)]
+    pub api: ApiConfig,
+    #[serde(default)]
+    pub policy: PolicyConfig,
+}
+
+/// How other nodes reach this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct P2pConfig {
+    /// Addresses to listen on; port 0 takes any free one.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses to announce besides the observed ones.
+    pub external: Vec<Multiaddr>,
+}
+
+impl Default for P2pConfig {
+    fn default() -> Self {
+        let any = Multiaddr::from(std::net::Ipv4Addr::UNSPECIFIED);
+        P2pConfig {
+            listen: vec![any.with(libp2p::multiaddr::Protocol::Tcp(DEFAULT_P2P_PORT))],
+            external: Vec::new(),
+        }
+    }
+}
+
+/// Where local clients reach the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// A loopback address; port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig { listen: SocketAddr::from(([127, 0, 0, 1], DEFAULT_API_PORT)) }
+    }
+}
+
+/// What the daemon decides by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// Confirm channels that others propose.
+    pub auto_confirm: bool,
+    /// Only from these accounts; empty: from anyone.
+    pub confirm_accounts: Vec<AccountId>,
+    /// Own deposit in such a channel.
+    #[serde(with = "human_amount")]
+    pub confirm_deposit: Yocto,
+}
+
+/// Values given on the command line; they win over file and environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub account: Option<AccountId>,
+    pub contract: Option<AccountId>,
+    pub rpc_urls: Vec<String>,
+    pub boot_peers: Vec<Multiaddr>,
+    pub listen: Vec<Multiaddr>,
+    pub external: Vec<Multiaddr>,
+    pub api: Option<SocketAddr>,
+    pub auto_confirm: Option<bool>,
+}
+
+impl Overrides {
+    fn apply(self, config: &mut Config) {
+        fn put<T>(slot: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *slot = value;
+            }
+        }
+        fn put_list<T>(slot: &mut Vec<T>, value: Vec<T>) {
+            if !value.is_empty() {
+                *slot = value;
+            }
+        }
+        put(&mut config.account, self.account);
+        put(&mut config.network.contract, self.contract);
+        put_list(&mut config.network.rpc_urls, self.rpc_urls);
+        put_list(&mut config.network.boot_peers, self.boot_peers);
+        put_list(&mut config.p2p.listen, self.listen);
+        put_list(&mut config.p2p.external, self.external);
+        put(&mut config.api.listen, self.api);
+        put(&mut config.policy.auto_confirm, self.auto_confirm);
+    }
+}
+
+impl Config {
+    /// Settings for `account` on `network`, the rest as by default.
+    pub fn new(account: AccountId, network: NetworkConfig) -> Config {
+        Config {
+            account,
+            network,
+            p2p: P2pConfig::default(),
+            api: ApiConfig::default(),
+            policy: PolicyConfig::default(),
+        }
+    }
+
+    /// All layers for a home.
+    ///
+    /// Errors: [`ExitCode::NotFound`] if `por init` was not run there, [`ExitCode::Usage`] if a
+    /// value is wrong.
+    pub fn load(home: &Home, overrides: Overrides) -> Result<Config, CliError> {
+        let path = home.config_file();
+        if !path.exists() {
+            return Err(CliError::new(
+                ExitCode::NotFound,
+                format!("there is no {}", path.display()),
+                "run `por init` first, or name the right --home",
+            ));
+        }
+        let env = Env::prefixed("POR_").filter_map(|key| env_key(key.as_str()).map(Into::into));
+        Config::from_layers(&path, env, overrides)
+    }
+
+    fn from_layers(path: &Path, env: Env, overrides: Overrides) -> Result<Config, CliError> {
+        let figment = Figment::new().merge(Toml::file_exact(path)).merge(env);
+        let mut config: Config = figment.extract().map_err(|error| {
+            CliError::usage(
+                format!("settings of {}: {}", path.display(), error.to_string().replace('\n', "; ")),
+                "correct the file or the variable named",
+            )
+        })?;
+        overrides.apply(&mut config);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), CliError> {
+        self.network.check()?;
+        if !self.api.listen.ip().is_loopback() {
+            return Err(CliError::usage(
+                format!("the local API must not listen on {}", self.api.listen),
+                "use a loopback address such as 127.0.0.1:7740",
+            ));
+        }
+        if self.p2p.listen.is_empty() {
+            return Err(CliError::usage("p2p.listen is empty", "name at least one address to listen on"));
+        }
+        Ok(())
+    }
+
+    /// Chain and contract that everything signed is bound to.
+    pub fn network(&self) -> Network {
+        self.network.network()
+    }
+
+    /// The text of `config.toml`.
+    pub fn to_toml(&self) -> Result<String, CliError> {
+        toml::to_string(self).map_err(|error| {
+            CliError::new(ExitCode::Other, format!("settings cannot be written: {error}"), "")
+        })
+    }
+
+    /// Writes `config.toml`.
+    pub fn save(&self, home: &Home) -> Result<(), CliError> {
+        self.check()?;
+        crate::home::write_secret(&home.config_file(), self.to_toml()?.as_bytes())
+    }
+
+    /// A figment of these settings, for programs that add layers of their own.
+    pub fn figment(&self) -> Figment {
+        Figment::from(Serialized::defaults(self))
+    }
+}
+
+/// `P2P_LISTEN` is `p2p.listen`; `None` for variables that are no settings.
+fn env_key(name: &str) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    if name == "account" {
+        return Some(name);
+    }
+    let (table, key) = name.split_once('_')?;
+    TABLES.contains(&table).then(|| format!("{table}.{key}"))
+}
+
+/// Amounts in settings: `0.5 NEAR`, `12 mNEAR`, or digits of yocto.
+mod human_amount {
+    use por_types::Yocto;
+    use serde::{Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(amount: &Yocto, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(amount)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Yocto, D::Error> {
+        struct Amount;
+        impl de::Visitor<'_> for Amount {
+            type Value = Yocto;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an amount such as \"0.5 NEAR\" or digits of yocto")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Yocto, E> {
+                Yocto::parse_human(text).map_err(E::custom)
+            }
+            fn visit_u64<E: de::Error>(self, yocto: u64) -> Result<Yocto, E> {
+                Ok(Yocto(yocto.into()))
+            }
+            fn visit_u128<E: de::Error>(self, yocto: u128) -> Result<Yocto, E> {
+                Ok(Yocto(yocto))
+            }
+            fn visit_i64<E: de::Error>(self, yocto: i64) -> Result<Yocto, E> {
+                u64::try_from(yocto).map(|yocto| Yocto(yocto.into())).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Amount)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! Exit codes of the command line tools, and the error that carries one.
+
+use std::{fmt, io};
+
+use crate::client::{ClientError, ErrorCode};
+
+/// What a command's exit code means; `por` and `fileshare` share the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ExitCode {
+    Ok = 0,
+    Other = 1,
+    Usage = 2,
+    NoRoute = 3,
+    NotFound = 4,
+    Retryable = 5,
+    Unreachable = 6,
+    Fatal = 7,
+    Budget = 8,
+    DiskFull = 9,
+    Deadline = 10,
+    WrongKey = 11,
+    PortInUse = 12,
+    Exists = 13,
+    CorruptStore = 14,
+    ForeignVersion = 15,
+    VerificationFailed = 32,
+    EdgeSevered = 40,
+    Interrupted = 130,
+}
+
+impl ExitCode {
+    /// Every code, by number.
+    pub const ALL: [ExitCode; 19] = [
+        ExitCode::Ok,
+        ExitCode::Other,
+        ExitCode::Usage,
+        ExitCode::NoRoute,
+        ExitCode::NotFound,
+        ExitCode::Retryable,
+        ExitCode::Unreachable,
+        ExitCode::Fatal,
+        ExitCode::Budget,
+        ExitCode::DiskFull,
+        ExitCode::Deadline,
+        ExitCode::WrongKey,
+        ExitCode::PortInUse,
+        ExitCode::Exists,
+        ExitCode::CorruptStore,
+        ExitCode::ForeignVersion,
+        ExitCode::VerificationFailed,
+        ExitCode::EdgeSevered,
+        ExitCode::Interrupted,
+    ];
+
+    /// The number that the process exits with.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The name that `--json` shows; the same as in the local API where that has the failure.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ExitCode::Ok => "ok",
+            ExitCode::Other => "other",
+            ExitCode::Usage => "usage",
+            ExitCode::NoRoute => "no-route",
+            ExitCode::NotFound => "not-found",
+            ExitCode::Retryable => "retryable",
+            ExitCode::Unreachable => "unreachable",
+            ExitCode::Fatal => "fatal",
+            ExitCode::Budget => "budget",
+            ExitCode::DiskFull => "disk-full",
+            ExitCode::Deadline => "deadline",
+            ExitCode::WrongKey => "wrong-key",
+            ExitCode::PortInUse => "port-in-use",
+            ExitCode::Exists => "exists",
+            ExitCode::CorruptStore => "corrupt-store",
+            ExitCode::ForeignVersion => "foreign",
+            ExitCode::VerificationFailed => "verification",
+            ExitCode::EdgeSevered => "severed",
+            ExitCode::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        std::process::ExitCode::from(code.code())
+    }
+}
+
+impl From<ErrorCode> for ExitCode {
+    fn from(code: ErrorCode) -> ExitCode {
+        match code {
+            ErrorCode::Other => ExitCode::Other,
+            ErrorCode::Usage => ExitCode::Usage,
+            ErrorCode::NoRoute => ExitCode::NoRoute,
+            ErrorCode::NotFound => ExitCode::NotFound,
+            ErrorCode::Retryable => ExitCode::Retryable,
+            ErrorCode::Unreachable => ExitCode::Unreachable,
+            ErrorCode::Fatal => ExitCode::Fatal,
+            ErrorCode::Budget => ExitCode::Budget,
+            ErrorCode::DiskFull => ExitCode::DiskFull,
+            ErrorCode::Deadline => ExitCode::Deadline,
+            ErrorCode::WrongKey => ExitCode::WrongKey,
+            ErrorCode::PortInUse => ExitCode::PortInUse,
+            ErrorCode::Exists => ExitCode::Exists,
+            ErrorCode::CorruptStore => ExitCode::CorruptStore,
+            ErrorCode::Foreign => ExitCode::ForeignVersion,
+            ErrorCode::Verification => ExitCode::VerificationFailed,
+            ErrorCode::Severed => ExitCode::EdgeSevered,
+        }
+    }
+}
+
+/// Why a command failed: one line says what happened, one what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliError {
+    pub code: ExitCode,
+    pub message: String,
+    /// What the user can do; may be empty.
+    pub fix: String,
+}
+
+impl CliError {
+    pub fn new(code: ExitCode, message: impl Into<String>, fix: impl Into<String>) -> CliError {
+        CliError { code, message: message.into(), fix: fix.into() }
+    }
+
+    pub fn usage(message: impl Into<String>, fix: impl Into<String>) -> CliError {
+        CliError::new(ExitCode::Usage, message, fix)
+    }
+
+    /// An error of the operating system while doing something to a file or socket.
+    pub fn io(doing: impl fmt::Display, error: &io::Error) -> CliError {
+        let (code, fix) = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                (ExitCode::DiskFull, "free some space and start again; nothing was lost")
+            }
+            io::ErrorKind::NotFound => (ExitCode::NotFound, "check the path"),
+            io::ErrorKind::AlreadyExists => (ExitCode::Exists, "choose another path"),
+            io::ErrorKind::AddrInUse => {
+                (ExitCode::PortInUse, "stop the program that uses the port, or choose another port")
+            }
+            io::ErrorKind::PermissionDenied => {
+                (ExitCode::Other, "check who owns the path and its permissions")
+            }
+            _ => (ExitCode::Other, ""),
+        };
+        CliError::new(code, format!("{doing}: {error}"), fix)
+    }
+
+    /// The form that `--json` prints on standard error.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "error": self.message,
+            "fix": self.fix,
+            "code": self.code.name(),
+            "exit": self.code.code(),
+        })
+    }
+}
+
+impl fmt::Display for CliError {
+    /// `error: ...`, and `fix: ...` on a second line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", one_line(&self.message))?;
+        if !self.fix.is_empty() {
+            write!(f, "\nfix: {}", one_line(&self.fix))?;
+        }
+        Ok(())
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+impl std::error::Error for CliError {}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> CliError {
+        CliError { code: error.code.into(), message: error.message, fix: error.fix }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_table() {
+        let codes: Vec<u8> = ExitCode::ALL.iter().map(|exit| exit.code()).collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 40, 130]);
+    }
+
+    #[test]
+    fn the_api_and_the_command_line_agree() {
+        for code in ErrorCode::ALL {
+            let exit = ExitCode::from(code);
+            assert_eq!((exit.code(), exit.name()), (code.exit_code(), code.name()));
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_and_its_fix_another() {
+        let error = CliError::usage("bad\nthing", "do  this");
+        assert_eq!(error.to_string(), "error: bad thing\nfix: do this");
+        assert_eq!(CliError::usage("bad", "").to_string(), "error: bad");
+    }
+}

@@ -1,0 +1,240 @@
+//! This node's copy of the graph on chain, kept up by the contract's change log.
+
+mod sync;
+
+use std::collections::HashMap;
+
+use por_core::GraphEdge;
+use por_types::interface::{ChangesView, ChannelStatus, ChannelView, NodeView};
+use por_types::{AccountId, ChannelId, NodeKey};
+
+pub use sync::{GraphSync, GraphVersion, SharedGraph, SyncStep};
+
+/// Nodes and channels at one version of the contract's graph.
+///
+/// Nodes have small dense numbers inside, so that a search touches arrays only. Channels are
+/// found by id, by either end, and by scanning.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    version: u64,
+    chain_time_ms: u64,
+    height: u64,
+    nodes: Vec<Vertex>,
+    by_key: HashMap<NodeKey, u32>,
+    by_account: HashMap<AccountId, u32>,
+    by_index: HashMap<u32, u32>,
+    edges: Vec<Edge>,
+    by_channel: HashMap<ChannelId, u32>,
+}
+
+/// A node that is registered or an end of a channel.
+#[derive(Clone, Debug)]
+struct Vertex {
+    key: NodeKey,
+    view: Option<NodeView>,
+    /// Edges that requests may use, by their place in `edges`.
+    open: Vec<u32>,
+}
+
+/// A channel of the graph.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    pub view: ChannelView,
+    /// Requests may use it: confirmed on chain, not severed, no close announced.
+    pub open: bool,
+    pub(crate) a: u32,
+    pub(crate) b: u32,
+}
+
+impl Edge {
+    fn to_core(&self) -> GraphEdge {
+        GraphEdge {
+            channel: self.view.channel,
+            a: self.view.key_a,
+            b: self.view.key_b,
+            terms: self.view.terms.clone(),
+            open: self.open,
+        }
+    }
+}
+
+/// The change log cannot be applied; the graph is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// Read all pages again.
+    #[error("the change log starts at version {oldest}, this copy is at {have}")]
+    Behind { have: u64, oldest: u64 },
+    /// Ask another endpoint, or again.
+    #[error("the answer goes back to version {found} from {have}")]
+    Backwards { have: u64, found: u64 },
+}
+
+/// True while requests may use a channel in this state (protocol section 6).
+pub fn is_open(status: &ChannelStatus) -> bool {
+    matches!(status, ChannelStatus::Open | ChannelStatus::Closing { confirmed: false, .. })
+}
+
+impl Graph {
+    /// Version of the contract's graph that this copy has.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Block time last seen, milliseconds since 1970; 0 before the first.
+    pub fn chain_time_ms(&self) -> u64 {
+        self.chain_time_ms
+    }
+
+    /// Height of the block last seen.
+    pub fn height(&self) -> u64 {
+        self.height
+    }
+
+    /// Registered nodes known.
+    pub fn node_count(&self) -> usize {
+        self.nodes.iter().filter(|node| node.view.is_some()).count()
+    }
+
+    /// Channels known, open or not.
+    pub fn channel_count(&self) -> usize {
+        self.edges.len()
+    }
+
+    /// Notes a block; heights and times that go back are ignored.
+    pub fn observe_block(&mut self, height: u64, time_ms: u64) {
+        self.height = self.height.max(height);
+        self.chain_time_ms = self.chain_time_ms.max(time_ms);
+    }
+
+    /// Applies one page of the change log. Work is proportional to the page. Returns the edges
+    /// that changed.
+    pub fn apply(&mut self, changes: &ChangesView) -> Result<Vec<GraphEdge>, GraphError> {
+        if changes.version < self.version || changes.upto < self.version {
+            let found = changes.version.min(changes.upto);
+            return Err(GraphError::Backwards { have: self.version, found });
+        }
+        if self.version.saturating_add(1) < changes.oldest && changes.version > self.version {
+            return Err(GraphError::Behind { have: self.version, oldest: changes.oldest });
+        }
+        for node in &changes.nodes {
+            self.put_node(node);
+        }
+        let changed = changes.channels.iter().map(|channel| self.put_channel(channel)).collect();
+        self.version = changes.upto;
+        Ok(changed)
+    }
+
+    /// A graph of whole pages that were read while the contract was at `version` or later.
+    /// Applying the changes since `version` brings it up to date whatever changed meanwhile.
+    pub fn from_pages(version: u64, nodes: &[NodeView], channels: &[ChannelView]) -> Graph {
+        let mut graph = Graph { version, ..Graph::default() };
+        for node in nodes {
+            graph.put_node(node);
+        }
+        for channel in channels {
+            graph.put_channel(channel);
+        }
+        graph
+    }
+
+    fn put_node(&mut self, view: &NodeView) {
+        let at = self.vertex(view.node_key);
+        self.by_account.insert(view.account.clone(), at);
+        self.by_index.insert(view.index, at);
+        self.nodes[at as usize].view = Some(view.clone());
+    }
+
+    fn put_channel(&mut self, view: &ChannelView) -> GraphEdge {
+        let (a, b) = (self.vertex(view.key_a), self.vertex(view.key_b));
+        let edge = Edge { view: view.clone(), open: is_open(&view.status), a, b };
+        let core = edge.to_core();
+        let open = edge.open;
+        let place = match self.by_channel.get(&view.channel) {
+            Some(&place) => {
+                self.edges[place as usize] = edge;
+                place
+            }
+            None => {
+                let place = self.edges.len() as u32;
+                self.edges.push(edge);
+                self.by_channel.insert(view.channel, place);
+                place
+            }
+        };
+        for end in [a, b] {
+            let list = &mut self.nodes[end as usize].open;
+            list.retain(|&other| other != place);
+            if open {
+                list.push(place);
+            }
+        }
+        core
+    }
+
+    fn vertex(&mut self, key: NodeKey) -> u32 {
+        if let Some(&at) = self.by_key.get(&key) {
+            return at;
+        }
+        let at = self.nodes.len() as u32;
+        self.nodes.push(Vertex { key, view: None, open: Vec::new() });
+        self.by_key.insert(key, at);
+        at
+    }
+
+    pub fn edge(&self, channel: ChannelId) -> Option<&Edge> {
+        self.edges.get(*self.by_channel.get(&channel)? as usize)
+    }
+
+    /// All edges as the protocol core takes them.
+    pub fn edges(&self) -> Vec<GraphEdge> {
+        self.edges.iter().map(Edge::to_core).collect()
+    }
+
+    /// All channels in which `key` is an end, open or not.
+    pub fn channels_of(&self, key: &NodeKey) -> Vec<&ChannelView> {
+        let ours = |edge: &&Edge| edge.view.key_a == *key || edge.view.key_b == *key;
+        self.edges.iter().filter(ours).map(|edge| &edge.view).collect()
+    }
+
+    /// The registered node with this key.
+    pub fn node(&self, key: &NodeKey) -> Option<&NodeView> {
+        self.nodes.get(*self.by_key.get(key)? as usize)?.view.as_ref()
+    }
+
+    pub fn node_of_account(&self, account: &AccountId) -> Option<&NodeView> {
+        self.nodes.get(*self.by_account.get(account)? as usize)?.view.as_ref()
+    }
+
+    /// The node with this index of the contract.
+    pub fn node_at(&self, index: u32) -> Option<&NodeView> {
+        self.nodes.get(*self.by_index.get(&index)? as usize)?.view.as_ref()
+    }
+
+    /// All registered nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeView> {
+        self.nodes.iter().filter_map(|node| node.view.as_ref())
+    }
+
+    pub(crate) fn place_of(&self, key: &NodeKey) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(crate) fn key_at(&self, at: u32) -> NodeKey {
+        self.nodes[at as usize].key
+    }
+
+    pub(crate) fn places(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Open edges at a node: the edge's place, the edge, the node at its other end.
+    pub(crate) fn open_edges(&self, at: u32) -> impl Iterator<Item = (u32, &Edge, u32)> {
+        self.nodes[at as usize].open.iter().map(move |&place| {
+            let edge = &self.edges[place as usize];
+            (place, edge, if edge.a == at { edge.b } else { edge.a })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Following the contract's change log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use por_core::GraphEdge;
+use por_types::interface::{ChannelView, MAX_PAGE, NodeView};
+use tokio::sync::watch;
+
+use super::{Graph, GraphError};
+use crate::chain::{Chain, ChainError};
+
+/// The graph as readers share it. Hold the lock for short, never across an await.
+pub type SharedGraph = Arc<RwLock<Graph>>;
+
+/// Tries before a graph that changes faster than it can be read is given up for this step.
+const REREADS: u32 = 3;
+
+/// What [`GraphSync`] tells those who wait for news.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GraphVersion {
+    pub version: u64,
+    pub chain_time_ms: u64,
+    pub height: u64,
+    /// Why the chain cannot be followed at the moment; `None` while all is well.
+    pub error: Option<String>,
+}
+
+/// What one step brought.
+#[derive(Clone, Debug, Default)]
+pub struct SyncStep {
+    /// Version of the graph after the step.
+    pub version: u64,
+    pub chain_time_ms: u64,
+    /// Edges that changed; all of them after a full read.
+    pub edges: Vec<GraphEdge>,
+    /// Nodes or channels changed.
+    pub changed: bool,
+}
+
+/// Keeps a [`Graph`] up to date.
+pub struct GraphSync {
+    chain: Chain,
+    graph: SharedGraph,
+    version: watch::Sender<GraphVersion>,
+}
+
+impl GraphSync {
+    pub fn new(chain: Chain) -> GraphSync {
+        GraphSync { chain, graph: SharedGraph::default(), version: watch::Sender::default() }
+    }
+
+    pub fn graph(&self) -> SharedGraph {
+        self.graph.clone()
+    }
+
+    /// Sees every new version, and why there is none.
+    pub fn watch(&self) -> watch::Receiver<GraphVersion> {
+        self.version.subscribe()
+    }
+
+    /// Reads what changed since the last step. On an error the graph keeps what it has.
+    pub async fn step(&mut self) -> Result<SyncStep, ChainError> {
+        let result = self.try_step().await;
+        let (version, chain_time_ms, height) = {
+            let graph = self.graph.read();
+            (graph.version(), graph.chain_time_ms(), graph.height())
+        };
+        let error = result.as_ref().err().map(ChainError::to_string);
+        let news = GraphVersion { version, chain_time_ms, height, error };
+        self.version.send_if_modified(|old| {
+            let new = *old != news;
+            *old = news;
+            new
+        });
+        result
+    }
+
+    /// Steps every `interval`, handing each one that brought something (or a later block time) to
+    /// `on_step`, until the task is dropped. Failures are shown by [`GraphSync::watch`].
+    pub async fn run(mut self, interval: Duration, mut on_step: impl FnMut(SyncStep)) {
+        let mut timer = tokio::time::interval(interval);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            timer.tick().await;
+            match self.step().await {
+                Ok(step) => on_step(step),
+                Err(error) => tracing::warn!(%error, "the chain cannot be followed"),
+            }
+        }
+    }
+
+    async fn try_step(&mut self) -> Result<SyncStep, ChainError> {
+        let head = self.chain.head().await?;
+        let mut step = SyncStep::default();
+        for _ in 0..REREADS {
+            match self.follow(&mut step).await {
+                Ok(()) => break,
+                Err(Follow::Chain(error)) => return Err(error),
+                Err(Follow::Graph(GraphError::Backwards { .. })) => {
+                    return Err(ChainError::Lagging { what: "the change log".to_owned() });
+                }
+                Err(Follow::Graph(GraphError::Behind { .. })) => {
+                    let fresh = self.read_all().await?;
+                    step.edges = fresh.edges();
+                    step.changed = true;
+                    *self.graph.write() = fresh;
+                }
+            }
+        }
+        let mut graph = self.graph.write();
+        graph.observe_block(head.height, head.time_ms);
+        step.version = graph.version();
+        step.chain_time_ms = graph.chain_time_ms();
+        Ok(step)
+    }
+
+    async fn follow(&mut self, step: &mut SyncStep) -> Result<(), Follow> {
+        loop {
+            let since = self.graph.read().version();
+            let page = self.chain.changes(since, MAX_PAGE).await?;
+            step.changed |= !page.nodes.is_empty() || !page.channels.is_empty();
+            let edges = self.graph.write().apply(&page).map_err(Follow::Graph)?;
+            step.edges.extend(edges);
+            if page.upto >= page.version || page.upto == since {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads every page. The version is that before the first page: what changes while reading is
+    /// read again from the log.
+    async fn read_all(&self) -> Result<Graph, ChainError> {
+        let config = self.chain.config().await?;
+        let mut nodes: Vec<NodeView> = Vec::new();
+        let mut from = 0;
+        while from < config.nodes {
+            nodes.extend(self.chain.nodes(from, MAX_PAGE).await?);
+            from = from.saturating_add(u64::from(MAX_PAGE));
+        }
+        let mut channels: Vec<ChannelView> = Vec::new();
+        from = 0;
+        while from < config.channels {
+            channels.extend(self.chain.channels(from, MAX_PAGE).await?);
+            from = from.saturating_add(u64::from(MAX_PAGE));
+        }
+        Ok(Graph::from_pages(config.graph_version, &nodes, &channels))
+    }
+}
+
+enum Follow {
+    Chain(ChainError),
+    Graph(GraphError),
+}
+
+impl From<ChainError> for Follow {
+    fn from(error: ChainError) -> Follow {
+        Follow::Chain(error)
+    }
+}
