@@ -58,10 +58,7 @@ impl Home {
                 .map(|dir| dir.join("por"))
                 .ok_or_else(|| CliError::usage("neither HOME nor XDG directories are set", "pass --home DIR"))
         };
-        Ok(Home {
-            config: base("XDG_CONFIG_HOME", ".config")?,
-            data: base("XDG_DATA_HOME", ".local/share")?,
-        })
+        Ok(Home { config: base("XDG_CONFIG_HOME", ".config")?, data: base("XDG_DATA_HOME", ".local/share")? })
     }
 
     /// Directory of settings and keys.

@@ -32,17 +32,17 @@ pub struct NodeSetup {
 
 impl NodeSetup {
     /// Settings and keys of a home.
-    pub fn load(
-        home: Home,
-        overrides: Overrides,
-        password: &PasswordSource,
-    ) -> Result<NodeSetup, CliError> {
+    pub fn load(home: Home, overrides: Overrides, password: &PasswordSource) -> Result<NodeSetup, CliError> {
         let config = Config::load(&home, overrides)?;
         let keys = Keys::load(&home, password)?;
         if let Some(account) = keys.near_account.as_ref().filter(|account| **account != config.account) {
             return Err(CliError::new(
                 ExitCode::WrongKey,
-                format!("{} is a key of {account}, not of {}", home.near_key_file().display(), config.account),
+                format!(
+                    "{} is a key of {account}, not of {}",
+                    home.near_key_file().display(),
+                    config.account
+                ),
                 "set `account` in config.toml, or import the key of that account",
             ));
         }
@@ -107,7 +107,7 @@ pub fn generate_near_key() -> SecretKey {
 /// The implicit account of a NEAR key: 64 hex digits of the public key.
 pub fn implicit_account(key: &PublicKey) -> Option<AccountId> {
     match key {
-        PublicKey::ED25519(key) => hex::encode(key.as_ref()).parse().ok(),
+        PublicKey::ED25519(key) => hex::encode(key.0).parse().ok(),
         _ => None,
     }
 }
@@ -195,7 +195,8 @@ fn node_secret(path: &Path, file: &KeyFile) -> Result<NodeSecret, CliError> {
 }
 
 fn near_secret(path: &Path, file: &KeyFile) -> Result<(SecretKey, Option<AccountId>), CliError> {
-    let key = SecretKey::from_str(&file.private_key).map_err(|_| damaged(path, "private_key is malformed"))?;
+    let key =
+        SecretKey::from_str(&file.private_key).map_err(|_| damaged(path, "private_key is malformed"))?;
     if key.public_key().to_string() != file.public_key {
         return Err(damaged(path, "public_key is not that of private_key"));
     }
@@ -217,7 +218,8 @@ fn write_key_file(
     match password {
         None => write_secret(path, &json),
         Some(password) => {
-            let recipient = age::scrypt::Recipient::new(age::secrecy::SecretString::from(password.to_owned()));
+            let recipient =
+                age::scrypt::Recipient::new(age::secrecy::SecretString::from(password.to_owned()));
             let sealed = age::encrypt(&recipient, &json).map_err(|error| {
                 CliError::new(ExitCode::Other, format!("encrypting {}: {error}", path.display()), "")
             })?;
@@ -261,10 +263,9 @@ fn wrong_password(path: &Path, error: &age::DecryptError) -> CliError {
         | age::DecryptError::NoMatchingKeys => {
             (format!("wrong password for {}", path.display()), "give the password that `por init` was given")
         }
-        other => (
-            format!("{} cannot be decrypted: {other}", path.display()),
-            "restore the file from a backup",
-        ),
+        other => {
+            (format!("{} cannot be decrypted: {other}", path.display()), "restore the file from a backup")
+        }
     };
     CliError::new(ExitCode::WrongKey, message, fix)
 }

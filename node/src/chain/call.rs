@@ -12,15 +12,29 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "call", content = "with", rename_all = "snake_case")]
 pub enum Call {
     /// `attached`: storage deposit and stake.
-    Register { args: RegisterArgs, attached: Yocto },
-    Stake { amount: Yocto },
+    Register {
+        args: RegisterArgs,
+        attached: Yocto,
+    },
+    Stake {
+        amount: Yocto,
+    },
     Unstake(UnstakeArgs),
     /// `attached`: deposit, bond and storage, see [`Call::propose`].
-    ProposeChannel { args: ProposeChannelArgs, attached: Yocto },
+    ProposeChannel {
+        args: ProposeChannelArgs,
+        attached: Yocto,
+    },
     /// `attached`: deposit and bond, see [`Call::confirm`].
-    ConfirmChannel { args: ConfirmChannelArgs, attached: Yocto },
+    ConfirmChannel {
+        args: ConfirmChannelArgs,
+        attached: Yocto,
+    },
     CancelProposal(ChannelArgs),
-    TopUp { channel: ChannelId, amount: Yocto },
+    TopUp {
+        channel: ChannelId,
+        amount: Yocto,
+    },
     RequestClose(CloseArgs),
     ConfirmClose(CloseArgs),
     CloseSigned(CloseSignedArgs),

@@ -1,13 +1,18 @@
 //! Money on a local chain.
 
+use std::time::Duration;
+
 use near_crypto::PublicKey;
-use near_jsonrpc_client::methods;
 use por_types::{AccountId, Yocto};
+use serde_json::{Value, json};
 
 use super::error::ChainError;
-use super::rpc::{Rpc, RpcFailure, RpcLimits};
 
-/// Creates `account` with `key` on a local chain, or adds `amount` to it.
+/// The answer comes with the block that holds the money.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Creates `account` with `key` on a local chain, or adds `amount` to it. Not a method that real
+/// chains have.
 ///
 /// Errors: [`ChainError::Unreachable`]; [`ChainError::Rejected`] if the chain has no faucet.
 pub async fn faucet(
@@ -16,18 +21,33 @@ pub async fn faucet(
     key: &PublicKey,
     amount: Yocto,
 ) -> Result<(), ChainError> {
-    let rpc = Rpc::new(rpc_urls, RpcLimits::default())?;
-    let params = serde_json::json!({
-        "account_id": account,
-        "public_key": key,
-        "amount": amount,
-    });
-    let request = methods::any::request::<Result<serde_json::Value, ()>>("localnet_faucet", params);
-    let answer = rpc.ask(&request, rpc.limits().try_timeout, |_| false, |_| Ok(())).await;
-    answer.map_err(|failure| match failure {
-        RpcFailure::Nobody(error) => error,
-        RpcFailure::Handler { .. } => {
-            ChainError::Rejected { reason: "this chain has no faucet".to_owned() }
+    let unreachable = |error: reqwest::Error| ChainError::Unreachable { reasons: error.to_string() };
+    let http = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(unreachable)?;
+    let params = json!({ "account_id": account, "public_key": key, "amount": amount });
+    let request = json!({ "jsonrpc": "2.0", "id": "faucet", "method": "localnet_faucet", "params": params });
+    let mut reasons = Vec::new();
+    for url in rpc_urls {
+        let sent = http.post(url).json(&request).send().await;
+        let answer: Value = match sent {
+            Ok(response) => response.json().await.unwrap_or(Value::Null),
+            Err(error) if error.is_connect() => {
+                reasons.push(format!("{url}: cannot connect"));
+                continue;
+            }
+            // It may have been carried out: asking another one could pay twice.
+            Err(error) => return Err(unreachable(error)),
+        };
+        if answer.get("result").is_some_and(|result| !result.is_null()) {
+            return Ok(());
         }
-    })
+        let error = answer.get("error");
+        let no_method = error.is_some_and(|error| error["code"] == -32601);
+        return Err(ChainError::Rejected {
+            reason: match error {
+                Some(error) if !no_method => format!("the faucet says: {error}"),
+                _ => format!("{url} has no faucet"),
+            },
+        });
+    }
+    Err(ChainError::Unreachable { reasons: reasons.join("; ") })
 }

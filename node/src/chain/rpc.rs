@@ -139,7 +139,12 @@ impl Rpc {
                     Ok(Err(error)) => describe(&error),
                 };
                 lagging = false;
-                tracing::debug!(endpoint = endpoint.url, method = request.method_name(), reason, "RPC failed");
+                tracing::debug!(
+                    endpoint = endpoint.url,
+                    method = request.method_name(),
+                    reason,
+                    "RPC failed"
+                );
                 reasons.push(format!("{}: {reason}", endpoint.url));
             }
         }
@@ -173,9 +178,8 @@ impl Rpc {
 
     /// The final head.
     pub(super) async fn head(&self) -> Result<Head, ChainError> {
-        let request = methods::block::RpcBlockRequest {
-            block_reference: BlockReference::Finality(Finality::Final),
-        };
+        let request =
+            methods::block::RpcBlockRequest { block_reference: BlockReference::Finality(Finality::Final) };
         let floor = self.floor();
         let accept = |block: near_primitives::views::BlockView| {
             let header = block.header;

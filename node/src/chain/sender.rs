@@ -66,7 +66,10 @@ enum Push {
     Outcome(Box<FinalExecutionOutcomeView>),
     /// An endpoint has it; the outcome is not final yet.
     Waiting,
-    Invalid { error: InvalidTxError, tries: u32 },
+    Invalid {
+        error: InvalidTxError,
+        tries: u32,
+    },
     Failed(ChainError),
 }
 
@@ -114,8 +117,7 @@ impl Sender {
         let head = self.reader.rpc.head().await?;
         let nonce = self.key_nonce().await?.max(self.nonce).saturating_add(1);
         let Reader { account, network, .. } = &*self.reader;
-        let signed =
-            tx::sign_actions(&self.key, account, &network.contract, nonce, head.hash, vec![action]);
+        let signed = tx::sign_actions(&self.key, account, &network.contract, nonce, head.hash, vec![action]);
         let record = IntentRecord { intent, sent: SentTx::of(&signed)? };
         let bytes = serde_json::to_vec(&record).map_err(|error| ChainError::Store(error.to_string()))?;
         self.store.put(record.intent.id, bytes).await.map_err(ChainError::Store)?;
@@ -134,7 +136,9 @@ impl Sender {
                 Fate::Dead(error) if resign_helps(&error) && signings < MAX_SIGNINGS => true,
                 Fate::Dead(error) => break Err(self.reader.rejected(&error, &self.key)),
                 Fate::Overtaken => match self.effect(&record).await {
-                    Effect::There => break Ok(CallOutcome { transaction: None, value: serde_json::Value::Null }),
+                    Effect::There => {
+                        break Ok(CallOutcome { transaction: None, value: serde_json::Value::Null });
+                    }
                     Effect::Missing if signings < MAX_SIGNINGS => true,
                     Effect::Missing | Effect::Unknown => false,
                 },
@@ -258,7 +262,9 @@ impl Sender {
         };
         let timeout = self.reader.rpc.limits().transaction_timeout;
         match self.reader.rpc.ask(&request, timeout, transient, Ok).await {
-            Err(RpcFailure::Handler { error: RpcTransactionError::UnknownTransaction { .. }, .. }) => Ok(None),
+            Err(RpcFailure::Handler { error: RpcTransactionError::UnknownTransaction { .. }, .. }) => {
+                Ok(None)
+            }
             other => Ok(Some(push(other))),
         }
     }

@@ -55,8 +55,8 @@ pub(crate) fn function_call(method: &str, args: Vec<u8>, gas: u64, attached: Yoc
 
 impl SentTx {
     pub(super) fn of(transaction: &SignedTransaction) -> Result<SentTx, ChainError> {
-        let bytes = borsh::to_vec(transaction)
-            .map_err(|error| ChainError::Rejected { reason: error.to_string() })?;
+        let bytes =
+            borsh::to_vec(transaction).map_err(|error| ChainError::Rejected { reason: error.to_string() })?;
         Ok(SentTx {
             hash: transaction.get_hash().to_string(),
             nonce: transaction.transaction.nonce().nonce(),
@@ -131,10 +131,9 @@ impl Reader {
                 have: Yocto(balance.as_yoctonear()),
                 need: Yocto(cost.as_yoctonear()),
             },
-            InvalidTxError::SignerDoesNotExist { signer_id } => ChainError::NoAccount {
-                account: signer_id.clone(),
-                chain_id: self.network.chain_id.clone(),
-            },
+            InvalidTxError::SignerDoesNotExist { signer_id } => {
+                ChainError::NoAccount { account: signer_id.clone(), chain_id: self.network.chain_id.clone() }
+            }
             InvalidTxError::InvalidAccessKeyError(_) | InvalidTxError::InvalidSignature => {
                 ChainError::NoKey { account: self.account.clone(), key: key.public_key().to_string() }
             }

@@ -54,7 +54,8 @@ impl NetworkConfig {
                 )
             })?;
             let found = NetworkConfig::named(network, contract);
-            return found.ok_or_else(|| CliError::usage("unknown network", "use localnet, testnet or a FILE"));
+            return found
+                .ok_or_else(|| CliError::usage("unknown network", "use localnet, testnet or a FILE"));
         }
         let mut config = NetworkConfig::read(Path::new(network))?;
         if let Some(contract) = contract {

@@ -25,8 +25,7 @@ fn load(home: &Home, env: &[(&str, &str)], overrides: Overrides) -> Result<Confi
         let value: figment::value::Value = value.parse().expect("parses");
         figment = figment.merge((key, value));
     }
-    let mut config: Config =
-        figment.extract().map_err(|error| CliError::usage(error.to_string(), "x"))?;
+    let mut config: Config = figment.extract().map_err(|error| CliError::usage(error.to_string(), "x"))?;
     overrides.apply(&mut config);
     config.check()?;
     Ok(config)

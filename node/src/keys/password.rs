@@ -90,7 +90,11 @@ impl PasswordSource {
 fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
     let bytes = read_secret(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| {
-        CliError::new(ExitCode::WrongKey, format!("{} is not text", path.display()), "write the password into it")
+        CliError::new(
+            ExitCode::WrongKey,
+            format!("{} is not text", path.display()),
+            "write the password into it",
+        )
     })?;
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {

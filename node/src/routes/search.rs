@@ -72,7 +72,6 @@ struct Label {
     channel: ChannelId,
     /// Label at the other end of that edge.
     next: u32,
-    cost: Cost,
 }
 
 /// In the order of the goal.
@@ -241,7 +240,7 @@ impl<'a> Search<'a> {
         // Costs settled at each node: as the goal's cost only grows, the other two decide.
         let mut settled: Vec<Vec<(u128, u32)>> = vec![Vec::new(); self.graph.places()];
         let zero = Cost { first: 0, second: 0, hops: 0 };
-        labels.push(Label { node: self.end, channel: ChannelId(0), next: NONE, cost: zero });
+        labels.push(Label { node: self.end, channel: ChannelId(0), next: NONE });
         queue.push(Queued { cost: zero, label: 0 });
         while let Some(Queued { cost, label }) = queue.pop() {
             let node = labels[label as usize].node;
@@ -259,7 +258,7 @@ impl<'a> Search<'a> {
                     return Err(RouteError::TooComplex);
                 }
                 let at = labels.len() as u32;
-                labels.push(Label { node: other, channel: edge.view.channel, next: label, cost: next });
+                labels.push(Label { node: other, channel: edge.view.channel, next: label });
                 queue.push(Queued { cost: next, label: at });
             }
         }
