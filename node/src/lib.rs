@@ -9,3 +9,4 @@ pub mod home;
 pub mod keys;
 pub mod routes;
 pub mod store;
+pub mod swarm;

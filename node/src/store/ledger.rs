@@ -227,36 +227,53 @@ fn commit(database: &Database, jobs: &VecDeque<Job>) -> Result<(), redb::Error> 
 #[derive(Debug)]
 pub struct LedgerStore {
     store: NodeStore,
+    /// Highest batch that the driver was told of.
+    told: u64,
 }
 
 impl LedgerStore {
     pub(super) fn new(store: NodeStore) -> LedgerStore {
-        LedgerStore { store }
-    }
-
-    /// All rows, at start.
-    pub fn load_rows(&mut self) -> Result<Restored, StoreError> {
-        self.store.restored()
+        LedgerStore { store, told: 0 }
     }
 
     /// Queues a batch. A failure shows in [`LedgerStore::poll`].
-    pub fn queue(&mut self, number: u64, writes: Vec<Write>) {
+    fn queue(&mut self, number: u64, writes: Vec<Write>) {
         let shared = self.store.shared();
         if let Err(error) = shared.push(Job::Batch { number, writes }) {
             shared.fail(error);
         }
     }
 
-    /// The highest durable batch, once it is above `known`; or why there will be no more.
-    pub fn poll(&mut self, known: u64, cx: &mut Context<'_>) -> Poll<Result<u64, StoreError>> {
+    /// The highest durable batch, once it has grown; or why there will be no more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, StoreError>> {
         let mut progress = self.store.shared().progress.lock();
         if let Some(failure) = &progress.failure {
             return Poll::Ready(Err(failure.clone()));
         }
-        if progress.durable > known {
-            return Poll::Ready(Ok(progress.durable));
+        if progress.durable > self.told {
+            self.told = progress.durable;
+            return Poll::Ready(Ok(self.told));
         }
         progress.waker = Some(cx.waker().clone());
         Poll::Pending
     }
+}
+
+impl libp2p_por::Store for LedgerStore {
+    fn load(&mut self) -> Result<Restored, libp2p_por::StoreError> {
+        self.store.restored().map_err(foreign)
+    }
+
+    fn submit(&mut self, batch: u64, writes: Vec<Write>) {
+        self.queue(batch, writes);
+    }
+
+    fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, libp2p_por::StoreError>> {
+        self.poll(cx).map_err(foreign)
+    }
+}
+
+/// The cause stays inside, so that the daemon can tell a full disk from a damaged file.
+fn foreign(error: StoreError) -> libp2p_por::StoreError {
+    libp2p_por::StoreError::with_source(error.to_string(), error)
 }

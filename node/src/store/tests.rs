@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::poll_fn;
+use libp2p_por::Store as _;
 use por_core::Write;
 use por_types::NodeSecret;
 use rand::{Rng as _, SeedableRng as _};
@@ -17,8 +18,16 @@ fn put(key: &[u8], value: &[u8]) -> Write {
     Write { table: Table::Channels, key: key.to_vec(), value: Some(value.to_vec()) }
 }
 
-async fn durable(ledger: &mut LedgerStore, batch: u64) -> Result<u64, StoreError> {
-    let wait = poll_fn(|cx| ledger.poll(batch - 1, cx));
+/// Waits until `batch` is durable.
+async fn durable(ledger: &mut LedgerStore, batch: u64) -> Result<u64, libp2p_por::StoreError> {
+    let wait = async {
+        loop {
+            let durable = poll_fn(|cx| ledger.poll_durable(cx)).await?;
+            if durable >= batch {
+                return Ok(durable);
+            }
+        }
+    };
     tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("a commit takes no 20 s")
 }
 
@@ -28,8 +37,9 @@ async fn rows_survive_a_restart() {
     let path = dir.path().join("store.redb");
     let store = NodeStore::open(&path, &identity(1)).expect("create");
     let mut ledger = store.ledger();
-    ledger.queue(1, vec![put(b"a", b"1"), put(b"b", b"2")]);
-    ledger.queue(2, vec![Write { table: Table::Channels, key: b"a".to_vec(), value: None }, put(b"b", b"3")]);
+    ledger.submit(1, vec![put(b"a", b"1"), put(b"b", b"2")]);
+    ledger
+        .submit(2, vec![Write { table: Table::Channels, key: b"a".to_vec(), value: None }, put(b"b", b"3")]);
     assert_eq!(durable(&mut ledger, 2).await.expect("durable"), 2);
     store.put(AppTable::Intents, b"i", b"intent".to_vec()).await.expect("put");
     store.close().await.expect("close");
@@ -61,9 +71,9 @@ async fn many_batches_share_a_commit() {
     let mut ledger = store.ledger();
     const BATCHES: u64 = 2000;
     for number in 1..=BATCHES {
-        ledger.queue(number, vec![put(&number.to_be_bytes(), b"value")]);
+        ledger.submit(number, vec![put(&number.to_be_bytes(), b"value")]);
     }
-    while durable(&mut ledger, BATCHES).await.expect("durable") < BATCHES {}
+    assert_eq!(durable(&mut ledger, BATCHES).await.expect("durable"), BATCHES);
     let commits = store.shared().commits();
     assert!(commits < BATCHES / 4, "{commits} commits for {BATCHES} batches");
     assert_eq!(store.restored().expect("rows").rows.len() as u64, BATCHES);
@@ -74,7 +84,7 @@ async fn a_handle_that_goes_leaves_everything_durable() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("store.redb");
     let store = NodeStore::open(&path, &identity(1)).expect("create");
-    store.ledger().queue(1, vec![put(b"a", b"1")]);
+    store.ledger().submit(1, vec![put(b"a", b"1")]);
     drop(store);
     let store = NodeStore::open(&path, &identity(1)).expect("the lock is free");
     assert_eq!(store.restored().expect("rows").rows.len(), 1);
@@ -88,7 +98,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
     let store = NodeStore::open(&path, &identity(1)).expect("create");
     let mut ledger = store.ledger();
     for number in 1..=50u64 {
-        ledger.queue(number, vec![put(&number.to_be_bytes(), &[number as u8; 300])]);
+        ledger.submit(number, vec![put(&number.to_be_bytes(), &[number as u8; 300])]);
         durable(&mut ledger, number).await.expect("durable");
     }
     drop(ledger);
@@ -184,12 +194,14 @@ async fn a_full_disk_is_final_and_names_itself() {
     rows::initialise(&database, IDENTITY_KEY, &borsh::to_vec(&row).expect("borsh")).expect("initialise");
     let store = NodeStore::start(Path::new("full.redb"), database, &identity(1)).expect("start");
     let mut ledger = store.ledger();
-    ledger.queue(1, vec![put(b"a", b"1")]);
-    assert_eq!(durable(&mut ledger, 1).await, Ok(1));
+    ledger.submit(1, vec![put(b"a", b"1")]);
+    assert_eq!(durable(&mut ledger, 1).await.expect("durable"), 1);
     full.store(true, Ordering::SeqCst);
-    ledger.queue(2, vec![put(b"b", b"2")]);
+    ledger.submit(2, vec![put(b"b", b"2")]);
     let error = durable(&mut ledger, 2).await.expect_err("the disk is full");
-    assert_eq!(error, StoreError::DiskFull { path: "full.redb".into() });
+    let error =
+        error.source.and_then(|cause| cause.downcast::<StoreError>().ok()).expect("the store's error");
+    assert_eq!(*error, StoreError::DiskFull { path: "full.redb".into() });
     assert_eq!(error.code().exit_code(), 9);
     full.store(false, Ordering::SeqCst);
     // Nothing is written after a failure: batches must not be skipped.

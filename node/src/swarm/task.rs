@@ -1,0 +1,312 @@
+//! The swarm's event loop.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use libp2p::kad::{
+    self, GetClosestPeersOk, GetProvidersOk, InboundRequest, ProviderRecord, QueryId, QueryResult, RecordKey,
+    store::RecordStore as _,
+};
+use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
+use tokio::sync::{mpsc, watch};
+
+use super::behaviour::{NodeBehaviour, NodeBehaviourEvent};
+use super::{Command, KAD_PROTOCOL};
+use crate::client::PeerInfo;
+
+/// Most addresses taken from one peer's word.
+const MAX_ADDRESSES: usize = 16;
+/// Most peers whose descriptions are kept.
+const MAX_PEERS: usize = 4096;
+/// Most provider keys of others that are kept.
+const MAX_PROVIDER_KEYS: usize = 1 << 16;
+/// Time between lookups of the same peer.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
+/// After the first peers came, what was announced to nobody is announced again.
+const REANNOUNCE_DELAY: Duration = Duration::from_secs(1);
+
+/// What is known of a peer.
+#[derive(Default)]
+struct Peer {
+    addresses: Vec<Multiaddr>,
+    agent: Option<String>,
+    rtt: Option<Duration>,
+    /// Established connections.
+    connections: u32,
+}
+
+/// Runs the swarm; ends when all [`super::SwarmHandle`]s are gone.
+#[must_use = "the swarm does nothing unless its task is run"]
+pub struct SwarmTask {
+    swarm: Swarm<NodeBehaviour>,
+    commands: mpsc::Receiver<Command>,
+    connected: watch::Sender<HashSet<PeerId>>,
+    peers: HashMap<PeerId, Peer>,
+    counterparties: HashSet<PeerId>,
+    provided: HashSet<[u8; 32]>,
+    searches: HashMap<QueryId, mpsc::Sender<PeerId>>,
+    lookups: HashMap<QueryId, PeerId>,
+    looked_up: HashMap<PeerId, Instant>,
+    provider_keys: HashSet<RecordKey>,
+    reannounce: Option<tokio::time::Instant>,
+}
+
+impl SwarmTask {
+    pub(super) fn new(
+        swarm: Swarm<NodeBehaviour>,
+        commands: mpsc::Receiver<Command>,
+        connected: watch::Sender<HashSet<PeerId>>,
+    ) -> SwarmTask {
+        SwarmTask {
+            swarm,
+            commands,
+            connected,
+            peers: HashMap::new(),
+            counterparties: HashSet::new(),
+            provided: HashSet::new(),
+            searches: HashMap::new(),
+            lookups: HashMap::new(),
+            looked_up: HashMap::new(),
+            provider_keys: HashSet::new(),
+            reannounce: None,
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            let reannounce = self.reannounce;
+            let due = async {
+                match reannounce {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                () = due => self.announce_again(),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Counterparties(peers) => self.set_counterparties(peers),
+            Command::Provide { key, done } => {
+                let started = self.swarm.behaviour_mut().kad.start_providing(record_key(&key));
+                if started.is_ok() {
+                    self.provided.insert(key);
+                }
+                // The caller may have gone; the announcement stands.
+                let _ = done.send(started.map(drop).map_err(|error| error.to_string()));
+            }
+            Command::StopProviding { key } => {
+                self.provided.remove(&key);
+                self.swarm.behaviour_mut().kad.stop_providing(&record_key(&key));
+            }
+            Command::Providers { key, found } => {
+                let query = self.swarm.behaviour_mut().kad.get_providers(record_key(&key));
+                self.searches.insert(query, found);
+            }
+            Command::Peers { reply } => {
+                let _ = reply.send(self.describe_peers());
+            }
+        }
+    }
+
+    fn set_counterparties(&mut self, peers: HashSet<PeerId>) {
+        let limits = &mut self.swarm.behaviour_mut().limits;
+        for gone in self.counterparties.difference(&peers) {
+            limits.remove_peer_id(gone);
+        }
+        for new in peers.difference(&self.counterparties) {
+            limits.bypass_peer_id(new);
+        }
+        self.looked_up.retain(|peer, _| peers.contains(peer));
+        self.counterparties = peers;
+    }
+
+    fn describe_peers(&self) -> Vec<PeerInfo> {
+        let describe = |(id, peer): (&PeerId, &Peer)| PeerInfo {
+            peer_id: id.to_string(),
+            node_key: libp2p_por::node_key(id),
+            connected: peer.connections > 0,
+            addresses: peer.addresses.iter().map(Multiaddr::to_string).collect(),
+            agent: peer.agent.clone(),
+            rtt_us: peer.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        };
+        let mut peers: Vec<PeerInfo> = self.peers.iter().map(describe).collect();
+        peers.sort_by(|a, b| a.peer_id.cmp(&b.peer_id));
+        peers
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<NodeBehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                let peer = self.peers.entry(peer_id).or_default();
+                peer.connections = peer.connections.saturating_add(1);
+                let was_alone = self.connected.borrow().is_empty();
+                self.connected.send_if_modified(|connected| connected.insert(peer_id));
+                if was_alone && !self.provided.is_empty() {
+                    self.reannounce = Some(tokio::time::Instant::now() + REANNOUNCE_DELAY);
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established, .. } => {
+                if let Some(peer) = self.peers.get_mut(&peer_id) {
+                    peer.connections = num_established;
+                }
+                if num_established == 0 {
+                    self.connected.send_if_modified(|connected| connected.remove(&peer_id));
+                    self.forget_some();
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                tracing::debug!(%peer, %error, "dial failed");
+                self.look_up(peer);
+            }
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            _ => {}
+        }
+    }
+
+    fn on_behaviour(&mut self, event: NodeBehaviourEvent) {
+        match event {
+            NodeBehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, info);
+            }
+            NodeBehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.rtt = Some(rtt);
+                }
+            }
+            NodeBehaviourEvent::Kad(kad::Event::InboundRequest {
+                request: InboundRequest::AddProvider { record: Some(record) },
+            }) => self.on_provider_record(record),
+            NodeBehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
+                self.on_query(id, result, step.last);
+            }
+            NodeBehaviourEvent::Por(libp2p_por::Event::Misbehaved { peer, reason }) => {
+                tracing::warn!(%peer, reason, "peer broke the protocol and was disconnected");
+            }
+            NodeBehaviourEvent::Por(libp2p_por::Event::Failed { peer, failure, .. }) => {
+                tracing::info!(%peer, ?failure, "protocol ended on a connection");
+            }
+            NodeBehaviourEvent::Por(event) => tracing::debug!(?event, "protocol"),
+            _ => {}
+        }
+    }
+
+    fn on_identified(&mut self, peer_id: PeerId, info: identify::Info) {
+        let serves_kad = info.protocols.iter().any(|protocol| protocol.as_ref() == KAD_PROTOCOL);
+        let addresses: Vec<Multiaddr> = info.listen_addrs.into_iter().take(MAX_ADDRESSES).collect();
+        if serves_kad {
+            for address in &addresses {
+                self.swarm.behaviour_mut().kad.add_address(&peer_id, address.clone());
+            }
+        }
+        let peer = self.peers.entry(peer_id).or_default();
+        peer.addresses = addresses;
+        peer.agent = Some(info.agent_version.chars().take(64).collect());
+    }
+
+    /// Provider records are kept only for providers that are nodes, and in bounded number.
+    fn on_provider_record(&mut self, mut record: ProviderRecord) {
+        let full = self.provider_keys.len() >= MAX_PROVIDER_KEYS && !self.provider_keys.contains(&record.key);
+        if full || record.key.as_ref().len() != 32 || libp2p_por::node_key(&record.provider).is_none() {
+            tracing::debug!(provider = %record.provider, full, "provider record refused");
+            return;
+        }
+        record.addresses.truncate(MAX_ADDRESSES);
+        let key = record.key.clone();
+        if self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_ok() {
+            self.provider_keys.insert(key);
+        }
+    }
+
+    fn on_query(&mut self, id: QueryId, result: QueryResult, last: bool) {
+        match result {
+            QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
+                if let Some(found) = self.searches.get(&id) {
+                    for provider in providers {
+                        // A full queue means that the caller has more than it asked for.
+                        let _ = found.try_send(provider);
+                    }
+                    if found.is_closed()
+                        && let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id)
+                    {
+                        query.finish();
+                    }
+                }
+            }
+            QueryResult::GetClosestPeers(result) => {
+                let peers = match result {
+                    Ok(GetClosestPeersOk { peers, .. })
+                    | Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
+                };
+                if let Some(wanted) = self.lookups.get(&id).copied()
+                    && let Some(found) = peers.into_iter().find(|peer| peer.peer_id == wanted)
+                {
+                    self.dial_found(wanted, found.addrs);
+                }
+            }
+            _ => {}
+        }
+        if last {
+            self.searches.remove(&id);
+            self.lookups.remove(&id);
+        }
+    }
+
+    /// Asks the network where a counterparty is that no known address reaches.
+    fn look_up(&mut self, peer: PeerId) {
+        let now = Instant::now();
+        let recent = self.looked_up.get(&peer).is_some_and(|last| now < *last + LOOKUP_INTERVAL);
+        if recent || !self.counterparties.contains(&peer) || self.swarm.is_connected(&peer) {
+            return;
+        }
+        self.looked_up.insert(peer, now);
+        let query = self.swarm.behaviour_mut().kad.get_closest_peers(peer);
+        self.lookups.insert(query, peer);
+    }
+
+    fn dial_found(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>) {
+        addresses.truncate(MAX_ADDRESSES);
+        if addresses.is_empty() || self.swarm.is_connected(&peer) {
+            return;
+        }
+        for address in &addresses {
+            self.swarm.add_peer_address(peer, address.clone());
+        }
+        let condition = PeerCondition::DisconnectedAndNotDialing;
+        let opts = DialOpts::peer_id(peer).addresses(addresses).condition(condition).build();
+        if let Err(error) = self.swarm.dial(opts) {
+            tracing::debug!(%peer, %error, "found peer cannot be dialled");
+        }
+    }
+
+    fn announce_again(&mut self) {
+        self.reannounce = None;
+        for key in &self.provided {
+            if let Err(error) = self.swarm.behaviour_mut().kad.start_providing(record_key(key)) {
+                tracing::warn!(%error, "a provider key cannot be announced");
+            }
+        }
+    }
+
+    /// Keeps the number of peers that are remembered without a connection in bounds.
+    fn forget_some(&mut self) {
+        if self.peers.len() > MAX_PEERS {
+            self.peers.retain(|_, peer| peer.connections > 0);
+        }
+    }
+}
+
+fn record_key(key: &[u8; 32]) -> RecordKey {
+    RecordKey::new(key)
+}
