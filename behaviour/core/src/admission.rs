@@ -141,8 +141,8 @@ impl Node {
     /// Unfinished requests from a peer beyond which it floods: unanswered ones within the terms, and
     /// as many that wait for its Done.
     fn most_owed(&self, peer: NodeKey) -> usize {
-        let own = self.channels.values().filter(|channel| channel.row.peer == peer);
-        let terms: u64 = own.filter_map(|c| c.info.as_ref()).map(|i| u64::from(i.terms.max_requests)).sum();
+        let infos = self.channels_with(peer).filter_map(|(_, channel)| channel.info.as_ref());
+        let terms = infos.fold(0u64, |sum, info| sum.saturating_add(u64::from(info.terms.max_requests)));
         let most = u64::from(self.config.limits.max_exchanges).saturating_add(terms.min(1 << 20));
         usize::try_from(most).unwrap_or(usize::MAX)
     }

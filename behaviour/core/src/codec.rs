@@ -120,7 +120,6 @@ impl Decoder {
         }
         let total = 4 + len as usize;
         if src.len() < total {
-            src.reserve(total - src.len());
             return Ok(None);
         }
         let mut frame = src.split_to(total);

@@ -12,6 +12,8 @@ pub(crate) struct Conn {
     pub hello: Hello,
     /// Bytes of fragments given to the driver and not yet written.
     pub unwritten: u64,
+    /// Epochs that the peer has begun on it.
+    pub epochs: u32,
 }
 
 /// This node's direction of the edge. Nothing but Sync is sent before it is open; what is dropped

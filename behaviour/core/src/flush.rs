@@ -17,7 +17,10 @@ use crate::wire::{
 };
 
 /// Exchanges named in one Ack or Done frame.
-const NUMBERS_PER_FRAME: usize = 4096;
+const NUMBERS_PER_FRAME: usize = 2048;
+
+/// Counter-signatures in one Ack frame.
+const RECEIPTS_PER_FRAME: usize = 64;
 
 /// Bytes of a request item besides head, path and body.
 const ITEM_OVERHEAD: usize = 256;
@@ -262,12 +265,15 @@ impl Node {
                 receipts.extend(channel.countersign(&self.config.network, &self.config.secret));
             }
         }
-        let mut parts = acks.chunks(NUMBERS_PER_FRAME).map(<[ExchangeId]>::to_vec).collect::<Vec<_>>();
-        if parts.is_empty() && !receipts.is_empty() {
-            parts.push(Vec::new());
-        }
-        for exchanges in parts {
-            let receipts = std::mem::take(&mut receipts);
+        let mut acks = acks.chunks(NUMBERS_PER_FRAME);
+        let mut receipts = receipts.chunks(RECEIPTS_PER_FRAME);
+        loop {
+            let (exchanges, receipts) = (acks.next(), receipts.next());
+            if exchanges.is_none() && receipts.is_none() {
+                return;
+            }
+            let exchanges = exchanges.unwrap_or_default().to_vec();
+            let receipts = receipts.unwrap_or_default().to_vec();
             self.hold_frame(target, Lane::Control, Frame::Ack(Ack { receipts, exchanges }));
         }
     }

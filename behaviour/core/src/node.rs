@@ -9,10 +9,10 @@ use crate::api::{
     RestoreError, Restored, Table, Time,
 };
 use crate::author::Draft;
-use crate::edge::{Edge, Edges, Outbox};
+use crate::edge::{Edge, Edges, Outbox, Outgoing};
 use crate::fault::Fault;
 use crate::graph::Graph;
-use crate::job::{Job, Leg};
+use crate::job::{Job, Leg, Role};
 use crate::ledger::Channel;
 use crate::roots::Roots;
 use crate::rows;
@@ -36,6 +36,8 @@ pub struct Node {
     pub(crate) now: Time,
     pub(crate) graph: Graph,
     pub(crate) channels: BTreeMap<ChannelId, Channel>,
+    /// The channels with each peer.
+    pub(crate) with_peer: BTreeMap<NodeKey, BTreeSet<ChannelId>>,
     pub(crate) edges: Edges,
     pub(crate) jobs: HashMap<RequestId, Job>,
     pub(crate) apps: HashMap<String, App>,
@@ -51,6 +53,8 @@ pub struct Node {
     pub(crate) local: u32,
     /// When each unanswered request of the application is overdue.
     pub(crate) due: BTreeSet<(Time, RequestId)>,
+    /// When the answer to each session's first Sync is overdue.
+    pub(crate) syncing: BTreeSet<(Time, NodeKey, u64)>,
     /// Waits for this flush's batch.
     pub(crate) held: Vec<Held>,
     pub(crate) dirty_jobs: BTreeSet<RequestId>,
@@ -61,6 +65,7 @@ pub struct Node {
     counter: u32,
     nonces: u64,
     stale: bool,
+    started: bool,
     pub(crate) outputs: VecDeque<Output>,
 }
 
@@ -83,6 +88,7 @@ impl Node {
             now: Time::default(),
             graph: Graph::default(),
             channels: BTreeMap::new(),
+            with_peer: BTreeMap::new(),
             edges: BTreeMap::new(),
             jobs: HashMap::new(),
             apps: HashMap::new(),
@@ -93,6 +99,7 @@ impl Node {
             answers: Vec::new(),
             local: 0,
             due: BTreeSet::new(),
+            syncing: BTreeSet::new(),
             held: Vec::new(),
             dirty_jobs: BTreeSet::new(),
             dirty_channels: BTreeSet::new(),
@@ -101,6 +108,7 @@ impl Node {
             counter: 0,
             nonces: 0,
             stale: true,
+            started: false,
             outputs: VecDeque::new(),
         }
     }
@@ -109,6 +117,9 @@ impl Node {
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = self.now.max(now);
         self.stale = true;
+        if !std::mem::replace(&mut self.started, true) {
+            self.start_clocks();
+        }
         match input {
             Input::Connected { peer, conn, hello } => self.on_connected(peer, conn, hello),
             Input::Disconnected { peer, conn } => self.on_disconnected(peer, conn),
@@ -143,7 +154,9 @@ impl Node {
 
     /// When to send `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.due.first().map(|(time, _)| *time)
+        let due = self.due.first().map(|(time, _)| *time);
+        let sync = self.syncing.first().map(|(time, ..)| *time);
+        due.into_iter().chain(sync).min()
     }
 
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {
@@ -207,6 +220,7 @@ impl Node {
         }
         for info in channels {
             let id = info.channel;
+            self.with_peer.entry(info.peer).or_default().insert(id);
             let new = || Channel::new(id, info.peer, info.side);
             let channel = self.channels.entry(id).or_insert_with(new);
             if channel.row.peer == info.peer && channel.row.side == info.side && channel.set_info(info) {
@@ -222,6 +236,51 @@ impl Node {
             self.due.pop_first();
             self.notify(Event::Overdue { request });
         }
+        while let Some(&(time, peer, epoch)) = self.syncing.first()
+            && time <= self.now
+        {
+            self.syncing.pop_first();
+            let out = self.edges.get(&peer).map(|edge| &edge.out);
+            if matches!(out, Some(Outgoing::Syncing { epoch: now, .. }) if *now == epoch) {
+                self.misbehaved(peer, Fault::new("does not answer Sync"));
+            }
+        }
+    }
+
+    /// The time at which this process started is known: bounds of restored requests count from here.
+    fn start_clocks(&mut self) {
+        self.due.clear();
+        for (id, job) in &mut self.jobs {
+            if let Role::Author(author) = &mut job.role {
+                author.due = self.now.after_ms(job.head.bound_ms_at(0));
+                self.due.insert((author.due, *id));
+            }
+        }
+    }
+
+    /// The channels with a peer.
+    pub(crate) fn channels_with(&self, peer: NodeKey) -> impl Iterator<Item = (ChannelId, &Channel)> {
+        let ids = self.with_peer.get(&peer).into_iter().flatten();
+        ids.filter_map(|id| self.channels.get(id).map(|channel| (*id, channel)))
+    }
+
+    /// What a node at rest must not keep.
+    #[cfg(feature = "testing")]
+    pub(crate) fn leaks(&self) -> Vec<String> {
+        let mut leaks = Vec::new();
+        for (peer, edge) in &self.edges {
+            if edge.reserved != 0 || !edge.bulk.is_empty() || !edge.asked.is_empty() || !edge.owed.is_empty()
+            {
+                let (asked, owed) = (edge.asked.len(), edge.owed.len());
+                leaks.push(format!("edge {peer}: {} bytes, {asked} asked, {owed} owed", edge.reserved));
+            }
+        }
+        let open =
+            [self.local as usize, self.due.len(), self.queues.len(), self.syncing.len(), self.jobs.len()];
+        if open.iter().any(|count| *count != 0) {
+            leaks.push(format!("local, due, queues, syncing, jobs: {open:?}"));
+        }
+        leaks
     }
 
     /// Ends a peer's connections; its exchanges stay open.
@@ -324,7 +383,7 @@ impl Node {
         self.delete_chunks(request, job.head.body_len);
         let relay = self.is_relay(&job.head.destination);
         match job.from().cloned() {
-            Some(_) if matches!(job.role, crate::job::Role::Rejected { .. }) => {}
+            Some(_) if matches!(job.role, Role::Rejected { .. }) => {}
             Some(leg) => {
                 let reserved = self.reservation(&leg, job.head.body_len, relay);
                 let edge = self.edge(leg.peer);
@@ -343,14 +402,14 @@ impl Node {
 
     fn settle_job(&mut self, job: &mut Job) {
         match &mut job.role {
-            crate::job::Role::Author(author) => self.settle(&mut author.to, false),
-            crate::job::Role::Relay(relay) => {
+            Role::Author(author) => self.settle(&mut author.to, false),
+            Role::Relay(relay) => {
                 self.settle(&mut relay.from, true);
                 self.settle(&mut relay.to, false);
             }
-            crate::job::Role::Destination { from, .. }
-            | crate::job::Role::Answered { from, .. }
-            | crate::job::Role::Rejected { from, .. } => self.settle(from, true),
+            Role::Destination { from, .. } | Role::Answered { from, .. } | Role::Rejected { from, .. } => {
+                self.settle(from, true)
+            }
         }
     }
 

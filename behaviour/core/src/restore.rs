@@ -16,6 +16,7 @@ impl Node {
     pub(crate) fn restore(&mut self, mut loaded: Loaded) -> Result<(), RestoreError> {
         self.restore_meta(&loaded)?;
         for row in std::mem::take(&mut loaded.channels) {
+            self.with_peer.entry(row.peer).or_default().insert(row.channel);
             self.channels.insert(row.channel, Channel::restore(row));
         }
         for (row, job) in std::mem::take(&mut loaded.jobs) {
@@ -52,11 +53,9 @@ impl Node {
         let role = match &job.role {
             RoleRow::Author { out, body } => {
                 let body = loaded.body(row, &id, body)?.ok_or_else(|| bad("own request without its body"))?;
-                let due = self.now.after_ms(head.bound_ms_at(0));
-                self.due.insert((due, id));
                 self.local += 1;
                 let body = Outflow::whole(Encoder::new(body));
-                Role::Author(Author { to: leg(out)?, body, acked: false, due, reply: None })
+                Role::Author(Author { to: leg(out)?, body, acked: false, due: self.now, reply: None })
             }
             RoleRow::Relay { up, down, body } => {
                 let body = match loaded.body(row, &id, body)? {

@@ -16,6 +16,12 @@ use crate::wire::{Credit, Frame, Hello, Lane, Part, Sync, SyncChannel, SyncExcha
 /// Most connections with one peer.
 const MAX_CONNS: usize = 8;
 
+/// Most epochs that a peer may begin on one connection.
+const MAX_EPOCHS: u32 = 64;
+
+/// How long a peer may take to answer a session's first Sync, milliseconds.
+const SYNC_TIMEOUT_MS: u64 = 30_000;
+
 /// Channels and exchanges in one Sync: stays far below the smallest frame limit.
 const CHANNELS_PER_SYNC: usize = 48;
 const EXCHANGES_PER_SYNC: usize = 512;
@@ -29,7 +35,7 @@ impl Node {
         if edge.conns.len() >= MAX_CONNS {
             return self.outputs.push_back(Output::Disconnect { peer, conn });
         }
-        edge.conns.insert(conn, Conn { hello, unwritten: 0 });
+        edge.conns.insert(conn, Conn { hello, unwritten: 0, epochs: 0 });
         if matches!(edge.out, Outgoing::Down) {
             self.start_session(peer, conn);
         }
@@ -40,6 +46,7 @@ impl Node {
         let epoch = self.next_number();
         let edge = self.edge(peer);
         edge.out = Outgoing::Syncing { conn, epoch, known: HashMap::new() };
+        self.syncing.insert((self.now.after_ms(SYNC_TIMEOUT_MS), peer, epoch));
         self.outbox(peer).probe = true;
     }
 
@@ -80,6 +87,12 @@ impl Node {
                 // The upper half of an epoch counts the peer's starts.
                 let restarted = edge.their_epoch != 0 && sync.epoch >> 32 != edge.their_epoch >> 32;
                 (edge.their_epoch, edge.recv) = (sync.epoch, Some(conn));
+                if let Some(conn) = edge.conns.get_mut(&conn) {
+                    conn.epochs += 1;
+                    if conn.epochs > MAX_EPOCHS {
+                        return Err(Fault::new("begins one session after the other"));
+                    }
+                }
                 edge.outbox.answer = Some((conn, sync.epoch));
                 self.busy.insert(peer);
                 // One of the two follows the other's choice of connection, so that both use the same; a
@@ -136,6 +149,7 @@ impl Node {
         let opened = sync.complete.then(|| (*conn, *epoch, std::mem::take(known)));
         if let Some((conn, epoch, known)) = opened {
             edge.out = Outgoing::Open { conn, epoch };
+            self.syncing.retain(|(_, syncing, _)| *syncing != peer);
             self.open(peer, known)?;
         }
         // The peer waits for Done of exchanges that this node has ended.
@@ -183,9 +197,8 @@ impl Node {
             self.credit_again(peer, exchange, id, Part::RequestBody);
             self.answer_again(peer, exchange, id, queued.contains(&id));
         }
-        let with_peer = self.channels.iter().filter(|(_, channel)| channel.row.peer == peer);
-        let receipts: Vec<_> =
-            with_peer.filter(|(_, c)| c.row.their_payment.is_some()).map(|(id, _)| *id).collect();
+        let paid = self.channels_with(peer).filter(|(_, channel)| channel.row.their_payment.is_some());
+        let receipts: Vec<_> = paid.map(|(id, _)| id).collect();
         self.outbox(peer).receipts.extend(receipts);
         Ok(())
     }
@@ -270,8 +283,7 @@ impl Node {
     }
 
     fn sync_channels(&self, peer: NodeKey) -> Vec<SyncChannel> {
-        let with_peer = self.channels.values().filter(|channel| channel.row.peer == peer);
-        let states = with_peer.map(|channel| SyncChannel {
+        let states = self.channels_with(peer).map(|(_, channel)| SyncChannel {
             own: channel.row.own_payment.clone(),
             theirs: channel.row.their_payment.clone(),
         });

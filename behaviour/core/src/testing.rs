@@ -400,6 +400,15 @@ impl World {
             }
             self.carry_out(host, output);
         }
+        let deadline = self.hosts[host].node.as_ref().and_then(|node| node.next_deadline());
+        if let Some(deadline) = deadline
+            && self.hosts[host].tick_at != Some(deadline.0)
+        {
+            self.hosts[host].tick_at = Some(deadline.0);
+            let life = self.hosts[host].life;
+            let delay = deadline.0.saturating_sub(self.now);
+            self.at(delay, Happening::Input { host, life, input: Input::Tick });
+        }
     }
 
     /// Kills a host: what is not committed is lost, or a part of it was committed unnoticed.

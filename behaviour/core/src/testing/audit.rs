@@ -34,9 +34,8 @@ impl World {
         }
         self.audit_channels(&paid, &mut report);
         for host in &self.hosts {
-            let unfinished = host.node.as_ref().map_or(0, crate::Node::unfinished);
-            if unfinished != 0 {
-                report.violations.push(format!("host {} keeps {unfinished} exchanges", host.index));
+            for leak in host.node.iter().flat_map(crate::Node::leaks) {
+                report.violations.push(format!("host {} at rest: {leak}", host.index));
             }
             for event in &host.events {
                 if let Event::Misbehaved { reason, .. } = event {

@@ -27,6 +27,8 @@ pub struct Host {
     pub life: u32,
     /// Outputs over all lives.
     pub outputs: u64,
+    /// Deadline for which a tick is queued.
+    pub(super) tick_at: Option<u64>,
     disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
     pending: VecDeque<(u64, Vec<Write>)>,
     /// All events of all lives, in order.
@@ -51,6 +53,7 @@ impl Host {
             node: None,
             life: 0,
             outputs: 0,
+            tick_at: None,
             disk: BTreeMap::new(),
             pending: VecDeque::new(),
             events: Vec::new(),
@@ -123,6 +126,7 @@ impl Host {
             self.apply(writes);
         }
         self.node = None;
+        self.tick_at = None;
         self.life += 1;
     }
 

@@ -1,0 +1,234 @@
+//! Frames on the wire: every one round-trips, nothing a peer sends makes the decoder panic or hold
+//! more than one frame.
+
+#[path = "support/rig.rs"]
+mod rig;
+
+use bytes::{Bytes, BytesMut};
+use por_core::codec::{self, Decoder, WireError};
+use por_core::types::{
+    FlushProof, Hash, Invalid, InvalidReason, RequestId, ResponseReceipt, SeverOrder, SeverReason, Signature,
+    Yocto,
+};
+use por_core::wire::*;
+use por_core::*;
+use proptest::prelude::*;
+use rig::*;
+
+fn round_trip(frame: &Frame) -> Frame {
+    let mut bytes = BytesMut::new();
+    codec::encode(frame, &mut bytes);
+    let mut decoder = Decoder::new(1 << 24);
+    // In two parts, with the next frame behind it.
+    let rest = bytes.split_off(bytes.len() / 2);
+    assert_eq!(decoder.decode(&mut bytes), Ok(None));
+    bytes.unsplit(rest);
+    codec::encode(frame, &mut bytes);
+    let first = decoder.decode(&mut bytes).unwrap().expect("complete");
+    assert_eq!(decoder.decode(&mut bytes).unwrap().expect("complete"), first);
+    assert!(bytes.is_empty());
+    first
+}
+
+fn hash() -> impl Strategy<Value = Hash> {
+    any::<[u8; 32]>().prop_map(Hash)
+}
+
+fn proof() -> impl Strategy<Value = FlushProof> {
+    (any::<u32>(), any::<u32>(), prop::collection::vec(hash(), 0..17), any::<[u8; 32]>()).prop_map(
+        |(index, leaves, path, half)| {
+            let mut signature = [0; 64];
+            signature[..32].copy_from_slice(&half);
+            FlushProof { index, leaves, path, signature: Signature(signature) }
+        },
+    )
+}
+
+fn payment() -> impl Strategy<Value = types::Signed<types::ChannelState>> {
+    (any::<u64>(), any::<u128>(), any::<u128>(), hash())
+        .prop_map(|(id, a, b, items)| state(&secret(1), types::ChannelId(id), Yocto(a), Yocto(b), items))
+}
+
+fn body() -> impl Strategy<Value = Option<Bytes>> {
+    prop::option::of(prop::collection::vec(any::<u8>(), 0..500).prop_map(Bytes::from))
+}
+
+fn receipt() -> impl Strategy<Value = SignedReceipt> {
+    (hash(), any::<u64>(), hash(), proof()).prop_map(|(id, body_len, body_hash, proof)| SignedReceipt {
+        receipt: ResponseReceipt { request: RequestId(id.0), body_len, body_hash },
+        proof,
+    })
+}
+
+fn exchanges() -> impl Strategy<Value = Vec<ExchangeId>> {
+    prop::collection::vec(any::<u64>().prop_map(ExchangeId), 0..50)
+}
+
+fn sync() -> impl Strategy<Value = Frame> {
+    let channel = (prop::option::of(payment()), prop::option::of(payment()))
+        .prop_map(|(own, theirs)| SyncChannel { own, theirs });
+    let known = (any::<u64>(), hash(), any::<bool>(), any::<u64>()).prop_map(|(n, id, acked, body_bytes)| {
+        SyncExchange { exchange: ExchangeId(n), request: RequestId(id.0), acked, body_bytes }
+    });
+    let lists = (prop::collection::vec(channel, 0..4), prop::collection::vec(known, 0..4));
+    (any::<u64>(), any::<u64>(), lists, any::<bool>()).prop_map(
+        |(epoch, answers, (channels, known), complete)| {
+            Frame::Sync(Sync { epoch, answers, channels, known, complete })
+        },
+    )
+}
+
+fn request() -> impl Strategy<Value = Frame> {
+    let head = prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+    let item = (any::<u64>(), any::<u8>(), head, proof(), body()).prop_map(|(n, hop, head, proof, body)| {
+        RequestItem { exchange: ExchangeId(n), hop, head, proof, body }
+    });
+    (prop::option::of(payment()), any::<bool>(), prop::collection::vec(item, 0..4))
+        .prop_map(|(payment, resent, requests)| Frame::Request(Request { payment, resent, requests }))
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    prop_oneof![Just(Part::RequestBody), Just(Part::ResponseBody)]
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let receipts = || prop::collection::vec(payment(), 0..3);
+    let ack =
+        (receipts(), exchanges()).prop_map(|(receipts, exchanges)| Frame::Ack(Ack { receipts, exchanges }));
+    let done =
+        (receipts(), exchanges()).prop_map(|(receipts, exchanges)| Frame::Done(Done { receipts, exchanges }));
+    let rejection = (any::<u64>(), hash(), any::<bool>()).prop_map(|(n, id, proven)| {
+        let statement = Invalid {
+            request: RequestId(id.0),
+            signer: secret(1).public(),
+            reason: InvalidReason::Underpaid,
+        };
+        let invalid = proven.then(|| secret(1).sign(&network(), statement));
+        Rejection { exchange: ExchangeId(n), reason: RejectReason::Balance, invalid }
+    });
+    let reject = (prop::option::of(payment()), any::<bool>(), prop::collection::vec(rejection, 0..4))
+        .prop_map(|(payment, resent, rejections)| Frame::Reject(Reject { payment, resent, rejections }));
+    let item = (any::<u64>(), receipt(), any::<bool>(), body()).prop_map(|(n, receipt, resume, body)| {
+        ResponseItem { exchange: ExchangeId(n), receipt, resume, body }
+    });
+    let response = (prop::option::of(payment()), prop::collection::vec(item, 0..4))
+        .prop_map(|(payment, responses)| Frame::Response(Response { payment, responses }));
+    let credit = (any::<u64>(), part(), hash(), any::<u64>(), any::<Option<u64>>()).prop_map(
+        |(n, part, body, up_to, from)| {
+            Frame::Credit(Credit { exchange: ExchangeId(n), part, body, up_to, from })
+        },
+    );
+    let data = prop::collection::vec(any::<u8>(), 1..2000).prop_map(Bytes::from);
+    let fragment = (any::<u64>(), part(), 0..u64::MAX / 2, data).prop_map(|(n, part, offset, data)| {
+        Frame::Fragment(Fragment { exchange: ExchangeId(n), part, offset, data })
+    });
+    let late =
+        (payment(), exchanges()).prop_map(|(payment, exchanges)| Frame::Late(Late { payment, exchanges }));
+    let severed = (exchanges(), prop::option::of(payment())).prop_map(|(exchanges, payment)| {
+        let order =
+            SeverOrder { channel: IN, signer: secret(1).public(), reason: SeverReason::NoAck, request: None };
+        Frame::Severed(Severed { exchanges, order: secret(1).sign(&network(), order), payment })
+    });
+    let hello = any::<bool>().prop_map(|bulk| {
+        let lane = if bulk { Lane::Bulk } else { Lane::Control };
+        Frame::Hello(Hello::new(network(), lane, &Limits::default()))
+    });
+    prop_oneof![sync(), request(), ack, done, reject, response, credit, fragment, late, severed, hello]
+}
+
+proptest! {
+    #[test]
+    fn every_frame_round_trips(frame in frame()) {
+        prop_assert_eq!(round_trip(&frame), frame);
+    }
+
+    #[test]
+    fn random_bytes_are_an_error_or_wait_for_more(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let mut src = BytesMut::from(&bytes[..]);
+        let before = src.len();
+        let _ = Decoder::new(4096).decode(&mut src);
+        prop_assert!(src.len() <= before);
+    }
+
+    #[test]
+    fn random_payloads_of_every_type_do_not_panic(
+        kind in 0u8..16,
+        payload in prop::collection::vec(any::<u8>(), 0..600),
+    ) {
+        let mut src = BytesMut::from(&(payload.len() as u32 + 1).to_be_bytes()[..]);
+        src.extend_from_slice(&[kind]);
+        src.extend_from_slice(&payload);
+        let _ = Decoder::new(4096).decode(&mut src);
+    }
+
+    #[test]
+    fn changed_frames_do_not_panic(frame in frame(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        let mut bytes = BytesMut::new();
+        codec::encode(&frame, &mut bytes);
+        let index = at.index(bytes.len());
+        bytes[index] = to;
+        let _ = Decoder::new(1 << 20).decode(&mut bytes);
+    }
+}
+
+fn raw(kind: u8, payload: &[u8]) -> BytesMut {
+    let mut src = BytesMut::from(&(payload.len() as u32 + 1).to_be_bytes()[..]);
+    src.extend_from_slice(&[kind]);
+    src.extend_from_slice(payload);
+    src
+}
+
+#[test]
+fn a_length_over_the_limit_is_refused_before_anything_is_held_for_it() {
+    let mut src = BytesMut::from(&[0xff, 0xff, 0xff, 0xff, 9][..]);
+    let result = Decoder::new(1 << 20).decode(&mut src);
+    assert_eq!(result, Err(WireError::TooLong { len: u32::MAX, max: 1 << 20 }));
+    let mut src = BytesMut::from(&[0, 0x10, 0, 0, 9][..]);
+    assert_eq!(Decoder::new(1 << 20).decode(&mut src), Ok(None));
+    assert!(src.capacity() < 4096, "nothing is reserved for what has not arrived");
+}
+
+#[test]
+fn unknown_types_empty_frames_and_trailing_bytes_are_errors() {
+    assert_eq!(Decoder::new(100).decode(&mut raw(99, &[])), Err(WireError::UnknownType(99)));
+    assert_eq!(Decoder::new(100).decode(&mut BytesMut::from(&[0, 0, 0, 0][..])), Err(WireError::Empty));
+    let mut bytes = BytesMut::new();
+    codec::encode(&Frame::Ack(Ack { receipts: vec![], exchanges: vec![] }), &mut bytes);
+    let mut payload = bytes[5..].to_vec();
+    payload.push(0);
+    let result = Decoder::new(100).decode(&mut raw(4, &payload));
+    assert!(matches!(result, Err(WireError::Malformed { frame: "Ack", .. })), "{result:?}");
+}
+
+#[test]
+fn unknown_fields_are_ignored_and_deep_nesting_is_refused() {
+    // {"exchanges": [], "receipts": [], "later": 7}
+    let known = b"\xa3\x69exchanges\x80\x68receipts\x80\x65later\x07";
+    let frame = Decoder::new(100).decode(&mut raw(4, known)).unwrap();
+    assert_eq!(frame, Some(Frame::Ack(Ack { receipts: vec![], exchanges: vec![] })));
+    let mut deep = b"\xa3\x69exchanges\x80\x68receipts\x80\x65later".to_vec();
+    deep.extend([0x81; 100_000]);
+    deep.push(0);
+    let result = Decoder::new(1 << 20).decode(&mut raw(4, &deep));
+    assert!(matches!(result, Err(WireError::Malformed { .. })), "{result:?}");
+}
+
+#[test]
+fn a_claimed_count_beyond_the_frame_allocates_nothing() {
+    // 2^60 exchanges are announced, none follows.
+    let payload = b"\xa2\x68receipts\x80\x69exchanges\x9b\x10\0\0\0\0\0\0\0";
+    let result = Decoder::new(100).decode(&mut raw(4, payload));
+    assert!(matches!(result, Err(WireError::Malformed { .. })), "{result:?}");
+}
+
+#[test]
+fn a_hello_of_another_network_or_version_is_refused() {
+    let good = Hello::new(network(), Lane::Control, &Limits::default());
+    assert_eq!(good.check(&network()), Ok(()));
+    let foreign = types::Network { chain_id: "testnet".into(), ..network() };
+    assert!(matches!(good.check(&foreign), Err(HelloError::Network { .. })));
+    let old = Hello { version: 9, ..good.clone() };
+    assert_eq!(old.check(&network()), Err(HelloError::Version(9)));
+    let tiny = Hello { window: 10, ..good };
+    assert!(matches!(tiny.check(&network()), Err(HelloError::Limits { .. })));
+}

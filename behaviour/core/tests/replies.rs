@@ -1,0 +1,272 @@
+//! What a hostile downstream peer can send back, and what a store can come back as.
+
+#[path = "support/rig.rs"]
+mod rig;
+
+use por_core::types::{Hash, Invalid, InvalidReason, Item, ItemKind, Items, Side, Yocto};
+use por_core::verified::Encoder;
+use por_core::wire::{self, Frame, Part, Rejection, Sync, SyncChannel};
+use por_core::*;
+use rig::*;
+
+#[test]
+fn a_response_forged_by_a_relay_is_stopped_at_the_next_hop() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    let mut item = rig.response(id, request.exchange, b"forged");
+    item.receipt.proof = sign_one(&rig.up, &item.receipt.receipt);
+    rig.respond(item);
+    assert!(rig.blames(rig.down.public(), "not signed by the destination"));
+    assert!(rig.responses_up_got().is_empty());
+    assert_eq!(rig.node.unfinished(), 1, "the exchange stays open");
+}
+
+#[test]
+fn a_response_to_another_request_is_stopped() {
+    let mut rig = Rig::new();
+    let (_, first) = rig.relayed(b"one", 100);
+    let (second, _) = rig.relayed(b"two", 300);
+    let item = rig.response(second, first.exchange, b"swapped");
+    rig.respond(item);
+    assert!(rig.blames(rig.down.public(), "another request"));
+    assert!(rig.responses_up_got().is_empty());
+}
+
+#[test]
+fn a_truncated_changed_or_too_long_response_is_stopped() {
+    for (body, sent, why) in [
+        (&b"answer"[..], &b"answe"[..], "signed length"),
+        (b"answer", b"answes", "signed hash"),
+        (&[7; 101], &[7; 101], "longer than the request allows"),
+    ] {
+        let mut rig = Rig::new();
+        let (id, request) = rig.relayed(b"question", 100);
+        let mut item = rig.response(id, request.exchange, body);
+        item.body = Some(bytes::Bytes::copy_from_slice(sent));
+        rig.respond(item);
+        assert!(rig.blames(rig.down.public(), why), "{why}");
+        assert!(rig.responses_up_got().is_empty());
+    }
+}
+
+fn fragments(encoder: &Encoder, exchange: ExchangeId, upto: u64) -> Vec<wire::Fragment> {
+    let (mut all, mut offset) = (Vec::new(), 0);
+    while offset < upto.min(encoder.len()) {
+        let data = encoder.read(offset, upto - offset);
+        let len = data.len() as u64;
+        all.push(wire::Fragment { exchange, part: Part::ResponseBody, offset, data });
+        offset += len;
+    }
+    all
+}
+
+fn streamed(rig: &mut Rig) -> Vec<wire::Fragment> {
+    let frames = rig.up_got().into_iter();
+    frames.filter_map(|frame| if let Frame::Fragment(f) = frame { Some(f) } else { None }).collect()
+}
+
+#[test]
+fn a_big_response_is_passed_on_as_it_arrives_and_a_bad_fragment_is_not() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100_000);
+    let body: Vec<u8> = (0..90_000).map(|i| i as u8).collect();
+    let encoder = Encoder::new(body.clone().into());
+    let mut item = rig.response(id, request.exchange, &body);
+    item.body = None;
+    rig.respond(item.clone());
+    let announced = rig.responses_up_got();
+    assert_eq!((announced.len(), announced[0].body.as_deref()), (1, None));
+    let good = fragments(&encoder, request.exchange, 40_000);
+    for fragment in &good {
+        rig.down_sends(Frame::Fragment(fragment.clone()));
+    }
+    let passed: u64 = streamed(&mut rig).iter().map(|f| f.data.len() as u64).sum();
+    assert!(passed > 30_000, "{passed} bytes passed on");
+    let mut rest = fragments(&encoder, request.exchange, 60_000).split_off(good.len() - 1);
+    let mut bad = rest[0].data.to_vec();
+    *bad.last_mut().unwrap() ^= 1;
+    rest[0].data = bad.into();
+    for fragment in rest {
+        rig.down_sends(Frame::Fragment(fragment));
+    }
+    assert!(rig.blames(rig.down.public(), "bad body"));
+    assert_eq!(streamed(&mut rig).iter().map(|f| f.data.len()).sum::<usize>(), 0);
+    // After the reconnection the peer goes on where verification stopped.
+    rig.disconnected.clear();
+    let down = rig.down.public();
+    rig.connect(down);
+    rig.down_got();
+    item.resume = true;
+    rig.respond(item);
+    let credit =
+        rig.down_got().into_iter().find_map(|f| if let Frame::Credit(c) = f { Some(c) } else { None });
+    let credit = credit.expect("told where to go on");
+    assert_eq!(credit.from, Some(passed), "the last verified group");
+}
+
+#[test]
+fn a_rejection_without_refund_is_refused() {
+    let mut rig = Rig::new();
+    let (_, request) = rig.relayed(b"question", 100);
+    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
+    rig.down_sends(Frame::Reject(wire::Reject { payment: None, resent: false, rejections: vec![rejection] }));
+    assert!(rig.blames(rig.down.public(), "without the refund"));
+    assert_eq!(rig.node.unfinished(), 1);
+}
+
+fn refund(rig: &mut Rig, request: types::RequestId, amount: Yocto) -> types::Signed<types::ChannelState> {
+    let items = vec![Item { request, amount, kind: ItemKind::Refund }];
+    let items = Items { channel: OUT, payer: Side::B, items };
+    rig.paid_down = rig.paid_down.checked_add(amount).unwrap();
+    let mine = rig.node.channel(OUT).unwrap().totals.sent_a;
+    state(&rig.down, OUT, mine, rig.paid_down, items.hash(&network()))
+}
+
+#[test]
+fn a_rejection_with_refund_travels_upstream_with_the_whole_payment() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    let amount = rig.node.channel(OUT).unwrap().pending_out;
+    let payment = Some(refund(&mut rig, id, amount));
+    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
+    rig.sent.clear();
+    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
+    let frames = rig.up_got();
+    let Some(Frame::Reject(reject)) = frames.iter().find(|f| matches!(f, Frame::Reject(_))) else {
+        panic!("{frames:?}")
+    };
+    assert_eq!(reject.rejections[0].reason, RejectReason::Busy);
+    let snapshot = rig.node.channel(IN).unwrap();
+    assert_eq!(snapshot.totals.sent_a, snapshot.totals.sent_b);
+    assert!(rig.down_got().iter().any(|f| matches!(f, Frame::Done(_))));
+    assert_eq!(rig.node.channel(OUT).unwrap().pending_out, Yocto::ZERO);
+}
+
+#[test]
+fn a_rejection_as_invalid_needs_the_proof_of_a_node_of_the_path() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    let amount = rig.node.channel(OUT).unwrap().pending_out;
+    let payment = Some(refund(&mut rig, id, amount));
+    let stranger = secret(9);
+    let statement = Invalid { request: id, signer: stranger.public(), reason: InvalidReason::Body };
+    let invalid = Some(stranger.sign(&network(), statement));
+    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Invalid, invalid };
+    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
+    assert!(rig.blames(rig.down.public(), "wrong proof"));
+}
+
+#[test]
+fn a_receipt_for_a_state_never_signed_is_refused() {
+    let mut rig = Rig::new();
+    rig.relayed(b"question", 100);
+    let receipt = state(&rig.down, OUT, Yocto(999_999), Yocto::ZERO, Hash([0; 32]));
+    rig.down_sends(Frame::Ack(wire::Ack { receipts: vec![receipt], exchanges: vec![] }));
+    assert!(rig.blames(rig.down.public(), "never signed"));
+}
+
+#[test]
+fn the_counter_signature_of_a_payment_is_kept_as_evidence() {
+    let mut rig = Rig::new();
+    let (_, request) = rig.relayed(b"question", 100);
+    let row = rig.node.channel(OUT).unwrap();
+    let paid = row.totals.sent_a;
+    assert!(row.their_receipt.is_none());
+    let receipt = state(&rig.down, OUT, paid, Yocto::ZERO, Hash([0; 32]));
+    rig.down_sends(Frame::Ack(wire::Ack {
+        receipts: vec![receipt.clone()],
+        exchanges: vec![request.exchange],
+    }));
+    assert_eq!(rig.node.channel(OUT).unwrap().their_receipt, Some(receipt));
+}
+
+#[test]
+fn an_answer_to_an_unknown_exchange_is_done_with() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    let item = rig.response(id, request.exchange, b"answer");
+    rig.respond(item.clone());
+    rig.sent.clear();
+    rig.respond(item);
+    let Some(Frame::Done(done)) = rig.down_got().pop() else { panic!("not done") };
+    assert_eq!(done.exchanges, [request.exchange]);
+    assert!(rig.responses_up_got().is_empty(), "passed on once");
+}
+
+#[test]
+fn a_settled_old_state_in_sync_changes_nothing() {
+    let mut rig = Rig::new();
+    let head = rig.head_here(b"question", 100);
+    rig.ask(&head, b"question");
+    let before = rig.node.channel(IN).unwrap().totals;
+    let old = state(&rig.up, IN, Yocto(1), Yocto::ZERO, Hash([0; 32]));
+    let channels = vec![SyncChannel { own: Some(old), theirs: None }];
+    rig.up_sends(Frame::Sync(Sync { epoch: 1 << 40, channels, complete: true, ..Sync::default() }));
+    assert_eq!(rig.node.channel(IN).unwrap().totals, before);
+    assert!(rig.disconnected.is_empty());
+}
+
+#[test]
+fn an_old_copy_of_the_store_never_signs_below_what_the_peer_holds() {
+    let mut rig = Rig::new();
+    rig.relayed(b"question", 100);
+    let newest = rig.node.channel(OUT).unwrap().totals.sent_a;
+    let held = state(&secret(2), OUT, newest, Yocto::ZERO, Hash([4; 32]));
+    // A node with an empty store learns its own total from the peer.
+    let mut fresh = Rig::new();
+    let channels = vec![SyncChannel { own: None, theirs: Some(held) }];
+    fresh.down_sends(Frame::Sync(Sync { epoch: 1 << 40, channels, complete: true, ..Sync::default() }));
+    assert_eq!(fresh.node.channel(OUT).unwrap().totals.sent_a, newest);
+    // A forged one is not believed.
+    let forged = state(&secret(3), OUT, Yocto(newest.0 + 1), Yocto::ZERO, Hash([4; 32]));
+    let channels = vec![SyncChannel { own: None, theirs: Some(forged) }];
+    fresh.down_sends(Frame::Sync(Sync { epoch: 1 << 41, channels, complete: true, ..Sync::default() }));
+    assert!(fresh.blames(fresh.down.public(), "wrong signature"));
+}
+
+fn restored(rig: &Rig) -> Restored {
+    let row = |((table, key), value): (&(Table, Vec<u8>), &Vec<u8>)| Row {
+        table: *table,
+        key: key.clone(),
+        value: value.clone(),
+    };
+    Restored { rows: rig.rows.iter().map(row).collect() }
+}
+
+#[test]
+fn a_damaged_or_foreign_store_is_refused_with_a_typed_error() {
+    let mut rig = Rig::new();
+    rig.relayed(b"question", 100);
+    let good = restored(&rig);
+    assert!(Node::new(config(&rig.limits), good.clone()).is_ok());
+    for index in 0..good.rows.len() {
+        let mut bad = good.clone();
+        let len = bad.rows[index].value.len();
+        bad.rows[index].value.truncate(len - 1);
+        let error = Node::new(config(&rig.limits), bad).unwrap_err();
+        assert!(matches!(error, RestoreError::Damaged { .. }), "{error}");
+    }
+    let other = CoreConfig { secret: secret(8), ..config(&rig.limits) };
+    assert!(matches!(Node::new(other, good), Err(RestoreError::Foreign { .. })));
+}
+
+#[test]
+fn a_peer_that_forgot_an_acknowledged_request_is_told_and_asked_again() {
+    let mut rig = Rig::new();
+    let (_, request) = rig.relayed(b"question", 100);
+    rig.down_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: vec![request.exchange] }));
+    let down = rig.down.public();
+    rig.input(Input::Disconnected { peer: down, conn: ConnId(2) });
+    rig.sent.clear();
+    rig.connect(down);
+    let told =
+        |e: &Event| matches!(e, Event::Misbehaved { reason, .. } if reason.contains("has forgotten request"));
+    assert!(rig.events.iter().any(told));
+    let again =
+        rig.down_got().into_iter().find_map(|f| if let Frame::Request(r) = f { Some(r) } else { None });
+    let again = again.expect("asked again");
+    assert!(again.resent);
+    assert_eq!(again.requests[0].exchange, request.exchange);
+    let total = rig.node.channel(OUT).unwrap().totals.sent_a;
+    assert_eq!(again.payment.unwrap().statement.totals.sent_a, total, "paid once");
+}

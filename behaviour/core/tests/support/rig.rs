@@ -1,0 +1,384 @@
+//! One node between two hand-driven peers: `up` asks, `down` answers. Whatever they send is made of
+//! plain statements, so they can lie about everything.
+
+#![allow(dead_code, reason = "each test target uses its part")]
+
+use bytes::Bytes;
+use por_core::types::{
+    ChannelId, ChannelState, FlushProof, FlushRoot, FlushTree, Hash, Hop, Item, ItemKind, Items, Network,
+    NodeKey, NodeSecret, RequestHead, RequestId, ResponseReceipt, Side, Signed, Statement, Terms, Totals,
+    Yocto, leaf_hash,
+};
+use por_core::wire::{self, Frame, Hello, Lane, RequestItem, ResponseItem, Sync};
+use por_core::*;
+
+pub const NOW: u64 = 1_700_000_000_000;
+pub const DEPOSIT: Yocto = Yocto(1_000_000);
+/// Channel between `up` (A) and the node (B).
+pub const IN: ChannelId = ChannelId(1);
+/// Channel between the node (A) and `down` (B).
+pub const OUT: ChannelId = ChannelId(2);
+/// Another channel between `up` (A) and the node (B).
+pub const SECOND: ChannelId = ChannelId(3);
+
+pub fn network() -> Network {
+    Network { chain_id: "localnet".into(), contract: "por.test.near".parse().unwrap() }
+}
+
+pub fn terms() -> Terms {
+    Terms {
+        rtt_ms: 100,
+        bytes_per_s: 1000,
+        base_fee: Yocto(100),
+        byte_fee: Yocto(1),
+        heartbeat_ms: 1000,
+        grace_ms: 1000,
+        max_requests: 8,
+        max_bytes: 1 << 20,
+    }
+}
+
+pub struct Rig {
+    pub node: Node,
+    pub me: NodeKey,
+    pub up: NodeSecret,
+    pub down: NodeSecret,
+    pub rows: std::collections::BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    /// What was sent, oldest first.
+    pub sent: Vec<(NodeKey, Lane, Frame)>,
+    pub events: Vec<Event>,
+    pub disconnected: Vec<NodeKey>,
+    /// Batches are durable at once.
+    pub commit: bool,
+    pub uncommitted: Vec<u64>,
+    /// What `up` has paid on IN, what `down` has on OUT.
+    pub paid_up: Yocto,
+    pub paid_down: Yocto,
+    conns: u64,
+    exchanges: u64,
+    pub bond: Yocto,
+    pub terms: Terms,
+    pub open: bool,
+    pub limits: Limits,
+}
+
+pub fn secret(n: u8) -> NodeSecret {
+    NodeSecret::from_seed(&[n; 32])
+}
+
+pub fn config(limits: &Limits) -> CoreConfig {
+    CoreConfig { network: network(), secret: secret(2), limits: limits.clone(), seed: [7; 32] }
+}
+
+impl Rig {
+    /// Connected on both sides; an app "app" is served for 10.
+    pub fn new() -> Rig {
+        Rig::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Rig)) -> Rig {
+        let limits = Limits { max_exchanges: 16, window: 64 << 10, ..Limits::default() };
+        let mut rig = Rig {
+            node: Node::new(config(&limits), Restored::default()).unwrap(),
+            me: secret(2).public(),
+            up: secret(1),
+            down: secret(3),
+            rows: Default::default(),
+            sent: vec![],
+            events: vec![],
+            disconnected: vec![],
+            commit: true,
+            uncommitted: vec![],
+            paid_up: Yocto::ZERO,
+            paid_down: Yocto::ZERO,
+            conns: 0,
+            exchanges: 0,
+            bond: Yocto::ZERO,
+            terms: terms(),
+            open: true,
+            limits,
+        };
+        change(&mut rig);
+        rig.node = Node::new(config(&rig.limits), Restored::default()).unwrap();
+        rig.chain();
+        rig.serve(10);
+        rig.connect_all();
+        rig
+    }
+
+    pub fn connect_all(&mut self) {
+        let (up, down) = (self.up.public(), self.down.public());
+        self.connect(up);
+        self.connect(down);
+        self.sent.clear();
+    }
+
+    pub fn serve(&mut self, base: u128) {
+        let pricing = AppPricing { base: Yocto(base), per_byte: Yocto::ZERO };
+        self.input(Input::Command(Command::Serve { app: "app".into(), pricing, max_queued: 4 }));
+    }
+
+    pub fn my_channels(&self) -> Vec<MyChannel> {
+        let channel = |channel, peer: &NodeSecret, side| MyChannel {
+            channel,
+            peer: peer.public(),
+            peer_account: "peer.near".parse().unwrap(),
+            side,
+            deposit_mine: DEPOSIT,
+            deposit_theirs: DEPOSIT,
+            drawn_mine: Yocto::ZERO,
+            drawn_theirs: Yocto::ZERO,
+            bond: self.bond,
+            floors: Totals::default(),
+            terms: self.terms.clone(),
+            open: self.open,
+        };
+        vec![
+            channel(IN, &self.up, Side::B),
+            channel(OUT, &self.down, Side::A),
+            channel(SECOND, &self.up, Side::B),
+        ]
+    }
+
+    pub fn chain(&mut self) {
+        let channels = self.my_channels();
+        let edge = |channel, a: NodeKey, b: NodeKey| GraphEdge {
+            channel,
+            a,
+            b,
+            terms: self.terms.clone(),
+            open: self.open,
+        };
+        let edges = vec![
+            edge(IN, self.up.public(), self.me),
+            edge(OUT, self.me, self.down.public()),
+            edge(SECOND, self.up.public(), self.me),
+        ];
+        self.input(Input::Channels { channels });
+        self.input(Input::Graph { version: 5, chain_time_ms: NOW, edges });
+    }
+
+    pub fn input(&mut self, input: Input) {
+        self.node.handle(Time(1), input);
+        self.drain();
+    }
+
+    pub fn drain(&mut self) {
+        while let Some(output) = self.node.poll() {
+            match output {
+                Output::Send { peer, lane, frame, .. } => self.sent.push((peer, lane, frame)),
+                Output::Disconnect { peer, .. } => self.disconnected.push(peer),
+                Output::Persist { batch, writes } => {
+                    for Write { table, key, value } in writes {
+                        match value {
+                            Some(value) => self.rows.insert((table, key), value),
+                            None => self.rows.remove(&(table, key)),
+                        };
+                    }
+                    self.uncommitted.push(batch);
+                }
+                Output::Notify(event) => self.events.push(event),
+            }
+        }
+        if self.commit
+            && let Some(batch) = self.uncommitted.pop()
+        {
+            self.uncommitted.clear();
+            self.node.handle(Time(1), Input::Persisted { batch });
+            self.drain();
+        }
+    }
+
+    /// Connects a peer and goes through both Syncs; the peer knows nothing unfinished.
+    pub fn connect(&mut self, peer: NodeKey) {
+        self.conns += 1;
+        let conn = ConnId(self.conns);
+        let hello = Hello::new(network(), Lane::Control, &self.limits);
+        self.input(Input::Connected { peer, conn, hello });
+        let probe = self.sent.iter().rev().find_map(|(to, _, frame)| match frame {
+            Frame::Sync(sync) if *to == peer && sync.answers == 0 => Some(sync.epoch),
+            _ => None,
+        });
+        let epoch = self.conns << 32;
+        self.frame(peer, Frame::Sync(Sync { epoch, complete: true, ..Sync::default() }));
+        let answers = probe.expect("the node says Sync first");
+        self.frame(peer, Frame::Sync(Sync { epoch, answers, complete: true, ..Sync::default() }));
+    }
+
+    pub fn frame(&mut self, peer: NodeKey, frame: Frame) {
+        // The latest connection of each peer counts.
+        for conn in (1..=self.conns).rev().map(ConnId) {
+            self.node.handle(Time(1), Input::Frame { peer, conn, frame: frame.clone() });
+        }
+        self.drain();
+    }
+
+    pub fn up_sends(&mut self, frame: Frame) {
+        let up = self.up.public();
+        self.frame(up, frame);
+    }
+
+    pub fn down_sends(&mut self, frame: Frame) {
+        let down = self.down.public();
+        self.frame(down, frame);
+    }
+
+    /// Frames that were sent to a peer since the last call for anyone.
+    pub fn got(&mut self, peer: NodeKey) -> Vec<Frame> {
+        let (mine, rest) = std::mem::take(&mut self.sent).into_iter().partition(|(to, ..)| *to == peer);
+        self.sent = rest;
+        let frames: Vec<(NodeKey, Lane, Frame)> = mine;
+        frames.into_iter().map(|(_, _, frame)| frame).collect()
+    }
+
+    pub fn up_got(&mut self) -> Vec<Frame> {
+        self.got(self.up.public())
+    }
+
+    pub fn down_got(&mut self) -> Vec<Frame> {
+        self.got(self.down.public())
+    }
+
+    /// True if the node has blamed this peer, with a reason that contains `why`.
+    pub fn blames(&self, peer: NodeKey, why: &str) -> bool {
+        self.disconnected.contains(&peer)
+            && self.events.iter().any(
+                |event| matches!(event, Event::Misbehaved { peer: p, reason } if *p == peer && reason.contains(why)),
+            )
+    }
+
+    /// A request of `up` through the node to `down`.
+    pub fn head(&self, body: &[u8], response_limit: u64) -> RequestHead {
+        let quote = self.terms.quote(body.len() as u64, response_limit).unwrap();
+        let hop = |channel, to| Hop { channel, to, price: quote.price, allowance_ms: quote.allowance_ms };
+        RequestHead {
+            author: self.up.public(),
+            nonce: self.exchanges,
+            destination: self.down.public(),
+            app: "app".into(),
+            body_hash: Hash(*blake3::hash(body).as_bytes()),
+            body_len: body.len() as u64,
+            response_limit,
+            expires_ms: NOW + 60_000,
+            graph_version: 5,
+            server_price: Yocto(10),
+            route: vec![hop(IN, self.me), hop(OUT, self.down.public())],
+        }
+    }
+
+    /// The same ending at the node itself.
+    pub fn head_here(&self, body: &[u8], response_limit: u64) -> RequestHead {
+        let mut head = self.head(body, response_limit);
+        head.route.truncate(1);
+        head.destination = self.me;
+        head
+    }
+
+    /// The item of a request, signed by `up`.
+    pub fn item(&mut self, head: &RequestHead, body: &[u8]) -> RequestItem {
+        self.exchanges += 1;
+        RequestItem {
+            exchange: ExchangeId(self.exchanges),
+            hop: 0,
+            head: borsh::to_vec(head).unwrap().into(),
+            proof: sign_one(&self.up, head),
+            body: Some(Bytes::copy_from_slice(body)),
+        }
+    }
+
+    /// `up`'s payment on IN for these heads.
+    pub fn payment(&mut self, heads: &[&RequestHead]) -> Signed<ChannelState> {
+        let item = |head: &&RequestHead| Item {
+            request: head.id(&network()),
+            amount: head.payment_at(0).unwrap(),
+            kind: ItemKind::Request,
+        };
+        let items: Vec<Item> = heads.iter().map(item).collect();
+        let sum = Yocto::checked_sum(items.iter().map(|item| item.amount)).unwrap();
+        self.paid_up = self.paid_up.checked_add(sum).unwrap();
+        let items = Items { channel: IN, payer: Side::A, items };
+        state(&self.up, IN, self.paid_up, Yocto::ZERO, items.hash(&network()))
+    }
+
+    /// Sends one paid request and returns its id and exchange.
+    pub fn ask(&mut self, head: &RequestHead, body: &[u8]) -> (RequestId, ExchangeId) {
+        let item = self.item(head, body);
+        let exchange = item.exchange;
+        let payment = Some(self.payment(&[head]));
+        self.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+        (head.id(&network()), exchange)
+    }
+
+    /// Asks through the node and returns what `down` received.
+    pub fn relayed(&mut self, body: &[u8], limit: u64) -> (RequestId, RequestItem) {
+        let mut head = self.head(body, limit);
+        head.route[1].allowance_ms += 10_000;
+        let (id, _) = self.ask(&head, body);
+        let item = self.down_got().into_iter().find_map(|frame| match frame {
+            Frame::Request(request) => request.requests.into_iter().next(),
+            _ => None,
+        });
+        (id, item.expect("passed on"))
+    }
+
+    pub fn rejection(&mut self) -> Option<(RejectReason, Option<Signed<types::Invalid>>)> {
+        self.up_got().into_iter().find_map(|frame| match frame {
+            Frame::Reject(reject) => reject.rejections.into_iter().next().map(|r| (r.reason, r.invalid)),
+            _ => None,
+        })
+    }
+
+    /// A response of `down`.
+    pub fn response(&self, request: RequestId, exchange: ExchangeId, body: &[u8]) -> ResponseItem {
+        let body_hash = Hash(*blake3::hash(body).as_bytes());
+        let receipt = ResponseReceipt { request, body_len: body.len() as u64, body_hash };
+        let proof = sign_one(&self.down, &receipt);
+        let receipt = SignedReceipt { receipt, proof };
+        ResponseItem { exchange, receipt, resume: false, body: Some(Bytes::copy_from_slice(body)) }
+    }
+
+    pub fn respond(&mut self, item: ResponseItem) {
+        self.down_sends(Frame::Response(wire::Response { payment: None, responses: vec![item] }));
+    }
+
+    pub fn responses_up_got(&mut self) -> Vec<ResponseItem> {
+        let responses = self.up_got().into_iter().filter_map(|frame| match frame {
+            Frame::Response(response) => Some(response.responses),
+            _ => None,
+        });
+        responses.flatten().collect()
+    }
+}
+
+pub fn state(
+    signer: &NodeSecret,
+    channel: ChannelId,
+    sent_a: Yocto,
+    sent_b: Yocto,
+    items: Hash,
+) -> Signed<ChannelState> {
+    signer.sign(&network(), ChannelState { channel, totals: Totals { sent_a, sent_b }, items })
+}
+
+/// Signature of a flush of one.
+pub fn sign_one<S: Statement + FlushKind>(signer: &NodeSecret, statement: &S) -> FlushProof {
+    let tree = FlushTree::new(vec![leaf_hash(&statement.signed_bytes(&network()))]).unwrap();
+    let signature = S::sign_root(signer, tree.root(), tree.leaves());
+    tree.proof(0, signature).unwrap()
+}
+
+pub trait FlushKind {
+    fn sign_root(signer: &NodeSecret, root: Hash, leaves: u32) -> types::Signature;
+}
+
+impl FlushKind for RequestHead {
+    fn sign_root(signer: &NodeSecret, root: Hash, leaves: u32) -> types::Signature {
+        signer.sign(&network(), FlushRoot::<RequestHead>::new(root, leaves)).signature
+    }
+}
+
+impl FlushKind for ResponseReceipt {
+    fn sign_root(signer: &NodeSecret, root: Hash, leaves: u32) -> types::Signature {
+        signer.sign(&network(), FlushRoot::<ResponseReceipt>::new(root, leaves)).signature
+    }
+}
