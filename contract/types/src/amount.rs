@@ -86,7 +86,7 @@ impl Yocto {
             (n, Self::ONE_NEAR.0)
         } else {
             let digits = lower.strip_suffix("yocto").unwrap_or(&lower).trim();
-            return digits.parse::<u128>().map(Yocto).map_err(|_| syntax());
+            return digits.parse();
         };
         let number = number.trim();
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
