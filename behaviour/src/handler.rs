@@ -56,6 +56,8 @@ pub enum Failure {
     Hello(#[from] HelloError),
     #[error("peer did not begin its lane with Hello")]
     NoHello,
+    #[error("peer opened the same lane twice")]
+    DuplicateLane,
     #[error("handshake was not complete in time")]
     Handshake,
     #[error(transparent)]
@@ -196,6 +198,10 @@ impl Handler {
         if !matches!(self.state, State::Handshake(_)) {
             return None;
         }
+        // A stranger says Hello first: until it is checked it gets nothing.
+        if !self.wanted && self.in_control.is_none() && self.in_bulk.is_none() {
+            return None;
+        }
         for lane in [Lane::Control, Lane::Bulk] {
             let out = self.out_lane(lane);
             if let OutLane::Closed { attempts } = *out {
@@ -241,7 +247,7 @@ impl Handler {
             Lane::Bulk => &mut self.in_bulk,
         };
         if slot.is_some() {
-            return Err(Failure::NoHello);
+            return Err(Failure::DuplicateLane);
         }
         *slot = Some(reader);
         if hello.lane == Lane::Control {

@@ -213,21 +213,17 @@ pub async fn join_row(nodes: &mut [TestNode]) {
     }
 }
 
+/// A hop at its price, with room for everything else that a test has under way on the edge.
+pub fn hop(channel: ChannelId, to: NodeKey, len: u64, response_limit: u64) -> Hop {
+    let quote = terms().quote(len, response_limit).expect("small");
+    Hop { channel, to, price: quote.price, allowance_ms: quote.allowance_ms + 60_000 }
+}
+
 /// A request from the first of `nodes` to the last.
 pub fn request(nodes: &[TestNode], body: Bytes, response_limit: u64, server_price: Yocto) -> OutboundRequest {
-    let terms = terms();
     let len = body.len() as u64;
-    let route = nodes[1..]
-        .iter()
-        .enumerate()
-        .map(|(index, node)| Hop {
-            channel: ChannelId(index as u64),
-            to: node.key,
-            price: terms.price(len, response_limit).expect("small"),
-            // Room for everything else that a test has under way on the edge.
-            allowance_ms: terms.allowance_ms(len, response_limit) + 60_000,
-        })
-        .collect();
+    let hop = |(index, node): (usize, &TestNode)| hop(ChannelId(index as u64), node.key, len, response_limit);
+    let route = nodes[1..].iter().enumerate().map(hop).collect();
     OutboundRequest {
         destination: nodes[nodes.len() - 1].key,
         app: "echo".to_owned(),

@@ -1,0 +1,232 @@
+//! Peers that break the protocol below the state machine: they are dropped, with the exact cause,
+//! and nobody else notices.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::swarm::{NetworkBehaviour, Swarm};
+use libp2p::{PeerId, StreamProtocol};
+use libp2p_por as por;
+use libp2p_stream as stream;
+use libp2p_swarm_test::SwarmExt;
+use por::core::types::Network;
+use por::core::wire::{Frame, Hello, Lane};
+use por::core::{Limits, codec};
+use por::{Config, MemoryStore};
+use support::{TestNode, account, bounded, join_row, network, request, serve};
+
+const PROTOCOL: StreamProtocol = StreamProtocol::new(por::PROTOCOL_NAME);
+
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p_swarm::derive_prelude")]
+struct Raw {
+    stream: stream::Behaviour,
+}
+
+/// A peer that writes whatever it likes on the protocol's substreams.
+struct Hostile {
+    peer: PeerId,
+    control: stream::Control,
+}
+
+impl Hostile {
+    /// Connects to `victim` and keeps the connection open.
+    async fn connect(victim: &TestNode) -> Hostile {
+        let mut swarm = Swarm::new_ephemeral_tokio(|_| Raw { stream: stream::Behaviour::new() });
+        let control = swarm.behaviour().stream.new_control();
+        let mut accepting = control.clone().accept(PROTOCOL).expect("once");
+        let peer = *swarm.local_peer_id();
+        let connected = swarm.dial_and_wait(victim.address.clone());
+        bounded("connect", connected).await;
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            loop {
+                tokio::select! {
+                    _ = swarm.select_next_some() => {}
+                    Some((_, stream)) = accepting.next() => kept.push(stream),
+                }
+            }
+        });
+        Hostile { peer, control }
+    }
+
+    async fn open(&mut self, victim: &TestNode) -> libp2p::swarm::Stream {
+        bounded("open", self.control.open_stream(victim.peer, PROTOCOL)).await.expect("accepted")
+    }
+
+    async fn write(&mut self, victim: &TestNode, bytes: &[u8]) -> libp2p::swarm::Stream {
+        let mut stream = self.open(victim).await;
+        stream.write_all(bytes).await.expect("open");
+        stream.flush().await.expect("open");
+        stream
+    }
+}
+
+fn hello(network: Network, lane: Lane) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    codec::encode(&Frame::Hello(Hello::new(network, lane, &Limits::default())), &mut bytes);
+    bytes.to_vec()
+}
+
+async fn failure(victim: &mut TestNode, peer: PeerId) -> String {
+    let event = victim
+        .event(|event| matches!(event, por::Event::Failed { peer: failed, .. } if *failed == peer))
+        .await;
+    match event {
+        por::Event::Failed { failure, .. } => failure.to_string(),
+        other => panic!("waited for Failed, got {other:?}"),
+    }
+}
+
+/// The victim still serves others.
+async fn assert_works(nodes: &[TestNode]) {
+    let body = bytes::Bytes::from_static(b"still here");
+    let pending = nodes[0]
+        .control
+        .request(request(nodes, body.clone(), 10, por::core::types::Yocto::ZERO))
+        .await
+        .expect("sent");
+    match bounded("outcome", pending.outcome()).await.expect("runs") {
+        por::Outcome::Response { body: answer, .. } => assert_eq!(answer, body),
+        por::Outcome::Rejected { reason, .. } => panic!("rejected: {reason}"),
+    }
+}
+
+async fn victim_and_friend() -> Vec<TestNode> {
+    let config = || Config::new(network()).with_redial(None).with_stall_timeout(Duration::from_millis(500));
+    let mut nodes = vec![TestNode::start().await, TestNode::with(config(), MemoryStore::default()).await];
+    join_row(&mut nodes).await;
+    nodes
+}
+
+#[tokio::test]
+async fn garbage_instead_of_hello() {
+    let mut nodes = victim_and_friend().await;
+    let _server = serve(&nodes[1], |body| body.clone()).await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let _stream = hostile.write(&nodes[1], &[0, 0, 0, 4, 1, 0xff, 0xff, 0xff]).await;
+    let why = failure(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("malformed"), "{why}");
+    assert_works(&nodes).await;
+}
+
+#[tokio::test]
+async fn a_lane_that_does_not_begin_with_hello() {
+    let mut nodes = victim_and_friend().await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let mut bytes = BytesMut::new();
+    codec::encode(
+        &Frame::Done(por::core::wire::Done { exchanges: Vec::new(), receipts: Vec::new() }),
+        &mut bytes,
+    );
+    let _stream = hostile.write(&nodes[1], &bytes).await;
+    let why = failure(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("Hello"), "{why}");
+}
+
+#[tokio::test]
+async fn an_oversized_frame_is_refused_by_its_length_alone() {
+    let mut nodes = victim_and_friend().await;
+    let _server = serve(&nodes[1], |body| body.clone()).await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let mut bytes = BytesMut::new();
+    bytes.put_u32(u32::MAX);
+    let _stream = hostile.write(&nodes[1], &bytes).await;
+    let why = failure(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("4294967295"), "{why}");
+    assert_works(&nodes).await;
+}
+
+#[tokio::test]
+async fn a_frame_that_never_ends_stalls_out() {
+    let mut nodes = victim_and_friend().await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let _stream = hostile.write(&nodes[1], &[0, 0, 1, 0, 1, 0xa1]).await;
+    let why = failure(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("stalled"), "{why}");
+}
+
+#[tokio::test]
+async fn a_foreign_network_is_named() {
+    let mut nodes = victim_and_friend().await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let foreign = Network { chain_id: "mainnet".to_owned(), contract: account("other.near") };
+    let _stream = hostile.write(&nodes[1], &hello(foreign, Lane::Control)).await;
+    let why = failure(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("mainnet") && why.contains("other.near"), "{why}");
+}
+
+#[tokio::test]
+async fn another_version_is_named() {
+    let mut nodes = victim_and_friend().await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let mut bytes = BytesMut::new();
+    let hello = Hello::new(network(), Lane::Control, &Limits::default());
+    codec::encode(&Frame::Hello(Hello { version: 77, ..hello }), &mut bytes);
+    let _stream = hostile.write(&nodes[1], &bytes).await;
+    let why = failure(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("77"), "{why}");
+}
+
+#[tokio::test]
+async fn two_control_lanes_are_one_too_many() {
+    let mut nodes = victim_and_friend().await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let bytes = hello(network(), Lane::Control);
+    let (mut first, mut second) = (hostile.open(&nodes[1]).await, hostile.open(&nodes[1]).await);
+    first.write_all(&bytes).await.expect("open");
+    second.write_all(&bytes).await.expect("open");
+    let _ = futures::future::join(first.flush(), second.flush()).await;
+    let why = failure(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("twice"), "{why}");
+}
+
+#[tokio::test]
+async fn more_substreams_than_lanes_are_reset() {
+    let nodes = victim_and_friend().await;
+    let _server = serve(&nodes[1], |body| body.clone()).await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(hostile.open(&nodes[1]).await);
+    }
+    for _ in 0..20 {
+        // Negotiated and then dropped by the victim: a read ends.
+        let mut third = hostile.open(&nodes[1]).await;
+        let mut byte = [0];
+        let end = bounded("reset", third.read(&mut byte)).await;
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+    drop(open);
+    assert_works(&nodes).await;
+}
+
+#[tokio::test]
+async fn a_payment_on_an_unknown_channel_is_misbehaviour() {
+    let mut nodes = vec![TestNode::start().await, TestNode::start().await, TestNode::start().await];
+    join_row(&mut nodes[..2]).await;
+    // The third believes in a channel that the second does not have.
+    let keys = [nodes[2].key, nodes[1].key];
+    let (mut edges, mut mine) = support::chain(&keys);
+    let unknown = por::core::types::ChannelId(7);
+    edges[0].channel = unknown;
+    mine[0][0].channel = unknown;
+    nodes[2].control.update_graph(1, 1, edges).await.expect("runs");
+    nodes[2].control.set_channels(mine.swap_remove(0)).await.expect("runs");
+    nodes[2].dial(&nodes[1]);
+    let peer = nodes[1].peer;
+    nodes[2].ready_with(peer).await;
+    let mut order = request(&nodes[1..2], bytes::Bytes::from_static(b"x"), 1, por::core::types::Yocto::ZERO);
+    order.route = vec![support::hop(unknown, nodes[1].key, 1, 1)];
+    let mut pending = nodes[2].control.request(order).await.expect("sent");
+    let third = nodes[2].peer;
+    nodes[1].event(|event| matches!(event, por::Event::Misbehaved { peer, .. } if *peer == third)).await;
+    nodes[2].event(|event| matches!(event, por::Event::PeerLost { peer: lost } if *lost == peer)).await;
+    assert_eq!(nodes[2].control.channel(unknown).await.expect("runs").expect("known").unfinished, 1);
+    assert!(futures::FutureExt::now_or_never(pending.next()).is_none(), "it has no outcome");
+    let _server = serve(&nodes[1], |body| body.clone()).await;
+    assert_works(&nodes[..2]).await;
+}
