@@ -225,11 +225,11 @@ impl NetworkBehaviour for Behaviour {
                 self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
             }
             FromSwarm::ConnectionClosed(closed) => self.on_closed(closed),
-            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), .. }) => {
-                // The delay has been planned with the dial; this only makes sure that there is one.
-                if !self.redials.contains_key(&peer) {
-                    self.back_off(peer);
-                }
+            // The next delay has been planned with the dial; this only makes sure that there is one.
+            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), .. })
+                if !self.redials.contains_key(&peer) =>
+            {
+                self.back_off(peer);
             }
             _ => {}
         }
