@@ -206,7 +206,7 @@ async fn more_substreams_than_lanes_are_reset() {
 
 #[tokio::test]
 async fn a_payment_on_an_unknown_channel_is_misbehaviour() {
-    let mut nodes = vec![TestNode::start().await, TestNode::start().await, TestNode::start().await];
+    let mut nodes = [TestNode::start().await, TestNode::start().await, TestNode::start().await];
     join_row(&mut nodes[..2]).await;
     // The third believes in a channel that the second does not have.
     let keys = [nodes[2].key, nodes[1].key];
