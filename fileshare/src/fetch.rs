@@ -164,6 +164,11 @@ impl<N: Network> Session<N> {
         }
     }
 
+    /// The network behind this.
+    pub fn network(&self) -> &N {
+        &self.net
+    }
+
     /// Fetches and verifies a window, from whichever provider delivers it, and hands it
     /// to `finish` on a blocking thread. `halt` ends it between attempts.
     pub async fn window<T: Send + 'static>(

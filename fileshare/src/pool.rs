@@ -17,6 +17,10 @@ use crate::{
 /// First pause after a failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Most questions in flight to one provider.
+const MOST_ALLOWED: f64 = 64.0;
+/// How long to wait while everybody has enough to do.
+const CROWDED: Duration = Duration::from_millis(20);
 /// Time assumed for a window at a provider that was never asked.
 const UNKNOWN_TIME: f64 = 0.05;
 
@@ -65,9 +69,18 @@ struct Peer {
     /// Failures since the last success.
     streak: u32,
     rests_until: Option<Instant>,
+    /// Questions that may be in flight to it: halved when it fails, slowly raised when it
+    /// answers, since routes admit only so much at a time.
+    allowed: f64,
     /// Seconds per window, smoothed.
     time: f64,
     last_failure: Option<Failure>,
+}
+
+impl Peer {
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| until > now)
+    }
 }
 
 /// The providers. Shared between the windows in flight.
@@ -107,6 +120,7 @@ impl Pool {
             in_flight: 0,
             streak: 0,
             rests_until: None,
+            allowed: MOST_ALLOWED,
             time: UNKNOWN_TIME,
             last_failure: None,
         });
@@ -142,24 +156,26 @@ impl Pool {
     pub fn choose(&self, lacking: &HashSet<NodeKey>, tried: &HashSet<NodeKey>) -> Choice {
         let now = Instant::now();
         let mut peers = self.lock();
-        let able = |peer: &&mut Peer| peer.tally.banned.is_none() && !lacking.contains(&peer.offer.node);
-        let rests = |peer: &Peer| peer.rests_until.is_some_and(|until| until > now);
+        let able = |peer: &Peer| peer.tally.banned.is_none() && !lacking.contains(&peer.offer.node);
+        let free = |peer: &Peer| !peer.rests(now) && f64::from(peer.in_flight) < peer.allowed.floor();
         let cost = |peer: &Peer| {
             let again = tried.contains(&peer.offer.node);
             (again, f64::from(peer.in_flight + 1) * peer.time)
         };
         let best = peers
             .iter_mut()
-            .filter(able)
-            .filter(|peer| !rests(peer))
+            .filter(|peer| able(peer) && free(peer))
             .min_by(|a, b| cost(a).partial_cmp(&cost(b)).unwrap_or(std::cmp::Ordering::Equal));
         if let Some(peer) = best {
             peer.in_flight += 1;
             return Choice::Ask(peer.offer);
         }
-        let wake = peers.iter_mut().filter(able).filter_map(|peer| peer.rests_until).min();
-        match wake {
-            Some(until) => Choice::Wait(until.saturating_duration_since(now).min(LONGEST_PAUSE)),
+        let pause = |peer: &Peer| {
+            let rest = peer.rests_until.map(|until| until.saturating_duration_since(now));
+            rest.filter(|rest| !rest.is_zero()).unwrap_or(CROWDED)
+        };
+        match peers.iter().filter(|peer| able(peer)).map(pause).min() {
+            Some(pause) => Choice::Wait(pause.min(LONGEST_PAUSE)),
             None => Choice::Nobody(worst(&peers)),
         }
     }
@@ -169,6 +185,7 @@ impl Pool {
         self.with(node, |peer| {
             peer.streak = 0;
             peer.rests_until = None;
+            peer.allowed = (peer.allowed + 1.0 / peer.allowed.max(1.0)).min(MOST_ALLOWED);
             peer.time = peer.time * 0.7 + time.as_secs_f64() * 0.3;
             peer.tally.answers += 1;
             peer.tally.bytes += bytes;
@@ -182,7 +199,10 @@ impl Pool {
             peer.tally.failures += 1;
             peer.tally.spent = peer.tally.spent.checked_add(paid).unwrap_or(Yocto(u128::MAX));
             match severity {
+                // Questions that fail together are one failure.
+                Severity::Passing if peer.rests(Instant::now()) => (),
                 Severity::Passing => {
+                    peer.allowed = (f64::from(peer.in_flight + 1) / 2.0).clamp(1.0, MOST_ALLOWED);
                     peer.streak = peer.streak.saturating_add(1);
                     let pause = FIRST_PAUSE.saturating_mul(1 << (peer.streak - 1).min(10));
                     peer.rests_until = Some(Instant::now() + pause.min(LONGEST_PAUSE));

@@ -82,7 +82,12 @@ fn unit_of(count: u64) -> usize {
 }
 
 fn in_unit(count: u64, unit: usize) -> String {
-    if unit == 0 { count.to_string() } else { format!("{:.1}", count as f64 / (1u64 << (10 * unit)) as f64) }
+    let value = count as f64 / (1u64 << (10 * unit)) as f64;
+    match unit {
+        0 => count.to_string(),
+        _ if value >= 100.0 => format!("{value:.0}"),
+        _ => format!("{value:.1}"),
+    }
 }
 
 /// A count of bytes for people.
@@ -104,15 +109,16 @@ fn seconds(total: u64) -> String {
     }
 }
 
-/// NEAR with four significant digits, for a line that is looked at and gone.
+/// NEAR with four decimals, or as many as four significant digits take: for a line that
+/// is looked at and gone.
 fn short_near(amount: Yocto) -> String {
     let near = amount.0 as f64 / Yocto::ONE_NEAR.0 as f64;
-    if near == 0.0 {
-        return "0".into();
+    let wanted = if near == 0.0 { 4 } else { 3 - near.log10().floor() as i32 };
+    let mut text = format!("{near:.*}", wanted.clamp(4, 24) as usize);
+    while text.ends_with('0') && text.len() > text.find('.').map_or(0, |dot| dot + 5) {
+        text.pop();
     }
-    let digits = (3 - near.abs().log10().floor() as i32).clamp(0, 24) as usize;
-    let text = format!("{near:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    text
 }
 
 /// Shows a download until it is dropped.
@@ -246,29 +252,29 @@ mod tests {
         let mut snapshot = Snapshot {
             event: "progress",
             name: "file".into(),
-            done: gib * 42 / 10,
+            done: gib * 42 / 10 + 1,
             total: gib * 10,
             speed: 310 << 20,
             peers: 3,
             spent: Yocto(2_100_000_000_000_000_000_000),
             budget: Some(Yocto::millinear(5)),
         };
-        assert_eq!(snapshot.line(), "file 42% 4.2/10.0 GiB 310.0 MiB/s ETA 19s 3 peers 0.0021/0.005 NEAR");
+        assert_eq!(snapshot.line(), "file 42% 4.2/10.0 GiB 310 MiB/s ETA 19s 3 peers 0.0021/0.0050 NEAR");
         snapshot.total = 0;
         snapshot.done = 0;
         snapshot.speed = 0;
         snapshot.peers = 1;
         snapshot.budget = None;
         snapshot.spent = Yocto::ZERO;
-        assert_eq!(snapshot.line(), "file 100% 0/0 B 0 B/s ETA - 1 peer 0 NEAR");
+        assert_eq!(snapshot.line(), "file 100% 0/0 B 0 B/s ETA - 1 peer 0.0000 NEAR");
     }
 
     #[test]
     fn amounts_and_times_stay_short() {
         assert_eq!(short_near(Yocto(1)), "0.000000000000000000000001");
-        assert_eq!(short_near(Yocto::near(12)), "12");
-        assert_eq!(short_near(Yocto(1_234_567_000_000_000_000_000_000)), "1.235");
-        assert_eq!(short_near(Yocto::near(100_000)), "100000");
+        assert_eq!(short_near(Yocto::near(12)), "12.0000");
+        assert_eq!(short_near(Yocto(1_234_567_000_000_000_000_000_000)), "1.2346");
+        assert_eq!(short_near(Yocto::near(100_000)), "100000.0000");
         assert_eq!(seconds(3725), "1h02m");
         assert_eq!(seconds(125), "2m05s");
         assert_eq!(bytes(1023), "1023 B");

@@ -132,6 +132,21 @@ fn encode(message: &impl Serialize) -> Result<Vec<u8>, ProtoError> {
     cbor4ii::serde::to_vec(Vec::new(), message).map_err(|error| ProtoError::Malformed(error.to_string()))
 }
 
+/// Reads one message and nothing behind it.
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ProtoError> {
+    let malformed = |error: String| ProtoError::Malformed(error);
+    let mut reader = cbor4ii::core::utils::SliceReader::new(bytes);
+    let mut deserializer = cbor4ii::serde::Deserializer::new(&mut reader);
+    let message = T::deserialize(&mut deserializer).map_err(|error| malformed(error.to_string()))?;
+    let rest =
+        cbor4ii::core::dec::Read::fill(&mut reader, 1).map_err(|error| malformed(error.to_string()))?;
+    if rest.as_ref().is_empty() {
+        Ok(message)
+    } else {
+        Err(malformed("something follows the message".into()))
+    }
+}
+
 impl Question {
     pub fn get(id: ContentId, window: Window) -> Self {
         Question::Get { id, offset: window.offset(), len: window.len() }
@@ -145,7 +160,7 @@ impl Question {
         if bytes.len() > MAX_QUESTION {
             return Err(ProtoError::TooLong(bytes.len()));
         }
-        cbor4ii::serde::from_slice(bytes).map_err(|error| ProtoError::Malformed(error.to_string()))
+        decode(bytes)
     }
 }
 
@@ -156,7 +171,7 @@ impl<'a> Answer<'a> {
 
     /// Reads an answer; byte strings point into `bytes`.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, ProtoError> {
-        cbor4ii::serde::from_slice(bytes).map_err(|error| ProtoError::Malformed(error.to_string()))
+        decode(bytes)
     }
 
     /// A refusal, its reason cut to what an answer always has room for.

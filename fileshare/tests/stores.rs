@@ -156,7 +156,8 @@ fn a_flipped_byte_in_the_store_is_found() {
 
 #[test]
 fn a_corrupt_database_is_a_typed_error() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 4] = [
         ("nonsense", |bytes| *bytes = b"this was never a database".repeat(400)),
         ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
         ("header", |bytes| bytes[..64].fill(0xa5)),
