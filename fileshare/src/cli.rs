@@ -8,16 +8,19 @@ mod network;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
+use por_node::home::Home;
 use serde::Serialize;
 
 pub use self::args::{Args, Command};
 use crate::{
     exit::{Exit, Failure},
     fetch::Stop,
-    home,
     progress::{self, Style},
     store::Store,
 };
+
+/// The store's folder within a home.
+pub const STORE_FOLDER: &str = "fileshare";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -72,8 +75,8 @@ pub(crate) struct Context {
 
 impl Context {
     fn new(args: &Args) -> Result<Self, Failure> {
-        let home = home::home(args.home.as_deref())?;
-        let store_folder = args.store.clone().unwrap_or_else(|| home::store_folder(&home));
+        let home = Home::locate(args.home.as_deref())?.data_dir().to_owned();
+        let store_folder = args.store.clone().unwrap_or_else(|| home.join(STORE_FOLDER));
         let style = Style::choose(args.json, args.quiet);
         Ok(Context { home, store_folder, json: args.json, style, stop: Stop::default() })
     }

@@ -2,91 +2,9 @@
 
 use std::{fmt, io};
 
-/// What a command's exit code means. `por` and `fileshare` share this table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Exit {
-    Ok = 0,
-    Other = 1,
-    Usage = 2,
-    NoRoute = 3,
-    NotFound = 4,
-    Retryable = 5,
-    Unreachable = 6,
-    Fatal = 7,
-    Budget = 8,
-    DiskFull = 9,
-    Deadline = 10,
-    WrongKey = 11,
-    PortInUse = 12,
-    Exists = 13,
-    CorruptStore = 14,
-    ForeignVersion = 15,
-    VerificationFailed = 32,
-    EdgeSevered = 40,
-    Interrupted = 130,
-}
-
-impl Exit {
-    /// Every code, in the order of its number.
-    pub const ALL: [Exit; 19] = [
-        Exit::Ok,
-        Exit::Other,
-        Exit::Usage,
-        Exit::NoRoute,
-        Exit::NotFound,
-        Exit::Retryable,
-        Exit::Unreachable,
-        Exit::Fatal,
-        Exit::Budget,
-        Exit::DiskFull,
-        Exit::Deadline,
-        Exit::WrongKey,
-        Exit::PortInUse,
-        Exit::Exists,
-        Exit::CorruptStore,
-        Exit::ForeignVersion,
-        Exit::VerificationFailed,
-        Exit::EdgeSevered,
-        Exit::Interrupted,
-    ];
-
-    /// The number the process exits with.
-    pub const fn code(self) -> u8 {
-        self as u8
-    }
-
-    /// The name that `--json` shows.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Exit::Ok => "ok",
-            Exit::Other => "other",
-            Exit::Usage => "usage",
-            Exit::NoRoute => "no-route",
-            Exit::NotFound => "not-found",
-            Exit::Retryable => "retryable",
-            Exit::Unreachable => "unreachable",
-            Exit::Fatal => "fatal",
-            Exit::Budget => "budget",
-            Exit::DiskFull => "disk-full",
-            Exit::Deadline => "deadline",
-            Exit::WrongKey => "wrong-key",
-            Exit::PortInUse => "port-in-use",
-            Exit::Exists => "exists",
-            Exit::CorruptStore => "corrupt-store",
-            Exit::ForeignVersion => "foreign-version",
-            Exit::VerificationFailed => "verification-failed",
-            Exit::EdgeSevered => "edge-severed",
-            Exit::Interrupted => "interrupted",
-        }
-    }
-}
-
-impl From<Exit> for std::process::ExitCode {
-    fn from(exit: Exit) -> Self {
-        std::process::ExitCode::from(exit.code())
-    }
-}
+/// What a command's exit code means; `por` and `fileshare` share the table.
+pub use por_node::exit::ExitCode as Exit;
+use por_node::{client::ClientError, exit::CliError};
 
 /// Why a command failed: one line what happened, one line how to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +45,18 @@ impl Failure {
     }
 }
 
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Failure::new(error.code.into(), error.message, error.fix)
+    }
+}
+
+impl From<CliError> for Failure {
+    fn from(error: CliError) -> Self {
+        Failure::new(error.code, error.message, error.fix)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
@@ -142,12 +72,6 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn codes_are_those_of_the_table() {
-        let codes: Vec<u8> = Exit::ALL.iter().map(|exit| exit.code()).collect();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 32, 40, 130]);
-    }
 
     #[test]
     fn a_full_disk_is_never_just_other() {

@@ -21,7 +21,6 @@ pub mod dir;
 pub mod exit;
 pub mod fetch;
 pub mod get;
-pub mod home;
 pub mod id;
 pub mod net;
 pub mod outboard;

@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use por_node::client::{ApiRequest, Client, ClientError, ErrorCode, QuoteRequest};
+use por_node::client::{ApiRequest, Client, QuoteRequest};
 use por_types::{NodeKey, Yocto};
 
 use crate::{
@@ -60,31 +60,6 @@ pub trait Network: Send + Sync + 'static {
 
     /// Asks and pays.
     fn request(&self, call: Call) -> impl Future<Output = Result<Reply, Failure>> + Send;
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        let exit = match error.code {
-            ErrorCode::Other => Exit::Other,
-            ErrorCode::Usage => Exit::Usage,
-            ErrorCode::NoRoute => Exit::NoRoute,
-            ErrorCode::NotFound => Exit::NotFound,
-            ErrorCode::Retryable => Exit::Retryable,
-            ErrorCode::Unreachable => Exit::Unreachable,
-            ErrorCode::Fatal => Exit::Fatal,
-            ErrorCode::Budget => Exit::Budget,
-            ErrorCode::DiskFull => Exit::DiskFull,
-            ErrorCode::Deadline => Exit::Deadline,
-            ErrorCode::WrongKey => Exit::WrongKey,
-            ErrorCode::PortInUse => Exit::PortInUse,
-            ErrorCode::Exists => Exit::Exists,
-            ErrorCode::CorruptStore => Exit::CorruptStore,
-            ErrorCode::Foreign => Exit::ForeignVersion,
-            ErrorCode::Verification => Exit::VerificationFailed,
-            ErrorCode::Severed => Exit::EdgeSevered,
-        };
-        Failure::new(exit, error.message, error.fix)
-    }
 }
 
 /// The network through the running daemon of a home.
@@ -232,6 +207,8 @@ pub fn parse_peer(text: &str) -> Result<NodeKey, String> {
 
 #[cfg(test)]
 mod tests {
+    use por_node::client::{ClientError, ErrorCode};
+
     use super::*;
 
     #[test]

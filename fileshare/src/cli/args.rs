@@ -21,8 +21,8 @@ Exit codes: 0 ok, 1 other, 2 usage, 3 no route, 4 not found, 5 try again, 6 unre
 #[derive(Debug, Parser)]
 #[command(name = "fileshare", version, after_help = AFTER)]
 pub struct Args {
-    /// Home of the daemon; its folder `fileshare` holds the store.
-    #[arg(long, global = true, env = "POR_HOME", value_name = "DIR")]
+    /// Home of the daemon, as with `por --home` or POR_HOME; its folder `fileshare` holds the store.
+    #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
     /// The store, if not in the home.
     #[arg(long, global = true, env = "FILESHARE_STORE", value_name = "DIR")]
