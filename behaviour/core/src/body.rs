@@ -16,6 +16,8 @@ pub(crate) struct Inflow {
     decoder: Decoder,
     /// Position up to which the sender may send.
     granted: u64,
+    /// Highest position ever granted: after a restart a sender may have used it before it knew.
+    promised: u64,
     window: u64,
     /// The source sends, or will by itself after its next Sync.
     active: bool,
@@ -26,7 +28,7 @@ impl Inflow {
     pub fn new(root: Hash, body_len: u64, window: u32) -> Result<Inflow, Fault> {
         let decoder = Decoder::new(root, body_len).map_err(stream_fault)?;
         let window = u64::from(window);
-        Ok(Inflow { root, body_len, decoder, granted: window, window, active: true })
+        Ok(Inflow { root, body_len, decoder, granted: window, promised: window, window, active: true })
     }
 
     /// Nothing is wanted until [`Inflow::restart`]: after a crash, when the next node may have the
@@ -35,13 +37,18 @@ impl Inflow {
         Ok(Inflow { active: false, ..Inflow::new(root, body_len, window)? })
     }
 
-    /// Checks what arrived. A gap is left over from before a restart of the stream: ignored.
+    /// Checks what arrived. A gap and what lies beyond the present credit are left over from before a
+    /// restart of the stream: ignored.
     pub fn push(&mut self, offset: u64, data: Bytes, out: &mut Vec<Piece>) -> Result<(), Fault> {
         if offset > self.decoder.position() {
             return Ok(());
         }
-        if offset.saturating_add(data.len() as u64) > self.granted {
+        let end = offset.saturating_add(data.len() as u64);
+        if end > self.promised {
             return Err(Fault::new("sent more of a body than it had credit for"));
+        }
+        if end > self.granted {
+            return Ok(());
         }
         match self.decoder.push(offset, data, out) {
             Ok(()) => Ok(()),
@@ -68,10 +75,11 @@ impl Inflow {
     pub fn grant(&mut self, consumed: u64) -> Option<u64> {
         let target = consumed.saturating_add(self.window).min(self.decoder.encoded_len());
         let worth = target == self.decoder.encoded_len() || target >= self.granted + self.window / 2;
-        (target > self.granted && worth).then(|| {
-            self.granted = target;
-            target
-        })
+        if target <= self.granted || !worth {
+            return None;
+        }
+        self.allow(target);
+        Some(target)
     }
 
     /// The same where the body ends at this node.
@@ -87,8 +95,13 @@ impl Inflow {
         }
         self.decoder.rewind();
         let from = self.decoder.verified();
-        self.granted = from.saturating_add(self.window);
+        self.allow(self.granted.max(from.saturating_add(self.window)));
         Some((from, self.granted))
+    }
+
+    fn allow(&mut self, up_to: u64) {
+        self.granted = up_to;
+        self.promised = self.promised.max(up_to);
     }
 
     /// Forgets everything: the body is needed from the start again.
