@@ -1,0 +1,281 @@
+//! The binary itself: exit codes, what goes to which stream, and being killed.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use rand::Rng;
+
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        World { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, size: usize) -> Vec<u8> {
+        let mut data = vec![0; size];
+        blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut data);
+        fs::write(self.path(name), &data).unwrap();
+        data
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fileshare"));
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("POR_HOME", self.path("home"))
+            .env_remove("FILESHARE_STORE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// stdout of a command that succeeds.
+    fn ok(&self, args: &[&str]) -> Vec<u8> {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        output.stdout
+    }
+
+    fn id(&self, args: &[&str]) -> String {
+        let text = String::from_utf8(self.ok(args)).unwrap();
+        assert_eq!(text.lines().count(), 1, "the id and nothing else: {text:?}");
+        text.trim().to_owned()
+    }
+
+    /// Runs a command that fails; checks the code and that there are two lines at most.
+    fn fails(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "data on stdout of a failure");
+        stderr
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|found| found.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn put_get_cat_and_friends() {
+    let world = World::new();
+    let data = world.write("file", 5_000_000);
+    let id = world.id(&["put", "file"]);
+    assert_eq!(world.id(&["put", "-n", "file"]), id);
+    world.ok(&["get", &id, "-o", "copy"]);
+    assert!(fs::read(world.path("copy")).unwrap() == data);
+    assert!(world.ok(&["cat", &id]) == data);
+    assert!(world.ok(&["get", &id, "-o", "-"]) == data);
+    assert_eq!(world.ok(&["cat", "--range", "70000-70010", &id]), data[70_000..70_010]);
+    world.ok(&["get", &id, "--range", "4999990-", "-o", "tail"]);
+    assert_eq!(fs::read(world.path("tail")).unwrap(), data[4_999_990..]);
+    let stat = String::from_utf8(world.ok(&["stat", &id])).unwrap();
+    assert!(stat.contains("5000000"), "{stat}");
+    let json: serde_json::Value = serde_json::from_slice(&world.ok(&["--json", "stat", &id])).unwrap();
+    assert_eq!((json["size"].as_u64(), json["id"].as_str()), (Some(5_000_000), Some(&id[..])));
+    assert_eq!(world.id(&["pin", "ls"]), id);
+    world.ok(&["rm", &id]);
+    assert!(world.ok(&["pin", "ls"]).is_empty());
+    assert!(world.path("file").exists());
+}
+
+#[test]
+fn stdin_and_empty_files() {
+    let world = World::new();
+    File::create(world.path("empty")).unwrap();
+    let id = world.id(&["put", "empty"]);
+    assert_eq!(world.id(&["put", "-"]), id, "nothing from stdin is the same content");
+    world.ok(&["get", &id, "-o", "out"]);
+    assert_eq!(fs::metadata(world.path("out")).unwrap().len(), 0);
+    let data = world.write("big", 3_000_000);
+    let mut put = world.command(&["put", "-"]);
+    put.stdin(File::open(world.path("big")).unwrap());
+    let id = String::from_utf8(put.output().unwrap().stdout).unwrap();
+    fs::remove_file(world.path("big")).unwrap();
+    assert!(world.ok(&["cat", id.trim()]) == data, "stdin is copied");
+}
+
+#[test]
+fn directories() {
+    let world = World::new();
+    fs::create_dir_all(world.path("top/sub")).unwrap();
+    world.write("top/a.txt", 10);
+    world.write("top/sub/b", 100_000);
+    let stderr = world.fails(&["put", "top"], 2);
+    assert!(stderr.contains("-r"), "{stderr}");
+    let id = world.id(&["put", "-r", "top"]);
+    let listing = String::from_utf8(world.ok(&["ls", &id])).unwrap();
+    assert!(listing.contains("a.txt") && listing.contains("sub/"), "{listing}");
+    assert_eq!(world.ok(&["cat", &format!("{id}/sub/b")]).len(), 100_000);
+    world.ok(&["get", &id, "-o", "out", "--include", "*.txt"]);
+    assert_eq!(names(&world.path("out")), ["a.txt"]);
+    world.fails(&["get", &id, "-o", "out"], 13);
+    world.ok(&["get", &id, "-o", "out", "--overwrite"]);
+    assert_eq!(names(&world.path("out")), ["a.txt", "sub"]);
+    world.fails(&["cat", &id], 2);
+    world.fails(&["cat", &format!("{id}/nothing")], 4);
+    assert_eq!(names(world.folder.path()), ["home", "out", "top"]);
+}
+
+#[test]
+fn bad_input_has_one_clear_line_and_its_code() {
+    let world = World::new();
+    world.write("file", 100_000);
+    let id = world.id(&["put", "file"]);
+    let unknown = "bafkr4ifpcne3t5pzugtkaqcn5i3nzskjtpfslsnnyejlpte2spfoihzsmi";
+    let stderr = world.fails(&["get", unknown], 6);
+    assert!(stderr.lines().count() == 2 && stderr.contains("por run"), "{stderr}");
+    assert!(!stderr.contains("panicked"));
+    world.fails(&["get", "nonsense"], 2);
+    world.fails(&["get", &id, "--range", "9-5"], 2);
+    world.fails(&["get", &id, "--range", "0-100001"], 2);
+    world.fails(&["get", &id, "--from", "nobody"], 2);
+    world.fails(&["put", "absent"], 4);
+    world.fails(&["rm", unknown], 4);
+    world.fails(&["pin", "add", unknown], 4);
+    world.fails(&["pin", "rm", unknown], 4);
+    world.fails(&["serve"], 6);
+    world.fails(&["get", &id, "-o", "file"], 13);
+    world.fails(&["frobnicate"], 2);
+    let json = world.fails(&["--json", "get", &id, "-o", "file"], 13);
+    let event: serde_json::Value = serde_json::from_str(json.lines().last().unwrap()).unwrap();
+    assert_eq!((event["exit"].as_u64(), event["code"].as_str()), (Some(13), Some("exists")));
+    assert_eq!(names(world.folder.path()), ["file", "home"], "no litter");
+}
+
+#[test]
+fn a_file_that_changed_is_not_served() {
+    let world = World::new();
+    let mut data = world.write("file", 3_000_000);
+    let id = world.id(&["put", "file"]);
+    data[1_500_000] ^= 1;
+    fs::write(world.path("file"), &data).unwrap();
+    // This machine's copy is gone and there is no daemon to ask others.
+    world.fails(&["get", &id, "-o", "out"], 6);
+    assert!(!world.path("out").exists());
+    // A copy that rots in the store is noticed by its hash alone.
+    let id = world.id(&["put", "--copy", "file"]);
+    fs::remove_file(world.path("file")).unwrap();
+    let blob = fs::read_dir(world.path("home/fileshare/blob")).unwrap().next().unwrap().unwrap().path();
+    data[2_500_000] ^= 1;
+    fs::write(&blob, &data).unwrap();
+    world.fails(&["get", &id, "-o", "out"], 32);
+    assert!(!world.path("out").exists());
+    fs::write(&blob, &data[..100]).unwrap();
+    world.fails(&["get", &id, "-o", "out"], 6);
+}
+
+#[test]
+fn a_corrupt_store_says_so() {
+    let world = World::new();
+    world.write("file", 10);
+    world.id(&["put", "file"]);
+    fs::write(world.path("home/fileshare/meta.redb"), vec![0x5a; 20_000]).unwrap();
+    for args in [&["put", "file"][..], &["pin", "ls"], &["gc"]] {
+        let stderr = world.fails(args, 14);
+        assert!(stderr.contains("corrupt") && stderr.contains("fix:"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_full_disk_has_its_own_code() {
+    let world = World::new();
+    world.write("file", 5_000_000);
+    let id = world.id(&["put", "file"]);
+    let mut cat = world.command(&["cat", &id]);
+    cat.stdout(File::options().write(true).open("/dev/full").unwrap());
+    let output = cat.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(9), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_get_that_is_killed_resumes() {
+    let world = World::new();
+    let data = world.write("file", 60_000_000);
+    let id = world.id(&["put", "file"]);
+    let seed: u64 = rand::rng().random();
+    eprintln!("seed {seed}");
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    for round in 0..6 {
+        let mut get = world.command(&["get", &id, "-o", "out", "--window", "1", "--in-flight", "2"]);
+        let mut child = get.stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(rng.random_range(5..150)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // It may have been killed after its last act; before that there is no name.
+        if let Ok(found) = fs::read(world.path("out")) {
+            assert!(found == data, "round {round}: a name before it is whole");
+            fs::remove_file(world.path("out")).unwrap();
+        }
+    }
+    world.ok(&["get", &id, "-o", "out"]);
+    assert!(fs::read(world.path("out")).unwrap() == data);
+    assert_eq!(names(world.folder.path()), ["file", "home", "out"]);
+}
+
+#[test]
+fn an_interrupted_get_says_130_and_resumes() {
+    let world = World::new();
+    let data = world.write("file", 120_000_000);
+    let id = world.id(&["put", "file"]);
+    let mut get = world.command(&["get", &id, "-o", "out", "--window", "1", "--in-flight", "1"]);
+    let child = get.stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while !world.path("out.part").exists() && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(!world.path("out").exists() && world.path("out.part").exists());
+    world.ok(&["get", &id, "-o", "out"]);
+    assert!(fs::read(world.path("out")).unwrap() == data);
+}
+
+#[test]
+fn puts_that_are_killed_leave_a_working_store() {
+    let world = World::new();
+    fs::create_dir(world.path("top")).unwrap();
+    for n in 0..400 {
+        world.write(&format!("top/{n}"), 1000 + n * 100);
+    }
+    let seed: u64 = rand::rng().random();
+    eprintln!("seed {seed}");
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    for _ in 0..8 {
+        let mut put = world.command(&["put", "-r", "--copy", "top"]);
+        let mut child = put.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(rng.random_range(1..250)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        world.ok(&["pin", "ls"]);
+    }
+    let id = world.id(&["put", "-r", "--copy", "top"]);
+    world.ok(&["gc"]);
+    fs::rename(world.path("top"), world.path("away")).unwrap();
+    world.ok(&["get", &id, "-o", "out"]);
+    assert_eq!(world.id(&["put", "-rn", "out"]), id);
+}
