@@ -29,6 +29,10 @@ pub struct RouteQuery {
     pub body_len: u64,
     /// Most bytes of the response.
     pub response_limit: u64,
+    /// Bytes of other messages that may be under way on the edges at the same time. A relay takes a
+    /// request only if its allowance covers what is on its way over the edge already (protocol
+    /// section 5), so an author that asks for several things at once has to grant the time.
+    pub beside: u64,
     /// What the destination's app asks, above the prices of the edges.
     pub server_price: Yocto,
     /// Longest time to the response, milliseconds: the sum of the edges' allowances.
@@ -50,6 +54,7 @@ impl RouteQuery {
         RouteQuery {
             body_len,
             response_limit,
+            beside: 0,
             server_price,
             max_latency_ms: None,
             max_price: None,
@@ -107,7 +112,8 @@ pub fn find(
     }
     let place = |key: &NodeKey| graph.place_of(key).ok_or(RouteError::UnknownNode(*key));
     let (start, end) = (place(from)?, place(to)?);
-    let message = Message { body_len: query.body_len, response_limit: query.response_limit };
+    let message =
+        Message { body_len: query.body_len, response_limit: query.response_limit, beside: query.beside };
     let bounds = Bounds {
         latency: query.max_latency_ms.unwrap_or(u64::MAX),
         price: query.max_price.map_or(u128::MAX, |price| price.0),

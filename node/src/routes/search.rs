@@ -25,6 +25,7 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Message {
     pub(super) body_len: u64,
     pub(super) response_limit: u64,
+    pub(super) beside: u64,
 }
 
 impl Message {
@@ -34,7 +35,9 @@ impl Message {
         if bytes > terms.max_bytes {
             return None;
         }
-        terms.quote(self.body_len, self.response_limit).ok()
+        let quote = terms.quote(self.body_len, self.response_limit).ok()?;
+        let allowance_ms = terms.allowance_ms(self.body_len.saturating_add(self.beside), self.response_limit);
+        Some(EdgeQuote { allowance_ms, ..quote })
     }
 }
 
