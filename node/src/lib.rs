@@ -1,6 +1,8 @@
 //! Proof of Response node: library (SDK) and the daemon por
 
+mod api;
 pub mod chain;
+mod channels;
 pub mod client;
 pub mod config;
 pub mod exit;
@@ -8,5 +10,7 @@ pub mod graph;
 pub mod home;
 pub mod keys;
 pub mod routes;
+mod runtime;
+pub mod sdk;
 pub mod store;
 pub mod swarm;

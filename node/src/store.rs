@@ -10,6 +10,7 @@
 //! a flipped bit is an error at start, never a wrong balance.
 
 mod error;
+mod intents;
 mod ledger;
 mod rows;
 #[cfg(test)]

@@ -1,0 +1,87 @@
+//! Requests and quotes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use por_types::ChannelId;
+
+use super::params::{Params, json, parse, usage};
+use super::{Api, Result};
+use crate::client::{ApiRequest, ApiResponse, Quote, headers};
+use crate::runtime::other;
+
+/// Time for a request whose caller names none.
+const DEFAULT_DEADLINE_MS: u64 = 60_000;
+const MAX_AVOID: usize = 1024;
+
+pub(super) async fn quote(
+    State(api): State<Api>,
+    body: std::result::Result<Bytes, BytesRejection>,
+) -> Result<Json<Quote>> {
+    let query = json(&body?)?;
+    Ok(Json(api.daemon.requester.quote(&query).await?))
+}
+
+pub(super) async fn send(
+    State(api): State<Api>,
+    Query(query): Query<HashMap<String, String>>,
+    body: std::result::Result<Bytes, BytesRejection>,
+) -> Result<Response> {
+    let request = read_request(&Params(query), body?)?;
+    let response = api.daemon.request(&request).await?;
+    Ok(write_response(response)?)
+}
+
+fn read_request(params: &Params, body: Bytes) -> Result<ApiRequest> {
+    let avoid = params.get::<String>("avoid")?.unwrap_or_default();
+    let avoid: Vec<ChannelId> =
+        avoid.split(',').filter(|id| !id.is_empty()).map(|id| parse("avoid", id)).collect::<Result<_>>()?;
+    if avoid.len() > MAX_AVOID {
+        return Err(usage(format!("at most {MAX_AVOID} channels can be avoided")));
+    }
+    Ok(ApiRequest {
+        destination: params.need("destination")?,
+        app: params.need("app")?,
+        body,
+        response_limit: params.need("response_limit")?,
+        server_price: params.get("server_price")?.unwrap_or_default(),
+        max_price: params.get("max_price")?,
+        deadline: Duration::from_millis(params.get("deadline_ms")?.unwrap_or(DEFAULT_DEADLINE_MS)),
+        avoid,
+    })
+}
+
+fn write_response(response: ApiResponse) -> std::result::Result<Response, crate::client::ClientError> {
+    let receipt = borsh::to_vec(&response.receipt).map_err(|error| other(error.to_string()))?;
+    let route: Vec<String> = response.route.iter().map(ChannelId::to_string).collect();
+    let fields = [
+        (headers::REQUEST_ID, response.request.to_string()),
+        (headers::PRICE, response.price.to_string()),
+        (headers::RECEIPT, BASE64.encode(receipt)),
+        (headers::ROUTE, route.join(",")),
+        (headers::ATTEMPTS, response.attempts.to_string()),
+    ];
+    binary(response.body, fields)
+}
+
+/// A binary answer with headers of the API.
+pub(super) fn binary(
+    body: Bytes,
+    fields: impl IntoIterator<Item = (&'static str, String)>,
+) -> std::result::Result<Response, crate::client::ClientError> {
+    let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))], body)
+        .into_response();
+    for (name, value) in fields {
+        let value = HeaderValue::try_from(value).map_err(|error| other(error.to_string()))?;
+        response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+    Ok(response)
+}

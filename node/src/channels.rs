@@ -1,0 +1,355 @@
+//! The channel manager: what the chain says about this node's channels, and what the ledger says,
+//! brought together.
+//!
+//! It works level-triggered: every pass looks at the chain's state and the ledger and derives what
+//! is to be done next, so a crash at any instant loses nothing and repeats nothing that matters.
+//! Only channels that are open at a final block are spent on.
+
+mod decide;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use libp2p_por::Control;
+use parking_lot::Mutex;
+use por_core::{ChannelSnapshot, MyChannel};
+use por_types::interface::{ChannelStatus, ChannelView};
+use por_types::{ChannelId, NodeKey, Side};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::chain::{Call, Chain, ChainError, Intent};
+use crate::client::{ChannelInfo, ClientError, ErrorCode};
+use crate::config::PolicyConfig;
+use crate::graph::SharedGraph;
+use crate::store::{AppTable, NodeStore};
+use crate::swarm::SwarmHandle;
+
+use decide::{Action, Situation, decide};
+
+/// Passes happen at every change of the graph and at least this often, for what depends on time.
+const PASS_INTERVAL: Duration = Duration::from_millis(500);
+/// First and longest wait after a call that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What the manager works with.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub node_key: NodeKey,
+    pub policy: PolicyConfig,
+    pub control: Control,
+    pub chain: Chain,
+    pub graph: SharedGraph,
+    pub store: NodeStore,
+    pub swarm: SwarmHandle,
+}
+
+/// This node's channels; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Channels {
+    parts: Arc<Parts>,
+    /// Channels that the operator asked to close; also in the store.
+    closing: Arc<Mutex<BTreeSet<ChannelId>>>,
+    /// Wakes the manager.
+    nudge: Arc<Notify>,
+}
+
+impl Channels {
+    /// Reads which closes were asked for before a restart.
+    pub(crate) fn load(parts: Parts) -> Result<Channels, ClientError> {
+        let rows = parts.store.list(AppTable::Closing).map_err(store_error)?;
+        let ids = rows.into_iter().filter_map(|(key, _)| Some(u64::from_be_bytes(key.try_into().ok()?)));
+        let closing = ids.map(ChannelId).collect();
+        Ok(Channels {
+            parts: Arc::new(parts),
+            closing: Arc::new(Mutex::new(closing)),
+            nudge: Arc::new(Notify::new()),
+        })
+    }
+
+    /// Asks for a cooperative close; the rest happens by itself, also after restarts.
+    ///
+    /// Errors: `NotFound` if it is not an open channel of this node.
+    pub(crate) async fn close(&self, channel: ChannelId) -> Result<(), ClientError> {
+        let mine = self.views().into_iter().find(|view| view.channel == channel);
+        match mine.map(|view| view.status) {
+            Some(ChannelStatus::Open | ChannelStatus::Closing { .. }) => {}
+            Some(ChannelStatus::Proposed) => {
+                let message = format!("channel {channel} is only proposed");
+                return Err(ClientError::new(ErrorCode::Usage, message, "use `por channel cancel`"));
+            }
+            Some(_) => {
+                let message = format!("channel {channel} is closed already");
+                return Err(ClientError::new(ErrorCode::Usage, message, ""));
+            }
+            None => {
+                let message = format!("channel {channel} is not one of this node's");
+                return Err(ClientError::new(ErrorCode::NotFound, message, "see `por channel list`"));
+            }
+        }
+        let key = channel.0.to_be_bytes();
+        self.parts.store.put(AppTable::Closing, &key, Vec::new()).await.map_err(store_error)?;
+        self.closing.lock().insert(channel);
+        self.nudge.notify_one();
+        Ok(())
+    }
+
+    /// All channels of this node with the ledger's state.
+    pub(crate) async fn list(&self) -> Result<Vec<ChannelInfo>, ClientError> {
+        let ledger = self.ledger().await?;
+        let connected = self.parts.swarm.connected();
+        let is_connected =
+            |key: &NodeKey| libp2p_por::peer_id(key).is_some_and(|peer| connected.borrow().contains(&peer));
+        let mut channels: Vec<ChannelInfo> = self
+            .views()
+            .into_iter()
+            .map(|view| {
+                let peer = if self.side(&view) == Side::A { view.key_b } else { view.key_a };
+                self.info(&view, ledger.get(&view.channel), is_connected(&peer))
+            })
+            .collect();
+        channels.sort_by_key(|info| info.channel);
+        Ok(channels)
+    }
+
+    /// Runs for ever.
+    pub(crate) async fn run(
+        self,
+        mut versions: tokio::sync::watch::Receiver<crate::graph::GraphVersion>,
+    ) -> Result<(), ClientError> {
+        let mut manager = Manager::new(self);
+        let mut timer = tokio::time::interval(PASS_INTERVAL);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            manager.pass().await?;
+            let nudge = manager.channels.nudge.clone();
+            tokio::select! {
+                changed = versions.changed() => if changed.is_err() {
+                    return Err(ClientError::new(ErrorCode::Other, "the graph is no longer followed", ""));
+                },
+                () = nudge.notified() => {}
+                _ = timer.tick() => {}
+                Some(done) = manager.calls.join_next() => manager.on_done(done),
+            }
+        }
+    }
+
+    fn views(&self) -> Vec<ChannelView> {
+        self.parts.graph.read().channels_of(&self.parts.node_key).into_iter().cloned().collect()
+    }
+
+    fn side(&self, view: &ChannelView) -> Side {
+        if view.key_a == self.parts.node_key { Side::A } else { Side::B }
+    }
+
+    async fn ledger(&self) -> Result<HashMap<ChannelId, ChannelSnapshot>, ClientError> {
+        let snapshots = self.parts.control.channels().await.map_err(|_| stopped())?;
+        Ok(snapshots.into_iter().map(|snapshot| (snapshot.channel, snapshot)).collect())
+    }
+
+    fn info(&self, view: &ChannelView, ledger: Option<&ChannelSnapshot>, connected: bool) -> ChannelInfo {
+        let mine = my_channel(view, self.side(view), false);
+        let totals = ledger.map_or(view.totals, |ledger| ledger.totals.max(view.totals));
+        let balance = |side: Side, deposit, drawn| totals.balance(side, deposit, drawn).unwrap_or_default();
+        let (side, other) = (mine.side, mine.side.other());
+        let closing = self.closing.lock().contains(&view.channel) && view.status == ChannelStatus::Open;
+        ChannelInfo {
+            channel: view.channel,
+            peer: mine.peer,
+            peer_account: mine.peer_account,
+            side,
+            status: view.status.clone(),
+            terms: view.terms.clone(),
+            deposit_mine: mine.deposit_mine,
+            deposit_theirs: mine.deposit_theirs,
+            bond: view.bond,
+            totals,
+            balance_mine: balance(side, mine.deposit_mine, mine.drawn_mine),
+            balance_theirs: balance(other, mine.deposit_theirs, mine.drawn_theirs),
+            pending_out: ledger.map(|ledger| ledger.pending_out).unwrap_or_default(),
+            pending_in: ledger.map(|ledger| ledger.pending_in).unwrap_or_default(),
+            unfinished: ledger.map_or(0, |ledger| ledger.unfinished),
+            connected,
+            closing: closing || matches!(view.status, ChannelStatus::Closing { .. }),
+        }
+    }
+}
+
+/// State of the passes.
+struct Manager {
+    channels: Channels,
+    calls: JoinSet<(ChannelId, &'static str, Result<(), ChainError>)>,
+    /// Channels with a call under way.
+    busy: HashSet<ChannelId>,
+    /// After a failure: not before this time, and the next wait.
+    resting: HashMap<ChannelId, (Instant, Duration)>,
+    /// What the protocol was told last.
+    told: Option<Vec<MyChannel>>,
+    /// Totals that were stated in a close request, so that a disagreement does not go back and
+    /// forth on chain.
+    stated: HashMap<ChannelId, por_types::Totals>,
+}
+
+impl Manager {
+    fn new(channels: Channels) -> Manager {
+        Manager {
+            channels,
+            calls: JoinSet::new(),
+            busy: HashSet::new(),
+            resting: HashMap::new(),
+            told: None,
+            stated: HashMap::new(),
+        }
+    }
+
+    async fn pass(&mut self) -> Result<(), ClientError> {
+        let views = self.channels.views();
+        self.tell_protocol(&views).await?;
+        let ledger = self.channels.ledger().await?;
+        let now_ms = self.channels.parts.graph.read().chain_time_ms();
+        for view in &views {
+            let resting = self.resting.get(&view.channel).is_some_and(|(until, _)| Instant::now() < *until);
+            if resting || self.busy.contains(&view.channel) {
+                continue;
+            }
+            let situation = Situation {
+                view,
+                side: self.channels.side(view),
+                ledger: ledger.get(&view.channel),
+                close_wanted: self.channels.closing.lock().contains(&view.channel),
+                stated: self.stated.get(&view.channel).copied(),
+                now_ms,
+                policy: &self.channels.parts.policy,
+            };
+            if let Some(action) = decide(&situation) {
+                self.carry_out(view, action);
+            }
+        }
+        self.forget_closed(&views).await
+    }
+
+    /// Tells the protocol which channels may be used, and the swarm whom to stay connected with.
+    async fn tell_protocol(&mut self, views: &[ChannelView]) -> Result<(), ClientError> {
+        let closing = self.channels.closing.lock().clone();
+        let usable = |view: &&ChannelView| {
+            matches!(
+                view.status,
+                ChannelStatus::Open | ChannelStatus::Closing { .. } | ChannelStatus::Severed { .. }
+            )
+        };
+        let mut mine: Vec<MyChannel> = views
+            .iter()
+            .filter(usable)
+            .map(|view| {
+                let open = view.status == ChannelStatus::Open && !closing.contains(&view.channel);
+                my_channel(view, self.channels.side(view), open)
+            })
+            .collect();
+        mine.sort_by_key(|channel| channel.channel);
+        if self.told.as_ref() == Some(&mine) {
+            return Ok(());
+        }
+        let peers = mine.iter().filter_map(|channel| libp2p_por::peer_id(&channel.peer)).collect();
+        let swarm = &self.channels.parts.swarm;
+        swarm.set_counterparties(peers).await.map_err(|_| stopped())?;
+        self.channels.parts.control.set_channels(mine.clone()).await.map_err(|_| stopped())?;
+        self.told = Some(mine);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, view: &ChannelView, action: Action) {
+        if let Action::RequestClose(totals) = &action {
+            self.stated.insert(view.channel, *totals);
+        }
+        let (channel, name) = (view.channel, action.name());
+        let call = match action.call(view) {
+            Ok(call) => call,
+            Err(error) => {
+                tracing::error!(%channel, %error, "{name} cannot be made");
+                return self.rest(channel);
+            }
+        };
+        tracing::info!(%channel, "{name}");
+        self.busy.insert(channel);
+        let chain = self.channels.parts.chain.clone();
+        self.calls.spawn(async move { (channel, name, make(&chain, call).await) });
+    }
+
+    fn on_done(
+        &mut self,
+        done: Result<(ChannelId, &'static str, Result<(), ChainError>), tokio::task::JoinError>,
+    ) {
+        // A call that panicked or was cancelled is derived again from the chain's state.
+        let Ok((channel, name, result)) = done else { return self.busy.clear() };
+        self.busy.remove(&channel);
+        match result {
+            Ok(()) => {
+                self.resting.remove(&channel);
+                // Until the graph shows the effect, the same would be derived again.
+                self.resting.insert(channel, (Instant::now() + BACKOFF.0, BACKOFF.0));
+            }
+            Err(error) => {
+                tracing::warn!(%channel, %error, "{name} failed");
+                self.rest(channel);
+            }
+        }
+    }
+
+    fn rest(&mut self, channel: ChannelId) {
+        let wait = self.resting.get(&channel).map_or(BACKOFF.0, |(_, wait)| *wait);
+        self.resting.insert(channel, (Instant::now() + wait, (wait * 2).min(BACKOFF.1)));
+    }
+
+    /// A close that is done needs no reminder.
+    async fn forget_closed(&mut self, views: &[ChannelView]) -> Result<(), ClientError> {
+        let done: Vec<ChannelId> = views
+            .iter()
+            .filter(|view| matches!(view.status, ChannelStatus::Closed { .. } | ChannelStatus::Cancelled))
+            .map(|view| view.channel)
+            .filter(|channel| self.channels.closing.lock().contains(channel))
+            .collect();
+        for channel in done {
+            let key = channel.0.to_be_bytes();
+            self.channels.parts.store.delete(AppTable::Closing, &key).await.map_err(store_error)?;
+            self.channels.closing.lock().remove(&channel);
+        }
+        Ok(())
+    }
+}
+
+async fn make(chain: &Chain, call: Call) -> Result<(), ChainError> {
+    chain.call(Intent::new(call)).await.map(drop)
+}
+
+/// The chain's record of a channel as the protocol takes it.
+fn my_channel(view: &ChannelView, side: Side, open: bool) -> MyChannel {
+    let mine_is_a = side == Side::A;
+    let pick = |a, b| if mine_is_a { (a, b) } else { (b, a) };
+    let (deposit_mine, deposit_theirs) = pick(view.deposit_a, view.deposit_b);
+    let (drawn_mine, drawn_theirs) = pick(view.drawn_a, view.drawn_b);
+    MyChannel {
+        channel: view.channel,
+        peer: if mine_is_a { view.key_b } else { view.key_a },
+        peer_account: if mine_is_a { view.b.clone() } else { view.a.clone() },
+        side,
+        deposit_mine,
+        deposit_theirs,
+        drawn_mine,
+        drawn_theirs,
+        bond: view.bond,
+        floors: view.totals,
+        terms: view.terms.clone(),
+        open,
+    }
+}
+
+fn store_error(error: crate::store::StoreError) -> ClientError {
+    ClientError::new(error.code(), error.to_string(), "")
+}
+
+fn stopped() -> ClientError {
+    ClientError::new(ErrorCode::Retryable, "the node is shutting down", "start it again")
+}

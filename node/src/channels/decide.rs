@@ -1,0 +1,132 @@
+//! What to do about a channel, from the chain's record and the ledger alone.
+
+use por_core::ChannelSnapshot;
+use por_types::interface::{
+    ChannelArgs, ChannelStatus, ChannelView, CloseArgs, ConfirmChannelArgs, SubmitStateArgs,
+};
+use por_types::{AmountError, Side, Totals, Yocto};
+
+use crate::chain::Call;
+use crate::config::PolicyConfig;
+
+/// Either side may finalize; the one that did not start waits this much longer, so that usually
+/// only one transaction is paid for. Milliseconds of block time.
+const SECOND_FINALIZER_MS: u64 = 15_000;
+
+/// Everything that a decision rests on.
+pub(super) struct Situation<'s> {
+    pub view: &'s ChannelView,
+    /// This node's side.
+    pub side: Side,
+    /// `None` if no payment was ever made.
+    pub ledger: Option<&'s ChannelSnapshot>,
+    /// The operator asked for a close.
+    pub close_wanted: bool,
+    /// Totals that this node stated in a request before.
+    pub stated: Option<Totals>,
+    /// Block time.
+    pub now_ms: u64,
+    pub policy: &'s PolicyConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Confirm { deposit: Yocto },
+    RequestClose(Totals),
+    ConfirmClose(Totals),
+    Evidence(Box<SubmitStateArgs>),
+    Finalize,
+}
+
+impl Action {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Action::Confirm { .. } => "confirming the proposal",
+            Action::RequestClose(_) => "requesting the close",
+            Action::ConfirmClose(_) => "confirming the close",
+            Action::Evidence(_) => "submitting evidence",
+            Action::Finalize => "finalizing",
+        }
+    }
+
+    pub(super) fn call(self, view: &ChannelView) -> Result<Call, AmountError> {
+        let channel = view.channel;
+        Ok(match self {
+            Action::Confirm { deposit } => {
+                let args = ConfirmChannelArgs { channel, terms: view.terms.clone(), deposit };
+                return Call::confirm(args, view.bond);
+            }
+            Action::RequestClose(totals) => Call::RequestClose(CloseArgs { channel, totals }),
+            Action::ConfirmClose(totals) => Call::ConfirmClose(CloseArgs { channel, totals }),
+            Action::Evidence(args) => Call::SubmitState(*args),
+            Action::Finalize => Call::Finalize(ChannelArgs { channel }),
+        })
+    }
+}
+
+/// The next step, if there is one to take now (protocol sections 3 and 6).
+pub(super) fn decide(s: &Situation<'_>) -> Option<Action> {
+    match &s.view.status {
+        ChannelStatus::Proposed => confirm(s),
+        ChannelStatus::Open => (s.close_wanted && s.settled()).then(|| Action::RequestClose(s.totals())),
+        ChannelStatus::Closing { by, totals, confirmed: false, .. } => answer_close(s, *by, *totals),
+        ChannelStatus::Closing { by, totals, closes_ms, .. } => {
+            s.evidence(s.view.totals.max(*totals)).or_else(|| s.finalize(*closes_ms, *by))
+        }
+        ChannelStatus::Severed { by, settles_ms, .. } => {
+            s.evidence(s.view.totals).or_else(|| s.finalize(*settles_ms, *by))
+        }
+        ChannelStatus::Closed { bonds_until_ms: Some(until), .. } => s.finalize(*until, Side::A),
+        ChannelStatus::Closed { bonds_until_ms: None, .. } | ChannelStatus::Cancelled => None,
+    }
+}
+
+/// Proposals to this node are confirmed if the operator's policy says so.
+fn confirm(s: &Situation<'_>) -> Option<Action> {
+    let PolicyConfig { auto_confirm, confirm_accounts, confirm_deposit } = s.policy;
+    let welcome = confirm_accounts.is_empty() || confirm_accounts.contains(&s.view.a);
+    (*auto_confirm && s.side == Side::B && welcome).then_some(Action::Confirm { deposit: *confirm_deposit })
+}
+
+/// A close was requested: confirm it if it takes nothing from this node, else state what is right.
+fn answer_close(s: &Situation<'_>, by: Side, stated: Totals) -> Option<Action> {
+    if !s.settled() {
+        return None;
+    }
+    let right = s.totals();
+    if by == s.side {
+        return (stated != right && s.stated != Some(right)).then_some(Action::RequestClose(right));
+    }
+    let other = s.side.other();
+    let fair =
+        stated.sent_by(other) >= right.sent_by(other) && stated.sent_by(s.side) <= right.sent_by(s.side);
+    if fair {
+        return Some(Action::ConfirmClose(stated));
+    }
+    (s.stated != Some(right)).then_some(Action::RequestClose(right))
+}
+
+impl Situation<'_> {
+    /// No exchange is without an outcome, so the totals will not move any more.
+    fn settled(&self) -> bool {
+        self.ledger.is_none_or(|ledger| ledger.unfinished == 0)
+    }
+
+    fn totals(&self) -> Totals {
+        self.ledger.map_or(self.view.totals, |ledger| ledger.totals.max(self.view.totals))
+    }
+
+    /// The counterparty's latest payment, if the chain knows less.
+    fn evidence(&self, known: Totals) -> Option<Action> {
+        let other = self.side.other();
+        let state = self.ledger?.their_payment.as_ref()?;
+        let proves_more = state.statement.totals.sent_by(other) > known.sent_by(other);
+        proves_more
+            .then(|| Action::Evidence(Box::new(SubmitStateArgs { state: state.clone(), signer: other })))
+    }
+
+    fn finalize(&self, from_ms: u64, first: Side) -> Option<Action> {
+        let wait = if first == self.side { 0 } else { SECOND_FINALIZER_MS };
+        (self.now_ms >= from_ms.saturating_add(wait)).then_some(Action::Finalize)
+    }
+}

@@ -1,0 +1,325 @@
+//! The daemon: one process that owns the store, the keys and the nonces of a home.
+//!
+//! ```text
+//!   API (api/)   SDK (sdk.rs)
+//!        └────┬─────┘
+//!          Daemon ── Requester: route, pay, wait, re-route
+//!             │   ── Apps: requests for served apps, leases
+//!             │   ── Channels: chain <-> ledger
+//!             │   ── graph task: change log -> routes and protocol
+//!        Control ── Driver ── store
+//!                      └───── swarm
+//! ```
+//!
+//! Every part runs in a task of its own. When one fails, all stop and the cause is reported; the
+//! store is closed last.
+
+mod actions;
+mod apps;
+mod providers;
+mod requester;
+mod supervisor;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use libp2p_por::Control;
+use parking_lot::Mutex;
+use por_core::{Event, Limits};
+use por_types::{AccountId, Network, NodeKey};
+use tokio::sync::{Notify, watch};
+
+use crate::chain::{Chain, ChainConfig};
+use crate::channels::{Channels, Parts};
+use crate::client::{
+    ApiRequest, ApiResponse, ClientError, ErrorCode, GraphEdgeInfo, GraphInfo, PeerInfo, Status, Traffic,
+};
+use crate::config::Config;
+use crate::exit::CliError;
+use crate::graph::{GraphSync, GraphVersion, SharedGraph};
+use crate::keys::NodeSetup;
+use crate::store::{NodeStore, StoreIdentity};
+use crate::swarm::{self, SwarmConfig, SwarmHandle};
+
+pub(crate) use apps::Apps;
+pub(crate) use supervisor::{API_TASK, Stop, Supervisor};
+
+use requester::Requester;
+
+/// How often the change log is read: on a local chain, and elsewhere.
+const SYNC_INTERVAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(1000));
+/// Most edges in the answer of `GET /v1/graph`.
+const MAX_GRAPH_EDGES: usize = 10_000;
+
+/// Everything that the API and the SDK work with.
+pub(crate) struct Daemon {
+    pub network: Network,
+    pub node_key: NodeKey,
+    pub account: AccountId,
+    pub limits: Limits,
+    pub secret: por_types::NodeSecret,
+    pub control: Control,
+    pub store: NodeStore,
+    pub chain: Chain,
+    pub graph: SharedGraph,
+    pub versions: watch::Receiver<GraphVersion>,
+    pub swarm: SwarmHandle,
+    pub channels: Channels,
+    pub apps: Apps,
+    pub requester: Requester,
+    pub traffic: Arc<Mutex<Traffic>>,
+    /// Makes the graph task look at the chain now.
+    pub sync_now: Arc<Notify>,
+    announced: Mutex<HashSet<[u8; 32]>>,
+    started: Instant,
+}
+
+/// Starts everything but the API. On an error nothing keeps running.
+pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor), ClientError> {
+    let NodeSetup { home, config, keys } = setup;
+    let network = config.network();
+    let identity = StoreIdentity { network: network.clone(), node_key: keys.node.public() };
+    let (path, for_store) = (home.store_file(), identity.clone());
+    let store = tokio::task::spawn_blocking(move || NodeStore::open(&path, &for_store))
+        .await
+        .map_err(|error| other(error.to_string()))?
+        .map_err(store_error)?;
+    let limits = Limits::default();
+    let por = libp2p_por::Config::new(network.clone())
+        .with_limits(limits.clone())
+        .with_seed(rand::random())
+        .with_redial(Some((Duration::from_millis(200), Duration::from_secs(30))));
+    let (behaviour, control, driver) =
+        libp2p_por::new(por, keys.node.clone(), store.ledger()).map_err(protocol_error)?;
+    let (swarm, swarm_task) = swarm::start(&swarm_config(config), &keys.node, behaviour)
+        .await
+        .map_err(|error| ClientError::new(error.code(), error.to_string(), ""))?;
+    let chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
+    let chain = Chain::connect(chain_config, Arc::new(store.clone())).await?;
+    let graph_sync = GraphSync::new(chain.clone());
+    let (graph, versions) = (graph_sync.graph(), graph_sync.watch());
+    let channels = Channels::load(Parts {
+        node_key: identity.node_key,
+        policy: config.policy.clone(),
+        control: control.clone(),
+        chain: chain.clone(),
+        graph: graph.clone(),
+        store: store.clone(),
+        swarm: swarm.clone(),
+    })?;
+    let requester = Requester::new(
+        identity.node_key,
+        control.clone(),
+        graph.clone(),
+        versions.clone(),
+        swarm.connected(),
+    );
+    let daemon = Arc::new(Daemon {
+        network,
+        node_key: identity.node_key,
+        account: config.account.clone(),
+        limits,
+        secret: keys.node.clone(),
+        control: control.clone(),
+        store: store.clone(),
+        chain,
+        graph,
+        versions: versions.clone(),
+        swarm,
+        channels: channels.clone(),
+        apps: Apps::new(control),
+        requester,
+        traffic: Arc::default(),
+        sync_now: Arc::new(Notify::new()),
+        announced: Mutex::default(),
+        started: Instant::now(),
+    });
+    let mut supervisor = Supervisor::new(store);
+    supervisor.spawn("protocol driver", async move { driver.await.map_err(driver_error) });
+    supervisor.spawn("swarm", async move {
+        swarm_task.run().await;
+        Ok(())
+    });
+    let interval = if config.network.is_local() { SYNC_INTERVAL.0 } else { SYNC_INTERVAL.1 };
+    supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, interval));
+    supervisor.spawn("channel manager", channels.run(versions));
+    supervisor.spawn("traffic", count_traffic(daemon.clone()));
+    supervisor.spawn("apps", daemon.apps.clone().sweep());
+    daemon.restore_announcements().await?;
+    Ok((daemon, supervisor))
+}
+
+fn swarm_config(config: &Config) -> SwarmConfig {
+    SwarmConfig {
+        listen: config.p2p.listen.clone(),
+        external: config.p2p.external.clone(),
+        boot: config.network.boot_peers.clone(),
+    }
+}
+
+/// Keeps the graph up to date and tells the protocol what changed. An endpoint that fails is shown
+/// in the status; it does not stop the node.
+async fn follow_graph(
+    daemon: Arc<Daemon>,
+    mut sync: GraphSync,
+    interval: Duration,
+) -> Result<(), ClientError> {
+    let mut failing = false;
+    loop {
+        match sync.step().await {
+            Ok(step) => {
+                failing = false;
+                let told = daemon.control.update_graph(step.version, step.chain_time_ms, step.edges).await;
+                told.map_err(|_| other("the protocol driver has stopped"))?;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the chain cannot be followed");
+                }
+                // What the failed step applied before it failed was not told.
+                let (version, time, edges) = {
+                    let graph = daemon.graph.read();
+                    (graph.version(), graph.chain_time_ms(), graph.edges())
+                };
+                let told = daemon.control.update_graph(version, time, edges).await;
+                told.map_err(|_| other("the protocol driver has stopped"))?;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = daemon.sync_now.notified() => {}
+        }
+    }
+}
+
+async fn count_traffic(daemon: Arc<Daemon>) -> Result<(), ClientError> {
+    loop {
+        let mut events =
+            daemon.control.events().await.map_err(|_| other("the protocol driver has stopped"))?;
+        while let Some(event) = events.next().await {
+            let mut traffic = daemon.traffic.lock();
+            match event {
+                Event::Relayed { earned, .. } => {
+                    traffic.relayed += 1;
+                    traffic.earned_relaying =
+                        traffic.earned_relaying.checked_add(earned).unwrap_or(traffic.earned_relaying);
+                }
+                Event::Served { earned, .. } => {
+                    traffic.served += 1;
+                    traffic.earned_serving =
+                        traffic.earned_serving.checked_add(earned).unwrap_or(traffic.earned_serving);
+                }
+                _ => {}
+            }
+        }
+        tracing::warn!("some events were not counted: the daemon was too busy");
+    }
+}
+
+impl Daemon {
+    pub(crate) async fn status(&self) -> Status {
+        let news = self.versions.borrow().clone();
+        let (node, nodes, channels) = {
+            let graph = self.graph.read();
+            (graph.node(&self.node_key).cloned(), graph.node_count(), graph.channel_count())
+        };
+        // The status must not fail because the chain is away: the graph's error says so.
+        let withdrawable = self.chain.withdrawable(&self.account).await;
+        let chain_error = news.error.or_else(|| withdrawable.as_ref().err().map(ToString::to_string));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: self.network.clone(),
+            node_key: self.node_key,
+            peer_id: self.swarm.local_peer().to_string(),
+            account: self.account.clone(),
+            registered: node.is_some(),
+            stake: node.map(|node| node.stake).unwrap_or_default(),
+            withdrawable: withdrawable.unwrap_or_default(),
+            listening: self.swarm.listening().iter().map(ToString::to_string).collect(),
+            connected_peers: u32::try_from(self.swarm.connected().borrow().len()).unwrap_or(u32::MAX),
+            graph_version: news.version,
+            graph_nodes: u32::try_from(nodes).unwrap_or(u32::MAX),
+            graph_channels: u32::try_from(channels).unwrap_or(u32::MAX),
+            chain_time_ms: news.chain_time_ms,
+            chain_error,
+            apps: self.apps.status(),
+            traffic: self.traffic.lock().clone(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Sends a request of a local client.
+    pub(crate) async fn request(&self, request: &ApiRequest) -> Result<ApiResponse, ClientError> {
+        self.traffic.lock().sent += 1;
+        let result = self.requester.request(request).await;
+        let mut traffic = self.traffic.lock();
+        match &result {
+            Ok(response) => {
+                traffic.answered += 1;
+                traffic.spent = traffic.spent.checked_add(response.price).unwrap_or(traffic.spent);
+            }
+            Err(_) => traffic.failed += 1,
+        }
+        drop(traffic);
+        result
+    }
+
+    pub(crate) async fn peers(&self) -> Result<Vec<PeerInfo>, ClientError> {
+        self.swarm.peers().await.map_err(|error| ClientError::new(error.code(), error.to_string(), ""))
+    }
+
+    pub(crate) fn graph_info(&self) -> GraphInfo {
+        let graph = self.graph.read();
+        let edge = |edge: por_core::GraphEdge| GraphEdgeInfo {
+            channel: edge.channel,
+            a: edge.a,
+            b: edge.b,
+            open: edge.open,
+            terms: edge.terms,
+        };
+        GraphInfo {
+            version: graph.version(),
+            chain_time_ms: graph.chain_time_ms(),
+            edges: graph.edges().into_iter().take(MAX_GRAPH_EDGES).map(edge).collect(),
+        }
+    }
+}
+
+pub(crate) fn other(message: impl Into<String>) -> ClientError {
+    ClientError::new(ErrorCode::Other, message, "")
+}
+
+pub(crate) fn store_error(error: crate::store::StoreError) -> ClientError {
+    ClientError::new(error.code(), error.to_string(), "")
+}
+
+/// An error of the store travels through the driver; its kind decides the exit code.
+fn from_store(error: libp2p_por::StoreError) -> ClientError {
+    match error.source.and_then(|cause| cause.downcast::<crate::store::StoreError>().ok()) {
+        Some(error) => store_error(*error),
+        None => other(error.message),
+    }
+}
+
+fn protocol_error(error: libp2p_por::Error) -> ClientError {
+    match error {
+        libp2p_por::Error::Store(error) => from_store(error),
+        libp2p_por::Error::Restore(error) => {
+            ClientError::new(ErrorCode::CorruptStore, error.to_string(), "put back the store's latest copy")
+        }
+    }
+}
+
+fn driver_error(error: libp2p_por::DriverError) -> ClientError {
+    match error {
+        libp2p_por::DriverError::Store(error) => from_store(error),
+    }
+}
+
+/// Errors of the setup carry the command line's codes; those that the API has are the same.
+pub(crate) fn setup_error(error: CliError) -> ClientError {
+    let code = ErrorCode::ALL.into_iter().find(|code| code.exit_code() == error.code.code());
+    ClientError::new(code.unwrap_or(ErrorCode::Other), error.message, error.fix)
+}

@@ -1,0 +1,266 @@
+//! Apps that are served by local clients: queues and leases.
+//!
+//! A request that a client has taken is leased to it. If no answer comes within the lease, because
+//! the client crashed, the next poll gets the request again; an answer that comes late is taken
+//! all the same. An app that nobody polls for is not served any longer, so that new requests are
+//! rejected at once instead of waiting for nobody.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use libp2p_por::{Control, IncomingRequest, RespondError};
+use parking_lot::Mutex;
+use por_core::AppPricing;
+use por_types::{MAX_APP_LEN, RequestId};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::other;
+use crate::client::{AppStatus, ClientError, ErrorCode};
+
+/// Time in which a client should answer a request that it has taken.
+const LEASE: Duration = Duration::from_secs(60);
+/// An app without a poll for this long is no longer served.
+const ABANDONED: Duration = Duration::from_secs(180);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Most apps of a node.
+const MAX_APPS: usize = 256;
+
+/// All served apps; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Apps {
+    control: Control,
+    apps: Arc<Mutex<HashMap<String, Arc<App>>>>,
+}
+
+struct App {
+    pricing: AppPricing,
+    queue: Mutex<Queue>,
+    arrived: Notify,
+    /// Moves requests from the protocol into the queue; dropping it stops serving.
+    pump: AbortHandle,
+}
+
+struct Queue {
+    waiting: VecDeque<Arc<IncomingRequest>>,
+    leased: HashMap<RequestId, Lease>,
+    polled: Instant,
+    /// Clients that wait in a poll right now.
+    polling: u32,
+}
+
+struct Lease {
+    request: Arc<IncomingRequest>,
+    until: Instant,
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl Apps {
+    pub(crate) fn new(control: Control) -> Apps {
+        Apps { control, apps: Arc::default() }
+    }
+
+    /// Serves an app from now on; again with other settings if it is served already.
+    pub(crate) async fn serve(
+        &self,
+        name: &str,
+        pricing: AppPricing,
+        max_queued: u32,
+    ) -> Result<(), ClientError> {
+        check_name(name)?;
+        if max_queued == 0 {
+            return Err(ClientError::new(ErrorCode::Usage, "max_queued is 0", "use at least 1"));
+        }
+        {
+            let apps = self.apps.lock();
+            if apps.len() >= MAX_APPS && !apps.contains_key(name) {
+                let message = format!("{MAX_APPS} apps are served already");
+                return Err(ClientError::new(ErrorCode::Retryable, message, "stop serving one of them"));
+            }
+        }
+        let serving = self.control.serve(name, pricing, max_queued).await.map_err(|_| stopped())?;
+        let app = Arc::new_cyclic(|app: &std::sync::Weak<App>| {
+            let app = app.clone();
+            let pump = tokio::spawn(async move {
+                let mut serving = serving;
+                while let Some(request) = serving.next().await {
+                    let Some(app) = app.upgrade() else { return };
+                    app.queue.lock().waiting.push_back(Arc::new(request));
+                    app.arrived.notify_one();
+                }
+            });
+            let queue = Queue {
+                waiting: VecDeque::new(),
+                leased: HashMap::new(),
+                polled: Instant::now(),
+                polling: 0,
+            };
+            App { pricing, queue: Mutex::new(queue), arrived: Notify::new(), pump: pump.abort_handle() }
+        });
+        self.apps.lock().insert(name.to_owned(), app);
+        Ok(())
+    }
+
+    /// Stops serving; new requests are rejected. No error if it was not served.
+    pub(crate) fn stop(&self, name: &str) {
+        self.apps.lock().remove(name);
+    }
+
+    /// The next request that waits for an answer; `None` if none came within `wait`.
+    pub(crate) async fn next(
+        &self,
+        name: &str,
+        wait: Duration,
+    ) -> Result<Option<Arc<IncomingRequest>>, ClientError> {
+        let app = self.app(name)?;
+        let _polling = Polling::begin(&app);
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let arrived = app.arrived.notified();
+            if let Some(request) = app.take(Instant::now()) {
+                return Ok(Some(request));
+            }
+            if tokio::time::timeout_at(deadline, arrived).await.is_err() {
+                return Ok(app.take(Instant::now()));
+            }
+        }
+    }
+
+    /// Answers a request.
+    ///
+    /// Errors: `NotFound` if the app is not served or the request is not waiting (any more);
+    /// `Usage` if the body is longer than the request pays for.
+    pub(crate) async fn respond(&self, name: &str, id: RequestId, body: Bytes) -> Result<(), ClientError> {
+        let app = self.app(name)?;
+        let request = app.find(&id).ok_or_else(|| {
+            let message = format!("no request {id} waits for an answer");
+            ClientError::new(
+                ErrorCode::NotFound,
+                message,
+                "it was answered already, or came before a restart",
+            )
+        })?;
+        request.respond(body).await.map_err(|error| match error {
+            RespondError::TooLarge { .. } => {
+                ClientError::new(ErrorCode::Usage, error.to_string(), "shorten the answer")
+            }
+            RespondError::Stopped(_) => stopped(),
+        })?;
+        app.finish(&id);
+        Ok(())
+    }
+
+    pub(crate) fn status(&self) -> Vec<AppStatus> {
+        let apps = self.apps.lock();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let mut all: Vec<AppStatus> = apps
+            .iter()
+            .map(|(name, app)| {
+                let queue = app.queue.lock();
+                AppStatus {
+                    app: name.clone(),
+                    base: app.pricing.base,
+                    per_byte: app.pricing.per_byte,
+                    waiting: count(queue.waiting.len()),
+                    leased: count(queue.leased.len()),
+                }
+            })
+            .collect();
+        all.sort_by(|a, b| a.app.cmp(&b.app));
+        all
+    }
+
+    /// Stops serving apps whose clients have gone, and wakes polls for leases that ran out.
+    pub(crate) async fn sweep(self) -> Result<(), ClientError> {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            let now = Instant::now();
+            self.apps.lock().retain(|name, app| {
+                let queue = app.queue.lock();
+                let abandoned = queue.polling == 0 && now.duration_since(queue.polled) > ABANDONED;
+                if abandoned {
+                    tracing::warn!(app = name, "nobody polls for this app any more; it is not served");
+                }
+                if queue.leased.values().any(|lease| lease.until <= now) {
+                    app.arrived.notify_one();
+                }
+                !abandoned
+            });
+        }
+    }
+
+    fn app(&self, name: &str) -> Result<Arc<App>, ClientError> {
+        self.apps.lock().get(name).cloned().ok_or_else(|| {
+            let message = format!("app {name:?} is not served");
+            ClientError::new(ErrorCode::NotFound, message, "POST /v1/apps/APP/serve first")
+        })
+    }
+}
+
+impl App {
+    /// A request whose lease ran out, else the oldest that waits; leased from `now` on.
+    fn take(&self, now: Instant) -> Option<Arc<IncomingRequest>> {
+        let mut queue = self.queue.lock();
+        let expired = queue.leased.iter().find(|(_, lease)| lease.until <= now).map(|(id, _)| *id);
+        let request = match expired {
+            Some(id) => queue.leased.remove(&id)?.request,
+            None => queue.waiting.pop_front()?,
+        };
+        let lease = Lease { request: request.clone(), until: now + LEASE };
+        queue.leased.insert(request.id(), lease);
+        if !queue.waiting.is_empty() {
+            self.arrived.notify_one();
+        }
+        Some(request)
+    }
+
+    fn find(&self, id: &RequestId) -> Option<Arc<IncomingRequest>> {
+        let queue = self.queue.lock();
+        let leased = queue.leased.get(id).map(|lease| lease.request.clone());
+        leased.or_else(|| queue.waiting.iter().find(|request| request.id() == *id).cloned())
+    }
+
+    fn finish(&self, id: &RequestId) {
+        let mut queue = self.queue.lock();
+        queue.leased.remove(id);
+        queue.waiting.retain(|request| request.id() != *id);
+    }
+}
+
+/// Notes that a client polls, also when the poll is dropped half way.
+struct Polling<'a>(&'a App);
+
+impl<'a> Polling<'a> {
+    fn begin(app: &'a App) -> Polling<'a> {
+        app.queue.lock().polling += 1;
+        Polling(app)
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock();
+        queue.polling = queue.polling.saturating_sub(1);
+        queue.polled = Instant::now();
+    }
+}
+
+fn check_name(name: &str) -> Result<(), ClientError> {
+    if name.is_empty() || name.len() > MAX_APP_LEN {
+        let message = format!("app names have 1 to {MAX_APP_LEN} bytes");
+        return Err(ClientError::new(ErrorCode::Usage, message, ""));
+    }
+    Ok(())
+}
+
+fn stopped() -> ClientError {
+    other("the node is shutting down")
+}

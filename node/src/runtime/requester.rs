@@ -1,0 +1,345 @@
+//! Requests of local clients: find a route, pay, wait, take another route.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use libp2p::PeerId;
+use libp2p_por::{Control, OutboundRequest, Outcome, RequestError};
+use parking_lot::Mutex;
+use por_core::RejectReason;
+use por_types::{ChannelId, NodeKey, Yocto};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::other;
+use crate::client::{
+    ApiRequest, ApiResponse, ClientError, ErrorCode, Quote, QuoteRequest, QuotedHop, QuotedRoute,
+};
+use crate::graph::{GraphVersion, SharedGraph};
+use crate::routes::{self, MAX_ALTERNATIVES, Route, RouteError, RouteQuery};
+
+/// Routes looked at before a request is given up as long as nothing changes.
+const ALTERNATIVES: usize = 4;
+/// A request stays acceptable for this long after the caller's deadline: clocks of nodes follow
+/// block time, which lags.
+const EXPIRY_MARGIN_MS: u64 = 60_000;
+const MAX_EXPIRY_MS: u64 = 23 * 3600 * 1000;
+/// How long a request waits for peers to come back or the graph to change.
+const PATIENCE: Duration = Duration::from_secs(10);
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Most times that the allowances are doubled because an edge had no time for the request.
+const MAX_SLACK: u32 = 6;
+
+/// Sends requests; shared by the API and the SDK.
+pub(crate) struct Requester {
+    node_key: NodeKey,
+    control: Control,
+    graph: SharedGraph,
+    versions: watch::Receiver<GraphVersion>,
+    connected: watch::Receiver<HashSet<PeerId>>,
+    /// Bytes of this node's own requests under way per channel: they need time on its edges.
+    load: Arc<Mutex<HashMap<ChannelId, u64>>>,
+}
+
+/// Why an attempt failed, and what follows.
+struct Failure {
+    error: ClientError,
+    next: Next,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Passes with time: until the deadline.
+    Wait,
+    /// May pass soon.
+    WaitShortly,
+    GiveUp,
+}
+
+impl Requester {
+    pub(crate) fn new(
+        node_key: NodeKey,
+        control: Control,
+        graph: SharedGraph,
+        versions: watch::Receiver<GraphVersion>,
+        connected: watch::Receiver<HashSet<PeerId>>,
+    ) -> Requester {
+        Requester { node_key, control, graph, versions, connected, load: Arc::default() }
+    }
+
+    /// Exact prices of the best routes, whatever this node's balances are.
+    pub(crate) async fn quote(&self, q: &QuoteRequest) -> Result<Quote, ClientError> {
+        self.graph_known(PATIENCE).await;
+        let mut query = RouteQuery::new(q.body_len, q.response_limit, q.server_price);
+        query.max_latency_ms = q.max_latency_ms;
+        query.k = (q.alternatives.unwrap_or(1) as usize).clamp(1, MAX_ALTERNATIVES);
+        let graph = self.graph.read();
+        let anything = |_| Some(Yocto(u128::MAX));
+        let routes = routes::find(&graph, &self.node_key, &q.destination, &query, &anything)
+            .map_err(|error| route_error(error, &q.destination))?;
+        let routes = routes.into_iter().map(|route| quoted(self.node_key, route)).collect();
+        Ok(Quote { routes, graph_version: graph.version() })
+    }
+
+    /// Sends a request until it is answered, within the caller's budget and deadline.
+    pub(crate) async fn request(&self, r: &ApiRequest) -> Result<ApiResponse, ClientError> {
+        let started = Instant::now();
+        let last = Mutex::new(None);
+        // A deadline that cannot be represented is as good as none.
+        let far = Duration::from_secs(366 * 24 * 3600);
+        let deadline = started + r.deadline.min(far);
+        match tokio::time::timeout_at(deadline, self.attempts(r, started, &last)).await {
+            Ok(result) => result,
+            Err(_) => Err(match last.into_inner() {
+                Some(ClientError { code: _, message, fix }) => ClientError::new(
+                    ErrorCode::Deadline,
+                    format!("no answer within {} ms; last: {message}", r.deadline.as_millis()),
+                    fix,
+                ),
+                None => ClientError::new(
+                    ErrorCode::Deadline,
+                    format!("no answer within {} ms", r.deadline.as_millis()),
+                    "allow more time; a request that was paid for stays under obligation",
+                ),
+            }),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        r: &ApiRequest,
+        started: Instant,
+        last: &Mutex<Option<ClientError>>,
+    ) -> Result<ApiResponse, ClientError> {
+        self.graph_known(PATIENCE).await;
+        let mut tried: HashSet<Vec<ChannelId>> = HashSet::new();
+        let (mut attempts, mut slack, mut backoff) = (0, 0, BACKOFF.0);
+        let mut after = Next::WaitShortly;
+        loop {
+            let failure = match self.pick(r, &tried).await {
+                Ok(Some(route)) => {
+                    tried.insert(channels(&route));
+                    attempts += 1;
+                    match self.attempt(r, route, slack).await {
+                        Ok(response) => return Ok(ApiResponse { attempts, ..response }),
+                        Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
+                        Err(failure) => {
+                            after = failure.next;
+                            *last.lock() = Some(failure.error);
+                            continue;
+                        }
+                    }
+                }
+                // Every route was tried: wait, then try them again.
+                Ok(None) => None,
+                Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
+                Err(failure) => Some(failure),
+            };
+            if let Some(failure) = failure {
+                after = failure.next;
+                *last.lock() = Some(failure.error);
+            }
+            if after == Next::WaitShortly && started.elapsed() > PATIENCE {
+                let error = last.lock().take();
+                return Err(error.unwrap_or_else(|| other("no route could be used")));
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF.1);
+            slack = (slack + 1).min(MAX_SLACK);
+            tried.clear();
+        }
+    }
+
+    /// The best route that was not tried; `None` if all were.
+    async fn pick(&self, r: &ApiRequest, tried: &HashSet<Vec<ChannelId>>) -> Result<Option<Route>, Failure> {
+        let balances = self.balances().await.map_err(|error| Failure { error, next: Next::GiveUp })?;
+        let mut query = RouteQuery::new(r.body.len() as u64, r.response_limit, r.server_price);
+        query.max_price = r.max_price;
+        query.exclude = r.avoid.iter().copied().collect();
+        query.k = (tried.len() + 1).clamp(ALTERNATIVES, MAX_ALTERNATIVES);
+        let graph = self.graph.read();
+        let find = |spendable: &dyn Fn(ChannelId) -> Option<Yocto>| {
+            routes::find(&graph, &self.node_key, &r.destination, &query, spendable)
+        };
+        let usable = |channel| balances.get(&channel).and_then(|own| own.connected.then_some(own.balance));
+        match find(&usable) {
+            Ok(routes) => Ok(routes.into_iter().find(|route| !tried.contains(&channels(route)))),
+            Err(error) => {
+                // With all its counterparties there, would there be a route?
+                let if_connected = |channel| balances.get(&channel).map(|own| own.balance);
+                let next = match find(&if_connected) {
+                    Ok(_) => Next::WaitShortly,
+                    Err(_) => Next::GiveUp,
+                };
+                let error = match next {
+                    Next::GiveUp => route_error(error, &r.destination),
+                    _ => ClientError::new(
+                        ErrorCode::Unreachable,
+                        "the counterparty of the channel that leads there is not connected",
+                        "see `por peers`, and whether its node runs",
+                    ),
+                };
+                Err(Failure { error, next })
+            }
+        }
+    }
+
+    async fn attempt(&self, r: &ApiRequest, route: Route, slack: u32) -> Result<ApiResponse, Failure> {
+        let path = channels(&route);
+        let bytes = (r.body.len() as u64).saturating_add(r.response_limit);
+        let load = Load::put(&self.load, path.clone(), bytes);
+        let (version, now_ms, hops) = self.allow_time(r, &route, slack);
+        let lifetime = u64::try_from(r.deadline.as_millis()).unwrap_or(u64::MAX);
+        let lifetime = lifetime.saturating_add(EXPIRY_MARGIN_MS).min(MAX_EXPIRY_MS);
+        let pending = self.control.request(OutboundRequest {
+            destination: r.destination,
+            app: r.app.clone(),
+            body: r.body.clone(),
+            response_limit: r.response_limit,
+            server_price: r.server_price,
+            expires_ms: now_ms.saturating_add(lifetime),
+            graph_version: version,
+            route: hops,
+        });
+        let pending = pending.await.map_err(|error| match error {
+            RequestError::Refused(reason) => rejected(reason),
+            RequestError::Stopped(_) => stopped(),
+        })?;
+        let (request, price) = (pending.id, pending.price);
+        let outcome = pending.outcome().await.map_err(|_| stopped())?;
+        drop(load);
+        match outcome {
+            Outcome::Response { receipt, body } => {
+                Ok(ApiResponse { body, request, price, receipt, route: path, attempts: 1 })
+            }
+            Outcome::Rejected { reason, .. } => Err(rejected(reason)),
+        }
+    }
+
+    /// The route's hops with time for what this node has under way on the same edges, twice as
+    /// much with each step of `slack`: others may load the edges too.
+    fn allow_time(&self, r: &ApiRequest, route: &Route, slack: u32) -> (u64, u64, Vec<por_types::Hop>) {
+        let graph = self.graph.read();
+        let load = self.load.lock();
+        let mut hops = route.hops.clone();
+        for hop in &mut hops {
+            let Some(edge) = graph.edge(hop.channel) else { continue };
+            let ahead = load.get(&hop.channel).copied().unwrap_or(0);
+            let loaded = edge.view.terms.allowance_ms(ahead, r.response_limit);
+            hop.allowance_ms = hop.allowance_ms.max(loaded).saturating_mul(1 << slack.min(MAX_SLACK));
+        }
+        (graph.version(), graph.chain_time_ms(), hops)
+    }
+
+    async fn balances(&self) -> Result<HashMap<ChannelId, Own>, ClientError> {
+        let snapshots = self.control.channels().await.map_err(|_| other("the node is shutting down"))?;
+        let connected = self.connected.borrow();
+        let own = |snapshot: por_core::ChannelSnapshot| {
+            let connected = libp2p_por::peer_id(&snapshot.peer).is_some_and(|peer| connected.contains(&peer));
+            (snapshot.channel, Own { balance: snapshot.balance_mine, connected })
+        };
+        Ok(snapshots.into_iter().map(own).collect())
+    }
+
+    /// Waits until the graph has been read once, so that a request right after the start does not
+    /// fail for want of it.
+    async fn graph_known(&self, longest: Duration) {
+        let mut versions = self.versions.clone();
+        let known = versions.wait_for(|news| news.height > 0);
+        // Without an answer of the chain the graph is empty and says so.
+        let _ = tokio::time::timeout(longest, known).await;
+    }
+}
+
+/// What this node has on a channel of its own.
+struct Own {
+    balance: Yocto,
+    connected: bool,
+}
+
+/// Counts a request's bytes on the channels of its path until it is dropped.
+struct Load {
+    loads: Arc<Mutex<HashMap<ChannelId, u64>>>,
+    path: Vec<ChannelId>,
+    bytes: u64,
+}
+
+impl Load {
+    fn put(loads: &Arc<Mutex<HashMap<ChannelId, u64>>>, path: Vec<ChannelId>, bytes: u64) -> Load {
+        let mut all = loads.lock();
+        for channel in &path {
+            let load = all.entry(*channel).or_default();
+            *load = load.saturating_add(bytes);
+        }
+        drop(all);
+        Load { loads: loads.clone(), path, bytes }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let mut all = self.loads.lock();
+        for channel in &self.path {
+            if let Some(load) = all.get_mut(channel) {
+                *load = load.saturating_sub(self.bytes);
+                if *load == 0 {
+                    all.remove(channel);
+                }
+            }
+        }
+    }
+}
+
+fn channels(route: &Route) -> Vec<ChannelId> {
+    route.hops.iter().map(|hop| hop.channel).collect()
+}
+
+fn quoted(from: NodeKey, route: Route) -> QuotedRoute {
+    let mut from = from;
+    let mut hops = Vec::with_capacity(route.hops.len());
+    for hop in route.hops {
+        hops.push(QuotedHop {
+            channel: hop.channel,
+            from,
+            to: hop.to,
+            price: hop.price,
+            allowance_ms: hop.allowance_ms,
+        });
+        from = hop.to;
+    }
+    QuotedRoute { hops, price: route.price, bound_ms: route.bound_ms }
+}
+
+fn route_error(error: RouteError, destination: &NodeKey) -> ClientError {
+    let (code, fix) = match error {
+        RouteError::UnknownNode(_) | RouteError::NoRoute => {
+            (ErrorCode::NoRoute, "open a channel that leads there, or relax the bounds")
+        }
+        RouteError::Itself => (ErrorCode::Usage, "name another destination"),
+        RouteError::TooDear { .. } => (ErrorCode::Budget, "raise the price bound, or top up the channel"),
+        RouteError::TooComplex => (ErrorCode::Retryable, "relax the bounds"),
+    };
+    ClientError::new(code, format!("{destination}: {error}"), fix)
+}
+
+fn rejected(reason: RejectReason) -> Failure {
+    let (code, next, fix) = match reason {
+        RejectReason::Busy => (ErrorCode::Retryable, Next::Wait, "try again later, or send fewer at a time"),
+        RejectReason::Balance => (ErrorCode::Retryable, Next::WaitShortly, "try again later"),
+        RejectReason::NoEdge => (ErrorCode::NoRoute, Next::WaitShortly, "try again: the graph has changed"),
+        RejectReason::Unreachable => (ErrorCode::Unreachable, Next::WaitShortly, "try again later"),
+        RejectReason::Expired => (ErrorCode::Deadline, Next::WaitShortly, "try again"),
+        RejectReason::NoApp => (ErrorCode::NotFound, Next::GiveUp, "ask a node that serves the app"),
+        RejectReason::ServerPrice => (ErrorCode::Budget, Next::GiveUp, "offer a higher server price"),
+        RejectReason::TooLarge => (ErrorCode::Usage, Next::GiveUp, "use smaller bodies and limits"),
+        RejectReason::Invalid => (ErrorCode::Fatal, Next::GiveUp, "correct the request"),
+    };
+    let message = format!("the request was rejected and refunded: {reason}");
+    Failure { error: ClientError::new(code, message, fix), next }
+}
+
+fn stopped() -> Failure {
+    let error = ClientError::new(ErrorCode::Retryable, "the node is shutting down", "start it again");
+    Failure { error, next: Next::GiveUp }
+}

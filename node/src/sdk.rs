@@ -1,0 +1,196 @@
+//! A node inside a program: start it, send requests, serve apps.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use por_node::sdk::{AppPricing, Bytes, Node, NodeSetup};
+//!
+//! let setup = NodeSetup::load(home()?, Default::default(), &password())?;
+//! let node = Node::start(setup).await?;
+//! node.serve("echo", AppPricing::default(), 64, |request| async move { request.body }).await?;
+//! # Ok(()) }
+//! # fn home() -> Result<por_node::home::Home, por_node::exit::CliError> { por_node::home::Home::locate(None) }
+//! # fn password() -> por_node::keys::PasswordSource { unimplemented!() }
+//! ```
+//!
+//! The daemon `por run` is this and nothing else: programs beside it use [`crate::client`] or plain
+//! HTTP (docs/api.md). See `examples/echo.rs`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use por_types::{NodeKey, RequestId, Yocto};
+use tokio::task::JoinHandle;
+
+use crate::api::ApiListener;
+use crate::client::{ChannelInfo, Client, Quote, QuoteRequest, Status};
+use crate::home::HomeLock;
+use crate::runtime::{self, Daemon, Stop, other, setup_error};
+
+pub use crate::client::{ApiRequest as Request, ApiResponse as Response, ClientError as Error, ErrorCode};
+pub use crate::keys::NodeSetup;
+pub use bytes::Bytes;
+pub use libp2p::Multiaddr;
+pub use por_core::AppPricing;
+
+/// A running node. Dropping it stops it at once, as a crash would, which it survives;
+/// [`Node::shutdown`] does it cleanly.
+pub struct Node {
+    daemon: Arc<Daemon>,
+    api_addr: SocketAddr,
+    token: String,
+    stop: Stop,
+    running: Option<JoinHandle<Result<(), Error>>>,
+    _lock: HomeLock,
+}
+
+/// A paid request that a handler has to answer.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    pub id: RequestId,
+    pub author: NodeKey,
+    pub body: Bytes,
+    /// The answer may not be longer, bytes.
+    pub response_limit: u64,
+    /// What the author pays for the answer, above the edges.
+    pub server_price: Yocto,
+}
+
+impl Node {
+    /// Starts the node of a home: takes the home for this process, opens its store, connects to
+    /// the chain and to its peers, and answers local clients.
+    ///
+    /// Errors: [`ErrorCode::Exists`] if another process owns the home, `CorruptStore`, `PortInUse`,
+    /// `Unreachable` or `Foreign` for the chain. Nothing keeps running after an error.
+    pub async fn start(setup: NodeSetup) -> Result<Node, Error> {
+        let lock = setup.home.lock().map_err(setup_error)?;
+        let token = setup.home.api_token().map_err(setup_error)?;
+        let listener = ApiListener::bind(setup.config.api.listen).await?;
+        let api_addr = listener.addr();
+        let (daemon, mut supervisor) = runtime::start(&setup).await?;
+        let (api, home, secret) = (daemon.clone(), setup.home.data_dir().to_owned(), token.clone());
+        let stop = supervisor.stop_handle();
+        let api_stop = stop.clone();
+        supervisor
+            .spawn(runtime::API_TASK, async move { listener.serve(api, &secret, home, api_stop).await });
+        let running = Some(tokio::spawn(supervisor.run()));
+        Ok(Node { daemon, api_addr, token, stop, running, _lock: lock })
+    }
+
+    /// The node's key: how others address it.
+    pub fn key(&self) -> NodeKey {
+        self.daemon.node_key
+    }
+
+    /// Addresses that other nodes can reach it at.
+    pub fn listening(&self) -> Vec<Multiaddr> {
+        self.daemon.swarm.listening().to_vec()
+    }
+
+    /// Where the local API answers.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api_addr
+    }
+
+    /// A client of this node's local API: chain actions, channels, provider records.
+    pub fn client(&self) -> Client {
+        Client::new(self.api_addr, self.token.clone())
+    }
+
+    /// Sends a request and waits for its signed response; takes other routes by itself within the
+    /// request's price and deadline.
+    pub async fn request(&self, request: Request) -> Result<Response, Error> {
+        self.daemon.request(&request).await
+    }
+
+    /// Exact prices of the best routes.
+    pub async fn quote(&self, query: &QuoteRequest) -> Result<Quote, Error> {
+        self.daemon.requester.quote(query).await
+    }
+
+    pub async fn status(&self) -> Status {
+        self.daemon.status().await
+    }
+
+    pub async fn channels(&self) -> Result<Vec<ChannelInfo>, Error> {
+        self.daemon.channels.list().await
+    }
+
+    /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most
+    /// `max_queued` unanswered requests are taken; each runs in a task of its own. After a restart
+    /// unanswered requests are delivered again. An answer longer than the request's limit is cut
+    /// off by nobody: it is an error, logged, and the request stays unanswered.
+    pub async fn serve<H, F>(
+        &self,
+        app: &str,
+        pricing: AppPricing,
+        max_queued: u32,
+        handler: H,
+    ) -> Result<ServingApp, Error>
+    where
+        H: Fn(Incoming) -> F + Send + Sync + 'static,
+        F: Future<Output = Bytes> + Send + 'static,
+    {
+        let serving = self.daemon.control.serve(app, pricing, max_queued).await;
+        let mut serving = serving.map_err(|_| other("the node is shutting down"))?;
+        let handler = Arc::new(handler);
+        let task = tokio::spawn(async move {
+            while let Some(request) = serving.next().await {
+                let handler = handler.clone();
+                tokio::spawn(async move {
+                    let incoming = Incoming {
+                        id: request.id(),
+                        author: request.author(),
+                        body: request.body().clone(),
+                        response_limit: request.response_limit(),
+                        server_price: request.server_price(),
+                    };
+                    let answer = handler(incoming).await;
+                    if let Err(error) = request.respond(answer).await {
+                        tracing::error!(request = %request.id(), %error, "a request stays unanswered");
+                    }
+                });
+            }
+        });
+        Ok(ServingApp { task })
+    }
+
+    /// Waits until the node has stopped: because a part of it failed, or after a shutdown.
+    pub async fn stopped(&mut self) -> Result<(), Error> {
+        match self.running.as_mut() {
+            Some(running) => {
+                let result = running.await.unwrap_or_else(|error| Err(other(error.to_string())));
+                self.running = None;
+                result
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Stops all tasks, makes everything durable and closes the store.
+    pub async fn shutdown(mut self) -> Result<(), Error> {
+        self.stop.stop();
+        self.stopped().await
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+        }
+    }
+}
+
+/// An app that is being served; dropping it stops that.
+#[derive(Debug)]
+pub struct ServingApp {
+    task: JoinHandle<()>,
+}
+
+impl Drop for ServingApp {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
