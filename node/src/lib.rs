@@ -10,7 +10,7 @@ pub mod graph;
 pub mod home;
 pub mod keys;
 pub mod routes;
-mod runtime;
+pub mod runtime;
 pub mod sdk;
 pub mod store;
 pub mod swarm;

@@ -76,6 +76,30 @@ pub(crate) struct Daemon {
     started: Instant,
 }
 
+/// Runs the daemon of a home until `shutdown` resolves or a part of it fails; then everything is
+/// durable and the store closed.
+///
+/// Errors: those of [`crate::sdk::Node::start`], and why a running daemon had to stop.
+pub async fn run(setup: NodeSetup, shutdown: impl Future<Output = ()>) -> Result<(), CliError> {
+    let home = setup.home.data_dir().to_owned();
+    let mut node = crate::sdk::Node::start(setup).await?;
+    for addr in node.listening() {
+        tracing::info!("listening on {addr}");
+    }
+    tracing::info!(node = %node.key(), api = %node.api_addr(), home = %home.display(), "the node runs");
+    let failed = tokio::select! {
+        result = node.stopped() => Some(result),
+        () = shutdown => None,
+    };
+    match failed {
+        Some(result) => Ok(result?),
+        None => {
+            tracing::info!("stopping");
+            Ok(node.shutdown().await?)
+        }
+    }
+}
+
 /// Starts everything but the API. On an error nothing keeps running.
 pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor), ClientError> {
     let NodeSetup { home, config, keys } = setup;
