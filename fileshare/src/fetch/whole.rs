@@ -20,8 +20,11 @@ use crate::{
     slice::Verified,
 };
 
-/// How often what has arrived is made durable.
+/// How often what has arrived is made durable, at least.
 const CHECKPOINT: Duration = Duration::from_secs(2);
+/// Bytes after which it is made durable sooner: so that the disk is busy while more
+/// arrives, instead of all at the end.
+const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
 
 impl<N: Network> Session<N> {
     /// Fetches what is missing in a partial file, several windows at a time. Whatever
@@ -50,22 +53,29 @@ impl<N: Network> Session<N> {
         ticks.reset();
         let mut saving: Option<tokio::task::JoinHandle<Result<(), Failure>>> = None;
         let mut first: Option<Failure> = None;
+        let mut unsaved = 0;
         loop {
-            tokio::select! {
+            let tick = tokio::select! {
                 fetched = fetches.next() => match fetched {
-                    Some(Ok(new)) => self.meter.add_done(new),
+                    Some(Ok(new)) => {
+                        self.meter.add_done(new);
+                        unsaved += new;
+                        false
+                    }
                     Some(Err(failure)) => {
                         // What is in flight is paid for: let it arrive, ask for no more.
                         halt.store(true, Ordering::Relaxed);
                         first.get_or_insert(failure);
+                        false
                     }
                     None => break,
                 },
-                _ = ticks.tick() => {
-                    if saving.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                        saving = Some(tokio::spawn(checkpoint(Arc::clone(part))));
-                    }
-                }
+                _ = ticks.tick() => true,
+            };
+            let idle = saving.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
+            if idle && unsaved > 0 && (tick || unsaved >= CHECKPOINT_BYTES) {
+                unsaved = 0;
+                saving = Some(tokio::spawn(checkpoint(Arc::clone(part))));
             }
         }
         if let Some(saving) = saving {
