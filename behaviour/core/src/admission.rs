@@ -38,6 +38,9 @@ struct Parsed {
 
 impl Node {
     pub(crate) fn on_request(&mut self, peer: NodeKey, frame: Request) -> Result<(), Fault> {
+        if frame.requests.is_empty() {
+            return Err(Fault::new("a Request frame without requests"));
+        }
         let parsed = frame.requests.into_iter().map(|item| self.parse(peer, item));
         let parsed = parsed.collect::<Result<Vec<_>, _>>()?;
         if let Some(payment) = &frame.payment {

@@ -275,3 +275,110 @@ impl Outflow {
         (!bytes.is_empty()).then_some((offset, bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: u32 = 64 << 10;
+
+    fn encoder() -> Encoder {
+        Encoder::new((0..300_000u32).map(|i| (i * 7) as u8).collect::<Vec<_>>().into())
+    }
+
+    fn inflow(encoder: &Encoder) -> Inflow {
+        Inflow::new(encoder.root(), encoder.body().len() as u64, WINDOW).unwrap()
+    }
+
+    /// Source, relay and sink in lock step; `cut` makes the sink start again there.
+    fn transfer(restart_sink_at: Option<u64>) -> Vec<u8> {
+        let encoder = encoder();
+        let mut source = Outflow::whole(encoder.clone());
+        let mut relay = Outflow::piped(inflow(&encoder));
+        let mut sink = inflow(&encoder);
+        let (mut body, mut restarted) = (Vec::new(), false);
+        source.resume(0, u64::from(WINDOW)).unwrap();
+        relay.resume(0, u64::from(WINDOW)).unwrap();
+        while !sink.is_complete() {
+            let mut moved = false;
+            if let Some((offset, data)) = source.take(10_000) {
+                relay.push(offset, data).unwrap();
+                moved = true;
+            }
+            if let Some((offset, data)) = relay.take(10_000) {
+                let mut pieces = Vec::new();
+                sink.push(offset, data, &mut pieces).unwrap();
+                for piece in pieces.into_iter().filter(|piece| piece.is_body) {
+                    body.extend_from_slice(&piece.bytes);
+                }
+                moved = true;
+            }
+            if let Some(up_to) = relay.refill() {
+                source.grant(up_to);
+            }
+            if let Some(up_to) = sink.grant_verified() {
+                relay.grant(up_to);
+            }
+            let Feed::Piped { queue, .. } = &relay.feed else { panic!("a relay") };
+            let held: usize = queue.iter().map(|(_, bytes)| bytes.len()).sum();
+            assert!(held <= WINDOW as usize, "a relay holds {held} bytes");
+            if restart_sink_at.is_some_and(|at| !restarted && sink.verified() >= at) {
+                // The sink has crashed: it needs what left the relay long ago.
+                (restarted, moved) = (true, true);
+                sink = inflow(&encoder);
+                body.clear();
+                if relay.resume(0, u64::from(WINDOW)).unwrap() {
+                    source.resume(0, u64::from(WINDOW)).unwrap();
+                }
+            }
+            assert!(moved, "stuck at {}", sink.verified());
+        }
+        body
+    }
+
+    #[test]
+    fn a_body_passes_a_relay_within_one_window_of_memory() {
+        assert_eq!(transfer(None), encoder().body().to_vec());
+    }
+
+    #[test]
+    fn a_sink_that_starts_again_makes_the_relay_fetch_again() {
+        assert_eq!(transfer(Some(150_000)), encoder().body().to_vec());
+    }
+
+    #[test]
+    fn a_dormant_relay_asks_only_when_the_next_node_lacks_the_body() {
+        let encoder = encoder();
+        let dormant = Inflow::dormant(encoder.root(), encoder.body().len() as u64, WINDOW).unwrap();
+        let mut relay = Outflow::piped(dormant);
+        assert_eq!(relay.inflow().unwrap().resume(), None);
+        assert_eq!(relay.resume(70_000, 140_000), Ok(true));
+        assert_eq!(relay.inflow().unwrap().resume(), Some((0, u64::from(WINDOW))));
+    }
+
+    #[test]
+    fn more_than_was_ever_granted_is_a_breach_and_what_is_left_over_is_not() {
+        let encoder = encoder();
+        let mut sink = inflow(&encoder);
+        let mut out = Vec::new();
+        let flood = Bytes::from(vec![0; WINDOW as usize + 1]);
+        assert!(sink.push(0, flood, &mut out).is_err());
+        let first = encoder.read(0, u64::MAX);
+        assert_eq!(sink.push(200_000, first.clone(), &mut out), Ok(()), "a gap is left over");
+        sink.push(0, first, &mut out).unwrap();
+        assert!(!out.is_empty());
+    }
+
+    #[test]
+    fn credit_before_a_restarted_body_begins_counts_for_nothing() {
+        let mut source = Outflow::whole(encoder());
+        source.grant(100_000);
+        assert!(!source.is_sendable());
+        source.resume(0, 10).unwrap();
+        assert_eq!(source.take(1000).map(|(offset, data)| (offset, data.len())), Some((0, 10)));
+        assert!(source.take(1000).is_none());
+        source.pause();
+        source.grant(100_000);
+        assert!(source.take(1000).is_none());
+    }
+}

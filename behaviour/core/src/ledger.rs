@@ -243,3 +243,122 @@ impl Channel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use por_types::{ItemKind, RequestId, Terms};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEPOSIT: Yocto = Yocto(1000);
+
+    fn network() -> Network {
+        Network { chain_id: "localnet".into(), contract: "por.test.near".parse().unwrap() }
+    }
+
+    fn info(peer: NodeKey, side: Side) -> MyChannel {
+        let terms = Terms {
+            rtt_ms: 1,
+            bytes_per_s: 1,
+            base_fee: Yocto::ZERO,
+            byte_fee: Yocto::ZERO,
+            heartbeat_ms: 1,
+            grace_ms: 1,
+            max_requests: 1,
+            max_bytes: 1,
+        };
+        MyChannel {
+            channel: ChannelId(1),
+            peer,
+            peer_account: "peer.near".parse().unwrap(),
+            side,
+            deposit_mine: DEPOSIT,
+            deposit_theirs: DEPOSIT,
+            drawn_mine: Yocto::ZERO,
+            drawn_theirs: Yocto::ZERO,
+            bond: Yocto::ZERO,
+            floors: Totals::default(),
+            terms,
+            open: true,
+        }
+    }
+
+    /// Both ends of one channel.
+    fn ends() -> [(NodeSecret, Channel); 2] {
+        let secrets = [NodeSecret::from_seed(&[1; 32]), NodeSecret::from_seed(&[2; 32])];
+        let mut index = 0;
+        secrets.clone().map(|secret| {
+            let side = if index == 0 { Side::A } else { Side::B };
+            let peer = secrets[1 - index].public();
+            index += 1;
+            let mut channel = Channel::new(ChannelId(1), peer, side);
+            channel.set_info(info(peer, side));
+            (secret, channel)
+        })
+    }
+
+    fn item(amount: u128) -> Item {
+        Item { request: RequestId([0; 32]), amount: Yocto(amount), kind: ItemKind::Request }
+    }
+
+    proptest! {
+        /// Payments cross, are lost, repeated and arrive in any order.
+        #[test]
+        fn crossing_payments_never_conflict_and_money_is_conserved(
+            steps in prop::collection::vec((0usize..2, 1u128..400, any::<bool>(), 0usize..8), 1..40),
+        ) {
+            let network = network();
+            let mut ends = ends();
+            let mut sent: [Vec<Signed<ChannelState>>; 2] = [vec![], vec![]];
+            for (payer, amount, deliver, which) in steps {
+                let (secret, channel) = &mut ends[payer];
+                if channel.available() >= Yocto(amount) {
+                    channel.owe(Yocto(amount)).unwrap();
+                    sent[payer].push(channel.sign(&network, secret, vec![item(amount)]).unwrap());
+                } else if channel.balance_mine() < Yocto(amount) {
+                    prop_assert!(channel.owe(Yocto(amount)).is_err(), "an uncovered state was signed");
+                }
+                if deliver && !sent[payer].is_empty() {
+                    let payment = sent[payer][which % sent[payer].len()].clone();
+                    ends[1 - payer].1.receive(&network, &payment).unwrap();
+                }
+            }
+            for payer in 0..2 {
+                if let Some(last) = sent[payer].last() {
+                    ends[1 - payer].1.receive(&network, last).unwrap();
+                }
+            }
+            let [(_, a), (_, b)] = &ends;
+            prop_assert_eq!(a.snapshot().totals, b.snapshot().totals);
+            prop_assert_eq!(a.balance_mine(), b.balance_theirs());
+            let sum = a.balance_mine().checked_add(b.balance_mine());
+            prop_assert_eq!(sum, DEPOSIT.checked_add(DEPOSIT));
+        }
+    }
+
+    #[test]
+    fn nothing_is_accounted_for_beyond_what_was_signed() {
+        let network = network();
+        let [(secret, mut a), (_, mut b)] = ends();
+        a.owe(Yocto(10)).unwrap();
+        let payment = a.sign(&network, &secret, vec![item(10)]).unwrap();
+        assert!(!b.apply(Yocto(1)), "nothing was paid yet");
+        assert_eq!(b.receive(&network, &payment), Ok(true));
+        assert_eq!(b.receive(&network, &payment), Ok(false), "says nothing new");
+        assert!(b.apply(Yocto(7)));
+        assert!(!b.apply(Yocto(4)));
+        assert!(b.apply(Yocto(3)));
+        assert!(!b.apply(Yocto(u128::MAX)), "sums are checked");
+    }
+
+    #[test]
+    fn floors_proven_on_chain_raise_the_totals() {
+        let [(_, mut a), _] = ends();
+        let mut proven = info(a.row.peer, Side::A);
+        proven.floors = Totals { sent_a: Yocto(5), sent_b: Yocto(6) };
+        assert!(a.set_info(proven.clone()));
+        assert_eq!(a.snapshot().totals, proven.floors);
+        assert!(!a.set_info(proven));
+    }
+}

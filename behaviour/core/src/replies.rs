@@ -54,6 +54,9 @@ impl Node {
     }
 
     pub(crate) fn on_reject(&mut self, peer: NodeKey, frame: Reject) -> Result<(), Fault> {
+        if frame.rejections.is_empty() {
+            return Err(Fault::new("a Reject frame without rejections"));
+        }
         if let Some(payment) = &frame.payment {
             let items = self.refund_items(peer, payment.statement.channel, &frame.rejections);
             self.take_payment(peer, payment, items.filter(|_| !frame.resent))?;

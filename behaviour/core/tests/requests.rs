@@ -173,8 +173,14 @@ fn an_inflated_counter_total_is_refused() {
 #[test]
 fn a_payment_beyond_the_balance_is_refused() {
     let mut rig = Rig::new();
+    let head = rig.head_here(b"question", 100);
+    let item = rig.item(&head, b"question");
     let payment = state(&rig.up, IN, Yocto(DEPOSIT.0 + 1), Yocto::ZERO, Hash([0; 32]));
-    rig.up_sends(Frame::Request(wire::Request { payment: Some(payment), resent: true, requests: vec![] }));
+    rig.up_sends(Frame::Request(wire::Request {
+        payment: Some(payment),
+        resent: true,
+        requests: vec![item],
+    }));
     assert!(rig.blames(rig.up.public(), "not covered by the payer's balance"));
 }
 
