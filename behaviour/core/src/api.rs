@@ -332,7 +332,8 @@ pub enum Event {
     PeerLost {
         peer: NodeKey,
     },
-    /// A peer broke the protocol; its connection is being closed.
+    /// A peer broke the protocol. Its connections are being closed, except where it has forgotten
+    /// an acknowledged request, which is asked again.
     Misbehaved {
         peer: NodeKey,
         reason: String,

@@ -12,6 +12,40 @@
 //!
 //! A `Send` or `Notify` that relies on a `Persist` is held back by the node until the matching
 //! `Input::Persisted` arrives, so a driver only has to carry things out in order.
+//!
+//! # A request's way through the modules
+//!
+//! | step | at | module |
+//! |---|---|---|
+//! | checked, paid for, signed with its flush | author | `author` |
+//! | framed, written, released | every node | `flush`, `store`, `rows` |
+//! | checked against author, payment, graph, terms and limits | next node | `admission`, `ledger`, `graph`, `roots` |
+//! | passed on | relay | `admission`, `job` |
+//! | given to the app, answered, signed with its flush | destination | `destination` |
+//! | verified and passed on, or refunded | every node back | `replies` |
+//! | big bodies, both ways, verified as they pass | every node | `streams`, `body`, [`verified`] |
+//! | connections lost, processes restarted | every node | `sync`, `restore` |
+//!
+//! # What always holds
+//!
+//! - Own totals are the sum of items owed; a payment is never signed beyond the balance, and what
+//!   may have to be refunded is never spent (`ledger`).
+//! - A request is admitted only while everything accounted for stays within what its payer signed,
+//!   so repetitions and reordering cost nothing.
+//! - Whatever is sent can be made again from the rows alone: sessions regenerate, they never replay
+//!   queues. Frames for a peer without an open session are dropped, not kept.
+//! - A request is one job under its id from admission to Done; connections come and go beneath it.
+//! - Each step that moves money on two edges is one batch: a relay's admission with its own payment,
+//!   its refund with the one it got.
+//!
+//! # Deliberately absent here
+//!
+//! Late payments, heartbeats and severing (protocol sections 5 and 6): until they exist, a relay
+//! that has acknowledged a request passes a later rejection on with the refund, instead of trying
+//! on; abandoned uploads wait; the late-fee part of the exposure is zero.
+//!
+//! An author is told an outcome before its row is deleted, and an app gets a request again after a
+//! crash until its answer is stored: both may be told twice across a crash, never not at all.
 
 mod admission;
 pub mod api;

@@ -185,7 +185,6 @@ impl Node {
             self.credit_again(peer, exchange, id, Part::ResponseBody);
             if let Some(flow) = self.flow(id, Part::RequestBody) {
                 flow.listed = false;
-                flow.pause();
             }
             match known.get(&exchange) {
                 Some(theirs) => self.resume_asked(peer, id, theirs, window)?,
@@ -215,6 +214,8 @@ impl Node {
         }
         let Some(job) = self.jobs.get(&id) else { return Ok(()) };
         if theirs.body_bytes >= encoded_len(job.head.body_len) {
+            // Nothing was wanted when the peer said so; credit that has come since counts.
+            self.list(peer, id, Part::RequestBody);
             return Ok(());
         }
         let (from, limit) = (theirs.body_bytes, theirs.body_bytes.saturating_add(window));
@@ -222,6 +223,9 @@ impl Node {
     }
 
     fn ask_again(&mut self, peer: NodeKey, id: RequestId) {
+        if let Some(flow) = self.flow(id, Part::RequestBody) {
+            flow.pause();
+        }
         let Some(job) = self.jobs.get(&id) else { return };
         let acked = match &job.role {
             Role::Author(author) => author.acked,

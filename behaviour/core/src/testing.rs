@@ -58,6 +58,8 @@ pub struct Options {
     pub commit_ms: u64,
     /// Each side's bond; zero for none.
     pub bond: Yocto,
+    /// How often, per 1000, a flush is formed although more inputs are ready.
+    pub early_flush: u32,
 }
 
 impl Options {
@@ -79,6 +81,7 @@ impl Options {
             delay_ms: 10,
             commit_ms: 3,
             bond: Yocto::ZERO,
+            early_flush: 300,
         }
     }
 }
@@ -268,7 +271,7 @@ impl World {
             Input::Command(Command::Serve {
                 app: APP.into(),
                 pricing: AppPricing { base: Yocto(50), per_byte: Yocto::ZERO },
-                max_queued: 1000,
+                max_queued: 2000,
             }),
         ];
         self.hosts[host].start(limits, seed);
@@ -336,8 +339,7 @@ impl World {
         {
             let happening = entry.remove();
             touched.extend(self.happen(happening));
-            // Sometimes several inputs share a flush, sometimes not.
-            if self.rng.chance(300) {
+            if self.rng.chance(self.options.early_flush) {
                 for host in std::mem::take(&mut touched) {
                     self.drain(host);
                 }

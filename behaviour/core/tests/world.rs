@@ -91,6 +91,9 @@ fn seeds_that_once_failed() {
         (2019, Faults { cut: 6, ..crash }),
         // Credit was taken back while bytes that had used it were under way.
         (5327, Faults { cut: 6, duplicate: 40, second: 300, ..crash }),
+        // Credit for an upload came between the peer's answer and the opening of the session.
+        (10127, Faults { cut: 6, duplicate: 40, second: 300, ..crash }),
+        (10345, Faults { second: 300, ..crash }),
     ];
     for (seed, faults) in runs {
         check(&scenario::random(seed, &Setup::new(faults)), "once failed");
