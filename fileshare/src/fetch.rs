@@ -242,7 +242,7 @@ impl<N: Network> Session<N> {
         match verified.await.map_err(Attempt::Here)? {
             Ok(finished) => {
                 self.pool.succeeded(offer.node, window.len(), paid, started.elapsed());
-                *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                self.touch();
                 finished.map_err(Attempt::Here)
             }
             Err((severity, failure)) => Err(Attempt::There(severity, paid, failure)),
@@ -255,7 +255,8 @@ impl<N: Network> Session<N> {
         let body = Question::get(id, window).encode().map_err(|error| here(&error))?;
         let limit = get_limit(size, window);
         let price = self.price(offer, body.len() as u64, limit).await.map_err(classify)?;
-        self.check_price(price, window.len()).map_err(Attempt::PriceRose)?;
+        self.check_price(price, window.len())
+            .map_err(|failure| Attempt::There(Severity::Never, Yocto::ZERO, failure))?;
         let reservation = self.budget.reserve(price).map_err(Attempt::Here)?;
         let deadline = self.time_left().map_err(Attempt::Here)?;
         let body_len = body.len() as u64;
@@ -340,6 +341,11 @@ impl<N: Network> Session<N> {
         }
     }
 
+    /// Starts the patience anew.
+    fn touch(&self) {
+        *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
     fn since_success(&self) -> Duration {
         self.last_success.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
@@ -362,7 +368,7 @@ fn classify(failure: Failure) -> Attempt {
             Attempt::Here(failure)
         }
         Exit::Budget => Attempt::PriceRose(failure),
-        Exit::VerificationFailed => Attempt::There(Severity::Dishonest, Yocto::ZERO, failure),
+        Exit::VerificationFailed => Attempt::There(Severity::Never, Yocto::ZERO, failure),
         _ => Attempt::There(Severity::Passing, Yocto::ZERO, failure),
     }
 }
@@ -384,7 +390,7 @@ fn judge(error: &ProtoError) -> (Severity, Failure) {
             (Severity::Lacks, Exit::ForeignVersion)
         }
         ProtoError::Slice(SliceError::Io(_)) => (Severity::Passing, Exit::Other),
-        _ => (Severity::Dishonest, Exit::VerificationFailed),
+        _ => (Severity::Never, Exit::VerificationFailed),
     };
     let fix = match exit {
         Exit::NotFound | Exit::VerificationFailed => "try another provider with --from",

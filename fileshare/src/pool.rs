@@ -40,8 +40,8 @@ pub enum Severity {
     Passing,
     /// It does not have this content, but may have other.
     Lacks,
-    /// It sent what no honest provider sends: never ask it again.
-    Dishonest,
+    /// Never ask it again: it sent what no honest provider sends, or became too dear.
+    Never,
 }
 
 /// What became of a provider, for the summary at the end.
@@ -208,7 +208,7 @@ impl Pool {
                     peer.rests_until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
                 }
                 Severity::Lacks => (),
-                Severity::Dishonest => peer.tally.banned = Some(failure.what.clone()),
+                Severity::Never => peer.tally.banned = Some(failure.what.clone()),
             }
             peer.last_failure = Some(failure);
         });
@@ -290,7 +290,7 @@ mod tests {
         let (pool, none) = (pool(2), HashSet::new());
         let (zero, one) = (NodeKey([0; 32]), NodeKey([1; 32]));
         pool.failed(zero, Severity::Lacks, Yocto::ZERO, failure(Exit::NotFound));
-        pool.failed(one, Severity::Dishonest, Yocto(2), failure(Exit::VerificationFailed));
+        pool.failed(one, Severity::Never, Yocto(2), failure(Exit::VerificationFailed));
         assert_eq!(asked(pool.choose(&none, &none)), 0);
         match pool.choose(&HashSet::from([zero]), &none) {
             Choice::Nobody(failure) => assert_eq!(failure.exit, Exit::VerificationFailed),

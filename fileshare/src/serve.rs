@@ -36,6 +36,10 @@ const POLLERS: usize = 4;
 const MAX_ANSWERS: usize = 16;
 /// How often the store is asked for changes.
 const WATCH: Duration = Duration::from_millis(500);
+/// Ids announced at most, what was put before what it contains: the network's record
+/// keeping is not made for each file of a big directory, whose providers are found by
+/// the directory's id.
+const MAX_ANNOUNCED: usize = 1000;
 /// How often everything is announced again, whatever the daemon remembers.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30 * 60);
 /// How long answers in hand may take when the server ends.
@@ -203,6 +207,25 @@ async fn answer(
     }
 }
 
+/// The ids to announce.
+fn to_announce(store: &Store) -> Result<HashSet<[u8; 32]>, Failure> {
+    let entries: HashSet<[u8; 32]> = store.entries()?.iter().map(|entry| *entry.id.hash()).collect();
+    let pins = store.pins()?;
+    let pinned = pins.iter().map(|id| *id.hash()).filter(|hash| entries.contains(hash));
+    let mut chosen: HashSet<[u8; 32]> = pinned.take(MAX_ANNOUNCED).collect();
+    for hash in &entries {
+        if chosen.len() >= MAX_ANNOUNCED {
+            warn!(
+                items = entries.len(),
+                "only {MAX_ANNOUNCED} ids are announced; the rest is served if asked"
+            );
+            break;
+        }
+        chosen.insert(*hash);
+    }
+    Ok(chosen)
+}
+
 /// Keeps the network's records of what the store has up to date.
 struct Announcer {
     client: Client,
@@ -253,8 +276,7 @@ impl Announcer {
             return Ok(());
         }
         let store = self.store.clone();
-        let entries = blocking(move || store.entries()).await??;
-        let present: HashSet<[u8; 32]> = entries.iter().map(|entry| *entry.id.hash()).collect();
+        let present = blocking(move || to_announce(&store)).await??;
         for hash in &present {
             if !self.known.contains(hash) {
                 self.client.provide(hash).await?;

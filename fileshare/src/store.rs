@@ -130,9 +130,8 @@ impl Store {
         {
             make_private(&folder).map_err(io_at(&folder))?;
         }
-        // Creates the tables, and finds out now rather than later what is wrong.
         if !store.database_path().exists() {
-            store.change(|_| Ok(()))?;
+            store.create_database()?;
         }
         Ok(store)
     }

@@ -149,7 +149,7 @@ impl Download {
         if self.dry_run {
             return show_plan(context, &goal, &plan);
         }
-        agree(context, session, &self.pay, &goal, &plan)?;
+        agree(context, session, &self.pay, &goal, &plan).await?;
         let watch = Watch::start(Arc::clone(session), self.name.clone(), context.style);
         let result = match place {
             Some(place) => get::fetch_to(session, &goal, place).await,
@@ -200,7 +200,7 @@ fn show_plan(context: &Context, goal: &Goal, plan: &Plan) -> Result<(), Failure>
 }
 
 /// Money is spent only if somebody said so: by a limit, by --yes, or when asked.
-fn agree<N: Network>(
+async fn agree<N: Network>(
     context: &Context,
     session: &Session<N>,
     pay: &Pay,
@@ -217,7 +217,7 @@ fn agree<N: Network>(
             bytes(goal.len()),
             plan.at_most.to_near_string()
         );
-        if !ask(context, &question) {
+        if !ask(context, question).await? {
             let what = format!("it costs up to {}, which nobody agreed to", plan.at_most.to_near_string());
             return Err(Failure::new(Exit::Budget, what, "pass --yes, or a limit with --max-spend"));
         }
@@ -228,15 +228,19 @@ fn agree<N: Network>(
     Ok(())
 }
 
-fn ask(context: &Context, question: &str) -> bool {
+/// Waits for the answer off the async threads, so that Ctrl-C still works.
+async fn ask(context: &Context, question: String) -> Result<bool, Failure> {
     if context.json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return false;
+        return Ok(false);
     }
-    eprint!("{question}");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    blocking(move || {
+        eprint!("{question}");
+        let _ = std::io::stderr().flush();
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer);
+        read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    })
+    .await
 }
 
 #[derive(Serialize)]

@@ -36,6 +36,7 @@ impl<N: Network> Session<N> {
     }
 
     async fn fill_windows(&self, part: &Arc<Part>) -> Result<(), Failure> {
+        self.touch();
         let (id, size) = (part.span().id, part.span().size);
         let windows = part.missing(self.window_len())?;
         let write: Finish<u64> = {
@@ -91,6 +92,7 @@ impl<N: Network> Session<N> {
     /// Fetches a span and writes it in order; at most the windows in flight are held in
     /// memory, however slow the reader.
     pub async fn stream(&self, span: &Span, out: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
+        self.touch();
         let windows = span.windows(self.window_len(), |_| true);
         let windows = windows.map_err(crate::part::PartError::from)?;
         let pass: Finish<Verified> = Arc::new(Ok);

@@ -15,7 +15,10 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use super::{PATIENCE, Store, StoreError, io_at};
-use crate::id::{ContentId, ID_BYTES, Kind};
+use crate::{
+    id::{ContentId, ID_BYTES, Kind},
+    part::sync_dir,
+};
 
 const ITEMS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("items");
 const PINS: TableDefinition<'_, [u8; ID_BYTES], ()> = TableDefinition::new("pins");
@@ -299,6 +302,38 @@ impl Store {
             };
             work(&view)
         })
+    }
+
+    /// Makes the database elsewhere and gives it its name when it is whole, so that a
+    /// process killed meanwhile leaves nothing that looks corrupt.
+    pub(super) fn create_database(&self) -> Result<(), StoreError> {
+        // Without the lock of other temporary files: the database takes one itself.
+        let folder = self.folder("tmp");
+        let temporary = tempfile::NamedTempFile::new_in(&folder).map_err(io_at(&folder))?;
+        let path = self.database_path();
+        {
+            let database = Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .create(temporary.path())
+                .map_err(|error| corrupt(&self.root, error))?;
+            let made = || -> Result<(), redb::Error> {
+                let transaction = database.begin_write()?;
+                transaction.open_table(ITEMS)?;
+                transaction.open_table(PINS)?;
+                Ok(transaction.commit()?)
+            };
+            made().map_err(|error| match error {
+                redb::Error::Io(error) => io_at(temporary.path())(error),
+                other => corrupt(&self.root, other),
+            })?;
+        }
+        match temporary.persist_noclobber(&path) {
+            Ok(_) => sync_dir(&path),
+            // Another process was faster.
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => (),
+            Err(error) => return Err(io_at(&path)(error.error)),
+        }
+        Ok(())
     }
 
     fn open_database(&self) -> Result<Database, StoreError> {
