@@ -181,6 +181,10 @@ impl Outflow {
         }
     }
 
+    pub fn has_credit(&self) -> bool {
+        self.limit > 0
+    }
+
     /// Stops sending until the next [`Outflow::resume`].
     pub fn pause(&mut self) {
         self.limit = 0;

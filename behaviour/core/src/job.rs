@@ -191,10 +191,10 @@ impl Job {
         }
     }
 
-    /// Bytes of the encoded request body that the upstream node need not send again.
-    pub fn upload_held(&mut self) -> u64 {
-        let whole = crate::verified::encoded_len(self.head.body_len);
-        self.upload_inflow().and_then(Inflow::resume).map_or(whole, |(from, _)| from)
+    /// From where on the upstream node shall send the request body, and its credit.
+    pub fn upload_wanted(&mut self) -> (u64, u64) {
+        let end = crate::verified::encoded_len(self.head.body_len);
+        self.upload_inflow().and_then(Inflow::resume).unwrap_or((end, end))
     }
 
     /// The row that stands for this job; `None` if the one on disk still does: a big response is not

@@ -46,6 +46,13 @@ impl Node {
         let epoch = self.next_number();
         let edge = self.edge(peer);
         edge.out = Outgoing::Syncing { conn, epoch, known: HashMap::new() };
+        // Credit from before is void; what comes from now on says what the peer wants.
+        let asked: Vec<RequestId> = edge.asked.values().copied().collect();
+        for id in asked {
+            if let Some(flow) = self.flow(id, Part::RequestBody) {
+                flow.pause();
+            }
+        }
         self.syncing.insert((self.now.after_ms(SYNC_TIMEOUT_MS), peer, epoch));
         self.outbox(peer).probe = true;
     }
@@ -169,7 +176,6 @@ impl Node {
     fn open(&mut self, peer: NodeKey, known: HashMap<ExchangeId, SyncExchange>) -> Result<(), Fault> {
         let edge = self.edge(peer);
         edge.bulk.clear();
-        let window = edge.hello().map_or(0, |hello| u64::from(hello.window));
         let Outbox { requests, rejects, responses, .. } = &mut edge.outbox;
         // Not yet paid for or never sent: go out as they are.
         let queued: Vec<RequestId> = requests
@@ -187,7 +193,7 @@ impl Node {
                 flow.listed = false;
             }
             match known.get(&exchange) {
-                Some(theirs) => self.resume_asked(peer, id, theirs, window)?,
+                Some(theirs) => self.resume_asked(peer, id, theirs)?,
                 None if queued.contains(&id) => {}
                 None => self.ask_again(peer, id),
             }
@@ -202,24 +208,19 @@ impl Node {
         Ok(())
     }
 
-    fn resume_asked(
-        &mut self,
-        peer: NodeKey,
-        id: RequestId,
-        theirs: &SyncExchange,
-        window: u64,
-    ) -> Result<(), Fault> {
+    fn resume_asked(&mut self, peer: NodeKey, id: RequestId, theirs: &SyncExchange) -> Result<(), Fault> {
         if theirs.acked {
             self.acked(id);
         }
         let Some(job) = self.jobs.get(&id) else { return Ok(()) };
-        if theirs.body_bytes >= encoded_len(job.head.body_len) {
-            // Nothing was wanted when the peer said so; credit that has come since counts.
+        let wanted = theirs.body_bytes < encoded_len(job.head.body_len);
+        let credited = self.flow(id, Part::RequestBody).is_some_and(|flow| flow.has_credit());
+        if credited || !wanted {
+            // Credit that has come since the session began is newer than the peer's answer.
             self.list(peer, id, Part::RequestBody);
             return Ok(());
         }
-        let (from, limit) = (theirs.body_bytes, theirs.body_bytes.saturating_add(window));
-        self.resume(peer, id, Part::RequestBody, from, limit)
+        self.resume(peer, id, Part::RequestBody, theirs.body_bytes, theirs.credit)
     }
 
     fn ask_again(&mut self, peer: NodeKey, id: RequestId) {
@@ -300,7 +301,8 @@ impl Node {
         for (exchange, request) in owed {
             let Some(job) = self.jobs.get_mut(&request) else { continue };
             let acked = !matches!(job.role, Role::Rejected { .. });
-            known.push(SyncExchange { exchange, request, acked, body_bytes: job.upload_held() });
+            let (body_bytes, credit) = job.upload_wanted();
+            known.push(SyncExchange { exchange, request, acked, body_bytes, credit });
         }
         known
     }

@@ -158,8 +158,11 @@ pub struct SyncExchange {
     pub exchange: ExchangeId,
     pub request: RequestId,
     pub acked: bool,
-    /// Bytes of the request body received so far.
+    /// Position in the encoded request body from which on it is wanted; its end if nothing is.
     pub body_bytes: u64,
+    /// Position up to which it may be sent, as in [`Credit::up_to`].
+    #[serde(default)]
+    pub credit: u64,
 }
 
 /// One flush of requests with the one payment per channel that pays for them.

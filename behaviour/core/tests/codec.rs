@@ -68,7 +68,7 @@ fn sync() -> impl Strategy<Value = Frame> {
     let channel = (prop::option::of(payment()), prop::option::of(payment()))
         .prop_map(|(own, theirs)| SyncChannel { own, theirs });
     let known = (any::<u64>(), hash(), any::<bool>(), any::<u64>()).prop_map(|(n, id, acked, body_bytes)| {
-        SyncExchange { exchange: ExchangeId(n), request: RequestId(id.0), acked, body_bytes }
+        SyncExchange { exchange: ExchangeId(n), request: RequestId(id.0), acked, body_bytes, credit: n }
     });
     let lists = (prop::collection::vec(channel, 0..4), prop::collection::vec(known, 0..4));
     (any::<u64>(), any::<u64>(), lists, any::<bool>()).prop_map(
