@@ -2,6 +2,7 @@
 //! exactly once.
 
 mod call;
+mod deploy;
 mod error;
 mod faucet;
 mod intent;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::NetworkConfig;
 
 pub use call::Call;
+pub use deploy::deploy;
 pub use error::ChainError;
 pub use faucet::faucet;
 pub use intent::{Intent, IntentId, IntentStore, MemoryIntents};
@@ -309,6 +311,39 @@ impl Reader {
             Err(RpcFailure::Handler { error, .. }) => {
                 Err(ChainError::Answer { method: "view_account".to_owned(), reason: error.to_string() })
             }
+            Err(RpcFailure::Nobody(error)) => Err(error),
+        }
+    }
+
+    /// Last nonce used by a key of the account.
+    async fn key_nonce(&self, key: &SecretKey) -> Result<u64, ChainError> {
+        let Reader { account, network, .. } = self;
+        let public_key = key.public_key();
+        let request =
+            QueryRequest::ViewAccessKey { account_id: account.clone(), public_key: public_key.clone() };
+        let no_key = || ChainError::NoKey { account: account.clone(), key: public_key.to_string() };
+        match self.query(request, Finality::None).await {
+            Ok(response) => match response.kind {
+                QueryResponseKind::AccessKey(view) => Ok(view.nonce),
+                _ => Err(ChainError::Answer {
+                    method: "view_access_key".to_owned(),
+                    reason: "it is no access key".to_owned(),
+                }),
+            },
+            Err(RpcFailure::Handler { error, .. }) => Err(match error {
+                RpcQueryError::UnknownAccessKey { .. } => match self.balance(account).await? {
+                    Some(_) => no_key(),
+                    None => {
+                        ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
+                    }
+                },
+                RpcQueryError::UnknownAccount { .. } => {
+                    ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
+                }
+                other => {
+                    ChainError::Answer { method: "view_access_key".to_owned(), reason: other.to_string() }
+                }
+            }),
             Err(RpcFailure::Nobody(error)) => Err(error),
         }
     }

@@ -127,7 +127,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    fn apply(self, config: &mut Config) {
+    pub(crate) fn apply(self, config: &mut Config) {
         fn put<T>(slot: &mut T, value: Option<T>) {
             if let Some(value) = value {
                 *slot = value;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use near_crypto::{KeyType, PublicKey, SecretKey};
-use por_types::{AccountId, NodeKey, NodeSecret};
+use por_types::{AccountId, NodeSecret};
 use rand::RngCore as _;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -137,8 +137,7 @@ impl Keys {
                 ));
             }
         }
-        let seed = Zeroizing::new(self.node.seed());
-        let node = near_crypto_secret(&seed, &self.node.public())?;
+        let node = near_key_of(&self.node)?;
         write_key_file(&home.node_key_file(), None, &node, password)?;
         write_key_file(&home.near_key_file(), self.near_account.as_ref(), &self.near, password)
     }
@@ -163,10 +162,12 @@ pub fn import_near_cli(path: &Path) -> Result<(AccountId, SecretKey), CliError> 
     Ok((account, key))
 }
 
-fn near_crypto_secret(seed: &[u8; 32], public: &NodeKey) -> Result<SecretKey, CliError> {
+/// The same key as NEAR's tools write it: seed and public key.
+pub(crate) fn near_key_of(secret: &NodeSecret) -> Result<SecretKey, CliError> {
+    let seed = Zeroizing::new(secret.seed());
     let mut pair = Zeroizing::new([0u8; 64]);
-    pair[..32].copy_from_slice(seed);
-    pair[32..].copy_from_slice(&public.0);
+    pair[..32].copy_from_slice(&*seed);
+    pair[32..].copy_from_slice(&secret.public().0);
     let text = Zeroizing::new(format!("ed25519:{}", bs58::encode(&*pair).into_string()));
     SecretKey::from_str(&text).map_err(|error| CliError::new(ExitCode::WrongKey, error.to_string(), ""))
 }

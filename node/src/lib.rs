@@ -3,12 +3,15 @@
 mod api;
 pub mod chain;
 mod channels;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod exit;
 pub mod graph;
 pub mod home;
 pub mod keys;
+#[cfg(feature = "localnet")]
+pub mod localnet;
 pub mod routes;
 pub mod runtime;
 pub mod sdk;

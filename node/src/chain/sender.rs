@@ -8,16 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use near_crypto::SecretKey;
-use near_jsonrpc_client::methods::query::RpcQueryError;
 use near_jsonrpc_client::methods::send_tx::RpcSendTransactionRequest;
 use near_jsonrpc_client::methods::tx::RpcTransactionStatusRequest;
-use near_jsonrpc_primitives::types::query::QueryResponseKind;
 use near_jsonrpc_primitives::types::transactions::{
     RpcTransactionError, RpcTransactionResponse, TransactionInfo,
 };
 use near_primitives::errors::InvalidTxError;
-use near_primitives::types::Finality;
-use near_primitives::views::{FinalExecutionOutcomeView, QueryRequest, TxExecutionStatus};
+use near_primitives::views::{FinalExecutionOutcomeView, TxExecutionStatus};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ChainError;
@@ -115,7 +112,7 @@ impl Sender {
     async fn sign(&mut self, intent: Intent) -> Result<IntentRecord, ChainError> {
         let action = tx::action(&intent.call)?;
         let head = self.reader.rpc.head().await?;
-        let nonce = self.key_nonce().await?.max(self.nonce).saturating_add(1);
+        let nonce = self.reader.key_nonce(&self.key).await?.max(self.nonce).saturating_add(1);
         let Reader { account, network, .. } = &*self.reader;
         let signed = tx::sign_actions(&self.key, account, &network.contract, nonce, head.hash, vec![action]);
         let record = IntentRecord { intent, sent: SentTx::of(&signed)? };
@@ -163,38 +160,6 @@ impl Sender {
             tracing::error!(error, method, "a finished intent stays in the store");
         }
         outcome
-    }
-
-    async fn key_nonce(&self) -> Result<u64, ChainError> {
-        let Reader { account, network, .. } = &*self.reader;
-        let public_key = self.key.public_key();
-        let request =
-            QueryRequest::ViewAccessKey { account_id: account.clone(), public_key: public_key.clone() };
-        let no_key = || ChainError::NoKey { account: account.clone(), key: public_key.to_string() };
-        match self.reader.query(request, Finality::None).await {
-            Ok(response) => match response.kind {
-                QueryResponseKind::AccessKey(view) => Ok(view.nonce),
-                _ => Err(ChainError::Answer {
-                    method: "view_access_key".to_owned(),
-                    reason: "it is no access key".to_owned(),
-                }),
-            },
-            Err(RpcFailure::Handler { error, .. }) => Err(match error {
-                RpcQueryError::UnknownAccessKey { .. } => match self.reader.balance(account).await? {
-                    Some(_) => no_key(),
-                    None => {
-                        ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
-                    }
-                },
-                RpcQueryError::UnknownAccount { .. } => {
-                    ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
-                }
-                other => {
-                    ChainError::Answer { method: "view_access_key".to_owned(), reason: other.to_string() }
-                }
-            }),
-            Err(RpcFailure::Nobody(error)) => Err(error),
-        }
     }
 
     /// Sends a transaction, again and again if need be, until its fate is certain. Sending the

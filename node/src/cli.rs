@@ -1,0 +1,142 @@
+//! The command line of `por`. Standard output carries data only; an error is two lines on standard
+//! error, what happened and what to do, and the exit code of [`crate::exit::ExitCode`].
+
+mod args;
+mod init;
+#[cfg(feature = "localnet")]
+mod localnet;
+mod output;
+mod request;
+mod run;
+mod tables;
+mod verbs;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use crate::client::Client;
+use crate::exit::{CliError, ExitCode};
+use crate::home::Home;
+
+pub use args::{Args, Command};
+use output::Output;
+
+/// Runs `por` with the arguments of this process.
+pub fn main() -> std::process::ExitCode {
+    main_from(std::env::args_os()).into()
+}
+
+/// Runs `por` with the given arguments, the first being the name of the program. For programs that
+/// carry `por` inside; call it from outside of any async runtime.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Also for errors of the arguments themselves.
+    let json = args.iter().any(|arg| arg == "--json");
+    let result = match Args::try_parse_from(args) {
+        Ok(args) => start(args),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            print!("{error}");
+            return ExitCode::Ok;
+        }
+        Err(error) => Err(usage(&error)),
+    };
+    match result {
+        Ok(()) => ExitCode::Ok,
+        Err(error) => {
+            if json {
+                eprintln!("{}", error.to_json());
+            } else {
+                eprintln!("{error}");
+            }
+            error.code
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> CliError {
+    let text = error.to_string();
+    let what = text.split("\n\n").next().unwrap_or_default();
+    let what = what.trim_start_matches("error: ").trim();
+    let what = if what.is_empty() || what.contains("Usage:") { "a command is missing" } else { what };
+    CliError::usage(what, "see `por --help`")
+}
+
+fn start(args: Args) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::io("starting", &error))?;
+    let result = runtime.block_on(dispatch(args));
+    // Tasks that still wait for a peer or a disk must not hold the process up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}
+
+/// What every command has at hand.
+struct Context {
+    home: Home,
+    output: Output,
+    log: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+impl Context {
+    fn client(&self) -> Result<Client, CliError> {
+        Ok(Client::from_home(self.home.data_dir())?)
+    }
+
+    fn password(&self) -> crate::keys::PasswordSource {
+        crate::keys::PasswordSource { file: self.password_file.clone() }
+    }
+}
+
+async fn dispatch(args: Args) -> Result<(), CliError> {
+    let context = Context {
+        home: Home::locate(args.home.as_deref())?,
+        output: Output { json: args.json },
+        log: args.log,
+        password_file: args.password_file,
+    };
+    // These two end by a signal in their own, orderly way.
+    match args.command {
+        Command::Run(run) => return run::run(&context, run).await,
+        Command::Localnet(local) => return run_localnet(&context, local).await,
+        _ => {}
+    }
+    tokio::select! {
+        result = verb(&context, args.command) => result,
+        _ = tokio::signal::ctrl_c() => Err(CliError::new(ExitCode::Interrupted, "interrupted", "")),
+    }
+}
+
+async fn verb(context: &Context, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Init(args) => init::init(context, *args).await,
+        Command::Register { stake } => verbs::register(context, stake).await,
+        Command::Stake { amount } => verbs::stake(context, amount).await,
+        Command::Unstake { amount } => verbs::unstake(context, amount).await,
+        Command::Withdraw { amount } => verbs::withdraw(context, amount).await,
+        Command::Status => verbs::status(context).await,
+        Command::Peers => verbs::peers(context).await,
+        Command::Channel { action } => verbs::channel(context, action).await,
+        Command::Route(args) => request::route(context, args).await,
+        Command::Request(args) => request::request(context, args).await,
+        Command::Run(_) | Command::Localnet(_) => Ok(()),
+    }
+}
+
+#[cfg(feature = "localnet")]
+async fn run_localnet(context: &Context, args: args::LocalnetArgs) -> Result<(), CliError> {
+    localnet::localnet(context, args).await
+}
+
+#[cfg(not(feature = "localnet"))]
+async fn run_localnet(_context: &Context, _args: args::LocalnetArgs) -> Result<(), CliError> {
+    Err(CliError::usage(
+        "this por was built without a local chain",
+        "build it with `--features localnet`",
+    ))
+}

@@ -1,0 +1,97 @@
+//! `por route` and `por request`.
+
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+
+use super::args::{RequestArgs, RouteArgs};
+use super::{Context, tables};
+use crate::client::{ApiRequest, ApiResponse, QuoteRequest};
+use crate::exit::{CliError, ExitCode};
+
+pub(super) async fn route(context: &Context, args: RouteArgs) -> Result<(), CliError> {
+    let query = QuoteRequest {
+        destination: args.destination,
+        app: None,
+        body_len: args.body_len,
+        response_limit: args.response_limit,
+        server_price: args.server_price,
+        max_latency_ms: args.max_latency_ms,
+        alternatives: Some(args.alternatives),
+    };
+    let quote = context.client()?.quote(&query).await?;
+    context.output.print(&quote, tables::quote)
+}
+
+pub(super) async fn request(context: &Context, args: RequestArgs) -> Result<(), CliError> {
+    let client = context.client()?;
+    let limit = por_core::Limits::default().max_body;
+    let source = args.body.clone();
+    let body = tokio::task::spawn_blocking(move || read_body(source.as_deref(), u64::from(limit)));
+    let body = body.await.map_err(|error| CliError::new(ExitCode::Other, error.to_string(), ""))??;
+    let response = client
+        .request(ApiRequest {
+            destination: args.destination,
+            app: args.app,
+            body,
+            response_limit: args.response_limit,
+            server_price: args.server_price,
+            max_price: args.max_price,
+            deadline: args.deadline,
+            avoid: Vec::new(),
+        })
+        .await?;
+    if let Some(path) = &args.output {
+        write_file(path, &response.body)?;
+    }
+    if context.output.json {
+        return context.output.print(&to_json(&response, args.output.is_none()), |_| String::new());
+    }
+    if args.output.is_none() {
+        context.output.bytes(&response.body)?;
+    }
+    Ok(())
+}
+
+/// Reads the body; refuses early what no node would take.
+fn read_body(source: Option<&Path>, limit: u64) -> Result<Bytes, CliError> {
+    let Some(path) = source else { return Ok(Bytes::new()) };
+    let failed = |error: &std::io::Error| CliError::io(format!("reading {}", path.display()), error);
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(|error| failed(&error))?)
+    };
+    let mut body = Vec::new();
+    input.take(limit.saturating_add(1)).read_to_end(&mut body).map_err(|error| failed(&error))?;
+    if body.len() as u64 > limit {
+        return Err(CliError::usage(
+            format!("the body is longer than {limit} bytes"),
+            "split it into several requests",
+        ));
+    }
+    Ok(body.into())
+}
+
+fn write_file(path: &Path, body: &[u8]) -> Result<(), CliError> {
+    std::fs::write(path, body).map_err(|error| CliError::io(format!("writing {}", path.display()), &error))
+}
+
+fn to_json(response: &ApiResponse, with_body: bool) -> serde_json::Value {
+    let receipt = borsh::to_vec(&response.receipt).map(|bytes| BASE64.encode(bytes)).unwrap_or_default();
+    let mut json = serde_json::json!({
+        "request": response.request,
+        "price": response.price,
+        "route": response.route,
+        "attempts": response.attempts,
+        "body_len": response.body.len(),
+        "receipt": receipt,
+    });
+    if with_body {
+        json["body"] = BASE64.encode(&response.body).into();
+    }
+    json
+}

@@ -1,0 +1,63 @@
+//! Verbs that ask the running daemon.
+
+use por_types::{Terms, Yocto};
+
+use super::args::ChannelAction;
+use super::{Context, tables};
+use crate::exit::CliError;
+
+pub(super) async fn register(context: &Context, stake: Yocto) -> Result<(), CliError> {
+    let result = context.client()?.register(stake).await?;
+    context.output.print(&result, tables::action)
+}
+
+pub(super) async fn stake(context: &Context, amount: Yocto) -> Result<(), CliError> {
+    let result = context.client()?.stake(amount).await?;
+    context.output.print(&result, tables::action)
+}
+
+pub(super) async fn unstake(context: &Context, amount: Yocto) -> Result<(), CliError> {
+    let result = context.client()?.unstake(amount).await?;
+    context.output.print(&result, tables::action)
+}
+
+pub(super) async fn withdraw(context: &Context, amount: Option<Yocto>) -> Result<(), CliError> {
+    let result = context.client()?.withdraw(amount).await?;
+    context.output.print(&result, tables::action)
+}
+
+pub(super) async fn status(context: &Context) -> Result<(), CliError> {
+    let status = context.client()?.status().await?;
+    context.output.print(&status, tables::status)
+}
+
+pub(super) async fn peers(context: &Context) -> Result<(), CliError> {
+    let peers = context.client()?.peers().await?;
+    context.output.print(&peers, tables::peers)
+}
+
+pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<(), CliError> {
+    let terms = match &action {
+        ChannelAction::Propose { .. } => "use values in range, see `por channel propose --help`",
+        _ => "",
+    };
+    let client = context.client()?;
+    let result = match action {
+        ChannelAction::List => {
+            let channels = client.channels().await?;
+            return context.output.print(&channels, tables::channels);
+        }
+        ChannelAction::Propose { account, deposit, terms: args } => {
+            let proposal = Terms::from(args);
+            proposal.validate().map_err(|error| CliError::usage(error.to_string(), terms))?;
+            client.propose_channel(&account, deposit, proposal).await?
+        }
+        ChannelAction::Cancel { channel } => client.cancel_channel(channel).await?,
+        ChannelAction::Confirm { channel, deposit } => {
+            client.confirm_channel(channel, deposit, None).await?
+        }
+        ChannelAction::TopUp { channel, amount } => client.top_up_channel(channel, amount).await?,
+        ChannelAction::Close { channel } => client.close_channel(channel).await?,
+    };
+    context.output.print(&result, tables::action)
+}
