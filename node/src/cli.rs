@@ -135,8 +135,5 @@ async fn run_localnet(context: &Context, args: args::LocalnetArgs) -> Result<(),
 
 #[cfg(not(feature = "localnet"))]
 async fn run_localnet(_context: &Context, _args: args::LocalnetArgs) -> Result<(), CliError> {
-    Err(CliError::usage(
-        "this por was built without a local chain",
-        "build it with `--features localnet`",
-    ))
+    Err(CliError::usage("this por was built without a local chain", "build it with `--features localnet`"))
 }

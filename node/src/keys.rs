@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::{Config, Overrides};
 use crate::exit::{CliError, ExitCode};
-use crate::home::{Home, read_secret, write_secret};
+use crate::home::{Home, HomeLock, read_secret, write_secret};
 
 pub use password::PasswordSource;
 
@@ -26,14 +26,19 @@ const AGE_HEADER: &[u8] = b"age-encryption.org/v1";
 /// Everything that a daemon needs besides its store: where it lives, how it is set up, its keys.
 pub struct NodeSetup {
     pub home: Home,
+    /// Held for as long as the daemon runs.
+    pub lock: HomeLock,
     pub config: Config,
     pub keys: Keys,
 }
 
 impl NodeSetup {
-    /// Settings and keys of a home.
+    /// Settings and keys of a home, which this process owns from now on.
+    ///
+    /// Errors: as [`Config::load`], [`Home::lock`] and [`Keys::load`].
     pub fn load(home: Home, overrides: Overrides, password: &PasswordSource) -> Result<NodeSetup, CliError> {
         let config = Config::load(&home, overrides)?;
+        let lock = home.lock()?;
         let keys = Keys::load(&home, password)?;
         if let Some(account) = keys.near_account.as_ref().filter(|account| **account != config.account) {
             return Err(CliError::new(
@@ -46,7 +51,7 @@ impl NodeSetup {
                 "set `account` in config.toml, or import the key of that account",
             ));
         }
-        Ok(NodeSetup { home, config, keys })
+        Ok(NodeSetup { home, lock, config, keys })
     }
 }
 

@@ -128,21 +128,12 @@ impl LocalNetwork {
     }
 
     /// Creates `account` with `key`, or adds `amount` to it.
-    pub async fn faucet(
-        &self,
-        account: &AccountId,
-        key: &PublicKey,
-        amount: Yocto,
-    ) -> Result<(), CliError> {
+    pub async fn faucet(&self, account: &AccountId, key: &PublicKey, amount: Yocto) -> Result<(), CliError> {
         Ok(faucet(&[self.rpc_url()], account, key, amount).await?)
     }
 
     /// The contract, as `account` sees it. Intents do not outlive the handle.
-    pub async fn connect(
-        &self,
-        account: AccountId,
-        signer: Option<SecretKey>,
-    ) -> Result<Chain, ChainError> {
+    pub async fn connect(&self, account: AccountId, signer: Option<SecretKey>) -> Result<Chain, ChainError> {
         let config = ChainConfig::new(&self.network_config(), account, signer);
         Chain::connect(config, Arc::new(MemoryIntents::default())).await
     }

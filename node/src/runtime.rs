@@ -102,7 +102,7 @@ pub async fn run(setup: NodeSetup, shutdown: impl Future<Output = ()>) -> Result
 
 /// Starts everything but the API. On an error nothing keeps running.
 pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor), ClientError> {
-    let NodeSetup { home, config, keys } = setup;
+    let NodeSetup { home, config, keys, .. } = setup;
     let network = config.network();
     let identity = StoreIdentity { network: network.clone(), node_key: keys.node.public() };
     let (path, for_store) = (home.store_file(), identity.clone());

@@ -58,13 +58,12 @@ pub struct Incoming {
 }
 
 impl Node {
-    /// Starts the node of a home: takes the home for this process, opens its store, connects to
-    /// the chain and to its peers, and answers local clients.
+    /// Starts the node of a home, which [`NodeSetup::load`] has taken for this process: opens its
+    /// store, connects to the chain and to its peers, and answers local clients.
     ///
-    /// Errors: [`ErrorCode::Exists`] if another process owns the home, `CorruptStore`, `PortInUse`,
-    /// `Unreachable` or `Foreign` for the chain. Nothing keeps running after an error.
+    /// Errors: `CorruptStore`, `PortInUse`, `DiskFull`, `Unreachable` or `Foreign` for the chain.
+    /// Nothing keeps running after an error.
     pub async fn start(setup: NodeSetup) -> Result<Node, Error> {
-        let lock = setup.home.lock().map_err(setup_error)?;
         let token = setup.home.api_token().map_err(setup_error)?;
         let listener = ApiListener::bind(setup.config.api.listen).await?;
         let api_addr = listener.addr();
@@ -75,7 +74,7 @@ impl Node {
         supervisor
             .spawn(runtime::API_TASK, async move { listener.serve(api, &secret, home, api_stop).await });
         let running = Some(tokio::spawn(supervisor.run()));
-        Ok(Node { daemon, api_addr, token, stop, running, _lock: lock })
+        Ok(Node { daemon, api_addr, token, stop, running, _lock: setup.lock })
     }
 
     /// The node's key: how others address it.

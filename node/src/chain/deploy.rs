@@ -32,7 +32,8 @@ pub async fn deploy(
         account: contract.clone(),
     };
     reader.rpc.check_chain_id(&args.chain_id).await?;
-    let json = serde_json::to_vec(args).map_err(|error| ChainError::Rejected { reason: error.to_string() })?;
+    let json =
+        serde_json::to_vec(args).map_err(|error| ChainError::Rejected { reason: error.to_string() })?;
     let head = reader.rpc.head().await?;
     let nonce = reader.key_nonce(key).await?.saturating_add(1);
     let actions = vec![
@@ -41,7 +42,8 @@ pub async fn deploy(
     ];
     let signed_transaction = tx::sign_actions(key, contract, contract, nonce, head.hash, actions);
     let request = RpcSendTransactionRequest { signed_transaction, wait_until: TxExecutionStatus::Final };
-    let transient = |error: &RpcTransactionError| !matches!(error, RpcTransactionError::InvalidTransaction { .. });
+    let transient =
+        |error: &RpcTransactionError| !matches!(error, RpcTransactionError::InvalidTransaction { .. });
     let accept = |response: RpcTransactionResponse| match response.final_execution_outcome {
         Some(outcome) if response.final_execution_status == TxExecutionStatus::Final => {
             Ok(outcome.into_outcome())

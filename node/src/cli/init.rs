@@ -99,12 +99,7 @@ fn near_identity(
 }
 
 /// Has the faucet of a local chain create and fund the account.
-async fn pay(
-    config: &Config,
-    keys: &Keys,
-    amount: Yocto,
-    imported: bool,
-) -> Result<Option<Yocto>, CliError> {
+async fn pay(config: &Config, keys: &Keys, amount: Yocto, imported: bool) -> Result<Option<Yocto>, CliError> {
     if !config.network.is_local() || amount.is_zero() || imported {
         return Ok(None);
     }

@@ -29,14 +29,10 @@ pub(super) async fn localnet(context: &Context, args: LocalnetArgs) -> Result<()
         ..LocalNetworkConfig::default()
     })
     .await?;
-    let network_file =
-        args.network_file.unwrap_or_else(|| context.home.data_dir().join("localnet.toml"));
+    let network_file = args.network_file.unwrap_or_else(|| context.home.data_dir().join("localnet.toml"));
     write_file(&network_file, &network.network_config().to_toml()?)?;
-    let running = Running {
-        rpc_url: network.rpc_url(),
-        contract: network.contract().to_string(),
-        network_file,
-    };
+    let running =
+        Running { rpc_url: network.rpc_url(), contract: network.contract().to_string(), network_file };
     context.output.print(&running, |running| {
         facts(&[
             ("rpc", running.rpc_url.clone()),

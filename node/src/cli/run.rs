@@ -14,10 +14,9 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<(), CliError
     let password = context.password();
     let home = context.home.clone();
     // Deriving the key from a password takes a second of work.
-    let load = tokio::task::spawn_blocking(move || {
-        NodeSetup::load(home, args.node.overrides(), &password)
-    });
-    let setup = load.await.map_err(|error| CliError::new(crate::exit::ExitCode::Other, error.to_string(), ""))??;
+    let load = tokio::task::spawn_blocking(move || NodeSetup::load(home, args.node.overrides(), &password));
+    let setup =
+        load.await.map_err(|error| CliError::new(crate::exit::ExitCode::Other, error.to_string(), ""))??;
     crate::runtime::run(setup, async {
         if let Err(error) = signal().await {
             tracing::error!(%error, "signals cannot be received");

@@ -46,7 +46,10 @@ pub(super) fn status(status: &Status) -> String {
                 traffic.relayed
             ),
         ),
-        ("up", humantime::format_duration(std::time::Duration::from_secs(status.uptime_ms / 1000)).to_string()),
+        (
+            "up",
+            humantime::format_duration(std::time::Duration::from_secs(status.uptime_ms / 1000)).to_string(),
+        ),
     ];
     if let Some(error) = &status.chain_error {
         rows.push(("chain", format!("cannot be followed: {error}")));

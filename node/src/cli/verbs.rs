@@ -53,9 +53,7 @@ pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<
             client.propose_channel(&account, deposit, proposal).await?
         }
         ChannelAction::Cancel { channel } => client.cancel_channel(channel).await?,
-        ChannelAction::Confirm { channel, deposit } => {
-            client.confirm_channel(channel, deposit, None).await?
-        }
+        ChannelAction::Confirm { channel, deposit } => client.confirm_channel(channel, deposit, None).await?,
         ChannelAction::TopUp { channel, amount } => client.top_up_channel(channel, amount).await?,
         ChannelAction::Close { channel } => client.close_channel(channel).await?,
     };

@@ -1,1 +1,126 @@
+use por_types::interface::ChangesView;
+use por_types::{Side, Terms, Totals, Yocto};
 
+use super::*;
+
+fn key(byte: u8) -> NodeKey {
+    NodeKey([byte; 32])
+}
+
+fn node(index: u8) -> NodeView {
+    NodeView {
+        index: index.into(),
+        account: format!("n{index}.localnet").parse().expect("account"),
+        node_key: key(index),
+        stake: Yocto::ZERO,
+        active_stake: Yocto::ZERO,
+        locked: Yocto::ZERO,
+        unstaking: Yocto::ZERO,
+        attached: false,
+        attached_since_ms: None,
+    }
+}
+
+fn terms() -> Terms {
+    Terms {
+        rtt_ms: 100,
+        bytes_per_s: 1000,
+        base_fee: Yocto(1),
+        byte_fee: Yocto(1),
+        heartbeat_ms: 1000,
+        grace_ms: 1000,
+        max_requests: 1,
+        max_bytes: 1000,
+    }
+}
+
+fn channel(id: u64, a: u8, b: u8, status: ChannelStatus) -> ChannelView {
+    ChannelView {
+        channel: ChannelId(id),
+        a: node(a).account,
+        b: node(b).account,
+        key_a: key(a),
+        key_b: key(b),
+        deposit_a: Yocto(10),
+        deposit_b: Yocto(10),
+        drawn_a: Yocto::ZERO,
+        drawn_b: Yocto::ZERO,
+        bond: Yocto(5),
+        totals: Totals::default(),
+        terms: terms(),
+        sequence: 0,
+        status,
+    }
+}
+
+fn page(version: u64, upto: u64, nodes: Vec<NodeView>, channels: Vec<ChannelView>) -> ChangesView {
+    ChangesView { version, upto, nodes, channels, oldest: 1 }
+}
+
+fn neighbours(graph: &Graph, of: u8) -> Vec<NodeKey> {
+    let at = graph.place_of(&key(of)).expect("known");
+    let mut keys: Vec<NodeKey> = graph.open_edges(at).map(|(_, _, to)| graph.key_at(to)).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn changes_bring_the_graph_from_version_to_version() {
+    let mut graph = Graph::default();
+    let nodes = vec![node(1), node(2), node(3)];
+    let open = |id, a, b| channel(id, a, b, ChannelStatus::Open);
+    let changed = graph.apply(&page(6, 5, nodes, vec![open(0, 1, 2), open(1, 2, 3)])).expect("applies");
+    assert_eq!((changed.len(), graph.version()), (2, 5));
+    assert_eq!(neighbours(&graph, 2), [key(1), key(3)]);
+    assert_eq!(graph.node(&key(2)).expect("known").index, 2);
+    assert_eq!(graph.node_at(3).expect("known").node_key, key(3));
+    assert_eq!(graph.node_of_account(&node(1).account).expect("known").node_key, key(1));
+
+    let severed = ChannelStatus::Severed { by: Side::A, severed_ms: 1, settles_ms: 2 };
+    let changed = graph.apply(&page(7, 7, vec![], vec![channel(0, 1, 2, severed)])).expect("applies");
+    assert!(!changed[0].open);
+    assert_eq!(neighbours(&graph, 2), [key(3)]);
+    assert_eq!(neighbours(&graph, 1), []);
+    assert_eq!(graph.channels_of(&key(1)).len(), 1, "still on record");
+}
+
+#[test]
+fn an_edge_leaves_with_the_confirmation_of_its_close() {
+    let mut graph = Graph::default();
+    let closing = |confirmed| ChannelStatus::Closing {
+        by: Side::A,
+        totals: Totals::default(),
+        confirmed,
+        closes_ms: 0,
+    };
+    graph.apply(&page(1, 1, vec![], vec![channel(0, 1, 2, closing(false))])).expect("applies");
+    assert!(graph.edge(ChannelId(0)).expect("known").open, "a request binds nobody");
+    graph.apply(&page(2, 2, vec![], vec![channel(0, 1, 2, closing(true))])).expect("applies");
+    assert!(!graph.edge(ChannelId(0)).expect("known").open);
+    assert_eq!(neighbours(&graph, 1), []);
+}
+
+#[test]
+fn answers_that_go_back_or_leave_a_gap_change_nothing() {
+    let mut graph = Graph::default();
+    graph.apply(&page(5, 5, vec![node(1)], vec![])).expect("applies");
+    let back = graph.apply(&page(4, 4, vec![node(2)], vec![]));
+    assert_eq!(back, Err(GraphError::Backwards { have: 5, found: 4 }));
+    let gap = graph.apply(&ChangesView { oldest: 7, ..page(9, 5, vec![], vec![]) });
+    assert_eq!(gap, Err(GraphError::Behind { have: 5, oldest: 7 }));
+    assert_eq!((graph.version(), graph.node_count()), (5, 1));
+    graph.observe_block(10, 100);
+    graph.observe_block(9, 90);
+    assert_eq!((graph.height(), graph.chain_time_ms()), (10, 100));
+}
+
+#[test]
+fn pages_and_changes_lead_to_the_same_graph() {
+    let channels = [channel(0, 1, 2, ChannelStatus::Open), channel(1, 2, 9, ChannelStatus::Open)];
+    let mut graph = Graph::from_pages(3, &[node(1), node(2)], &channels);
+    // Node 9 registered while the pages were read: its channel is there before it.
+    assert!(graph.node(&key(9)).is_none());
+    assert_eq!(neighbours(&graph, 2), [key(1), key(9)]);
+    graph.apply(&page(4, 4, vec![node(9)], vec![])).expect("applies");
+    assert_eq!(graph.node(&key(9)).expect("known").index, 9);
+}

@@ -1,1 +1,278 @@
+use std::collections::HashMap;
 
+use por_types::interface::{ChannelStatus, ChannelView};
+use por_types::{Terms, Totals};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::*;
+
+fn key(node: u8) -> NodeKey {
+    NodeKey([node; 32])
+}
+
+/// An edge of a test graph: ends, fee, round trip, most bytes, open.
+#[derive(Clone, Copy, Debug)]
+struct TestEdge {
+    a: u8,
+    b: u8,
+    fee: u128,
+    rtt: u32,
+    max_bytes: u64,
+    open: bool,
+}
+
+fn view(id: usize, edge: &TestEdge) -> ChannelView {
+    let account = |node: u8| format!("n{node}.localnet").parse().expect("account");
+    ChannelView {
+        channel: ChannelId(id as u64),
+        a: account(edge.a),
+        b: account(edge.b),
+        key_a: key(edge.a),
+        key_b: key(edge.b),
+        deposit_a: Yocto::ZERO,
+        deposit_b: Yocto::ZERO,
+        drawn_a: Yocto::ZERO,
+        drawn_b: Yocto::ZERO,
+        bond: Yocto::ZERO,
+        totals: Totals::default(),
+        terms: Terms {
+            rtt_ms: edge.rtt,
+            bytes_per_s: 1_000_000,
+            base_fee: Yocto(edge.fee),
+            byte_fee: Yocto(0),
+            heartbeat_ms: 1000,
+            grace_ms: 1000,
+            max_requests: 10,
+            max_bytes: edge.max_bytes,
+        },
+        sequence: 0,
+        status: if edge.open { ChannelStatus::Open } else { ChannelStatus::Cancelled },
+    }
+}
+
+fn graph(edges: &[TestEdge]) -> Graph {
+    let views: Vec<ChannelView> = edges.iter().enumerate().map(|(id, edge)| view(id, edge)).collect();
+    Graph::from_pages(1, &[], &views)
+}
+
+fn open(a: u8, b: u8, fee: u128, rtt: u32) -> TestEdge {
+    TestEdge { a, b, fee, rtt, max_bytes: 1000, open: true }
+}
+
+fn rich(_: ChannelId) -> Option<Yocto> {
+    Some(Yocto(u128::MAX))
+}
+
+fn ids(route: &Route) -> Vec<u64> {
+    route.hops.iter().map(|hop| hop.channel.0).collect()
+}
+
+const TRIANGLE: fn() -> Graph = || graph(&[open(1, 2, 1, 300), open(2, 3, 1, 300), open(1, 3, 10, 100)]);
+
+#[test]
+fn the_bound_decides_between_cheap_and_quick() {
+    let graph = TRIANGLE();
+    let mut query = RouteQuery::new(0, 0, Yocto(5));
+    let routes = find(&graph, &key(1), &key(3), &query, &rich).expect("a route");
+    assert_eq!((ids(&routes[0]), routes[0].price, routes[0].bound_ms), (vec![0, 1], Yocto(7), 600));
+    query.max_latency_ms = Some(599);
+    let routes = find(&graph, &key(1), &key(3), &query, &rich).expect("a route");
+    assert_eq!((ids(&routes[0]), routes[0].price), (vec![2], Yocto(15)));
+    query.max_latency_ms = Some(99);
+    assert_eq!(find(&graph, &key(1), &key(3), &query, &rich), Err(RouteError::NoRoute));
+
+    let quickest = RouteQuery { goal: Goal::Quickest, ..RouteQuery::new(0, 0, Yocto::ZERO) };
+    let routes = find(&graph, &key(1), &key(3), &quickest, &rich).expect("a route");
+    assert_eq!(ids(&routes[0]), [2]);
+    let bounded = RouteQuery { max_price: Some(Yocto(9)), ..quickest };
+    let routes = find(&graph, &key(1), &key(3), &bounded, &rich).expect("a route");
+    assert_eq!(ids(&routes[0]), [0, 1]);
+}
+
+#[test]
+fn own_balance_and_budget_are_told_from_no_route() {
+    let graph = TRIANGLE();
+    let query = RouteQuery::new(0, 0, Yocto(5));
+    // The own channel pays for the whole route and the server, not for its own edge only.
+    let short = |channel: ChannelId| Some(Yocto(if channel.0 == 0 { 6 } else { 15 }));
+    let routes = find(&graph, &key(1), &key(3), &query, &short).expect("the other channel");
+    assert_eq!(ids(&routes[0]), [2]);
+    let poor = |_: ChannelId| Some(Yocto(6));
+    let error = find(&graph, &key(1), &key(3), &query, &poor).expect_err("too poor");
+    assert_eq!(error, RouteError::TooDear { cheapest: Yocto(7) });
+    let unplugged = |channel: ChannelId| (channel.0 != 0).then_some(Yocto(100));
+    let routes = find(&graph, &key(1), &key(3), &query, &unplugged).expect("the connected channel");
+    assert_eq!(ids(&routes[0]), [2]);
+    let budget = RouteQuery { max_price: Some(Yocto(6)), ..query };
+    let error = find(&graph, &key(1), &key(3), &budget, &rich).expect_err("over budget");
+    assert_eq!(error, RouteError::TooDear { cheapest: Yocto(7) });
+}
+
+#[test]
+fn unknown_nodes_exclusions_and_caps() {
+    let graph = TRIANGLE();
+    let query = RouteQuery::new(0, 0, Yocto::ZERO);
+    assert_eq!(find(&graph, &key(1), &key(9), &query, &rich), Err(RouteError::UnknownNode(key(9))));
+    assert_eq!(find(&graph, &key(1), &key(1), &query, &rich), Err(RouteError::Itself));
+    let without = RouteQuery { exclude: [ChannelId(1)].into(), ..query.clone() };
+    assert_eq!(ids(&find(&graph, &key(1), &key(3), &without, &rich).expect("a route")[0]), [2]);
+    let around = RouteQuery { exclude_nodes: [key(2)].into(), ..query };
+    assert_eq!(ids(&find(&graph, &key(1), &key(3), &around, &rich).expect("a route")[0]), [2]);
+    let big = RouteQuery::new(900, 101, Yocto::ZERO);
+    assert_eq!(find(&graph, &key(1), &key(3), &big, &rich), Err(RouteError::NoRoute));
+}
+
+#[test]
+fn a_route_has_at_most_max_hops() {
+    for (nodes, reachable) in [(MAX_HOPS as u8, true), (MAX_HOPS as u8 + 1, false)] {
+        let line: Vec<TestEdge> = (0..nodes).map(|node| open(node, node + 1, 1, 1)).collect();
+        let query = RouteQuery::new(0, 0, Yocto::ZERO);
+        let found = find(&graph(&line), &key(0), &key(nodes), &query, &rich);
+        assert_eq!(found.is_ok(), reachable, "{nodes} edges");
+    }
+}
+
+/// Every path without loops, by trying all of them.
+fn all_paths(edges: &[TestEdge], from: u8, to: u8, query: &RouteQuery) -> Vec<Vec<usize>> {
+    let mut found = Vec::new();
+    let mut stack = vec![(from, vec![from], Vec::new())];
+    while let Some((at, seen, path)) = stack.pop() {
+        if at == to {
+            found.push(path);
+            continue;
+        }
+        for (id, edge) in edges.iter().enumerate() {
+            let next = match (edge.a == at, edge.b == at) {
+                (true, _) => edge.b,
+                (_, true) => edge.a,
+                _ => continue,
+            };
+            let excluded = query.exclude.contains(&ChannelId(id as u64));
+            if !edge.open || excluded || seen.contains(&next) || edge.max_bytes < query.body_len {
+                continue;
+            }
+            let (mut seen, mut path) = (seen.clone(), path.clone());
+            seen.push(next);
+            path.push(id);
+            stack.push((next, seen, path));
+        }
+    }
+    found
+}
+
+/// (first criterion, second, hops) of all feasible paths, sorted.
+fn reference(
+    edges: &[TestEdge],
+    from: u8,
+    to: u8,
+    query: &RouteQuery,
+    balances: &HashMap<ChannelId, u128>,
+) -> Vec<(u128, u128, usize)> {
+    let mut costs: Vec<(u128, u128, usize)> = all_paths(edges, from, to, query)
+        .into_iter()
+        .filter_map(|path| {
+            let price: u128 = path.iter().map(|&id| edges[id].fee).sum();
+            let latency: u128 = path.iter().map(|&id| u128::from(edges[id].rtt)).sum();
+            let total = price + query.server_price.0;
+            let fits = total <= query.max_price.map_or(u128::MAX, |price| price.0)
+                && latency <= query.max_latency_ms.map_or(u128::MAX, u128::from)
+                && total <= *balances.get(&ChannelId(path[0] as u64))?
+                && path.len() <= MAX_HOPS;
+            let cost = match query.goal {
+                Goal::Cheapest => (price, latency, path.len()),
+                Goal::Quickest => (latency, price, path.len()),
+            };
+            fits.then_some(cost)
+        })
+        .collect();
+    costs.sort_unstable();
+    costs
+}
+
+fn random_case(random: &mut StdRng) -> (Vec<TestEdge>, RouteQuery, HashMap<ChannelId, u128>) {
+    let nodes = random.random_range(2..7u8);
+    let count = random.random_range(1..13usize);
+    let edges: Vec<TestEdge> = (0..count)
+        .map(|_| {
+            let a = random.random_range(0..nodes);
+            TestEdge {
+                a,
+                b: (a + random.random_range(1..nodes)) % nodes,
+                fee: random.random_range(0..6),
+                rtt: random.random_range(1..6),
+                max_bytes: *[0, 10].choose(random).expect("not empty"),
+                open: random.random_bool(0.9),
+            }
+        })
+        .collect();
+    let query = RouteQuery {
+        body_len: if random.random_bool(0.2) { 5 } else { 0 },
+        max_latency_ms: random.random_bool(0.5).then(|| random.random_range(1..20)),
+        max_price: random.random_bool(0.3).then(|| Yocto(random.random_range(0..20))),
+        goal: if random.random() { Goal::Cheapest } else { Goal::Quickest },
+        exclude: (0..count as u64).filter(|_| random.random_bool(0.1)).map(ChannelId).collect(),
+        k: random.random_range(1..6),
+        ..RouteQuery::new(0, 0, Yocto(random.random_range(0..3)))
+    };
+    let balances = (0..count as u64)
+        .filter(|_| random.random_bool(0.9))
+        .map(|id| (ChannelId(id), random.random_range(0..30)))
+        .collect();
+    (edges, query, balances)
+}
+
+#[test]
+fn searches_agree_with_trying_every_path() {
+    let seed: u64 =
+        std::env::var("POR_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("seed {seed} (set POR_TEST_SEED to repeat)");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut routed, mut refused) = (0, 0);
+    for case in 0..3000 {
+        let (edges, query, balances) = random_case(&mut random);
+        let (from, to) = (0, 1);
+        let context = format!("seed {seed}, case {case}: {edges:?} {query:?} {balances:?}");
+        let expected = reference(&edges, from, to, &query, &balances);
+        let spendable = |channel: ChannelId| balances.get(&channel).map(|&amount| Yocto(amount));
+        match find(&graph(&edges), &key(from), &key(to), &query, &spendable) {
+            Ok(routes) => {
+                routed += 1;
+                check(&routes, &expected, &edges, &query, &context);
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(expected.is_empty(), "{context}: {error} but there are {expected:?}");
+            }
+        }
+    }
+    assert!(routed > 300 && refused > 300, "{routed} and {refused}: the cases are too much alike");
+}
+
+fn check(
+    routes: &[Route],
+    expected: &[(u128, u128, usize)],
+    edges: &[TestEdge],
+    query: &RouteQuery,
+    context: &str,
+) {
+    let costs: Vec<(u128, u128, usize)> = routes
+        .iter()
+        .map(|route| {
+            let price = route.price.0 - query.server_price.0;
+            let summed: u128 = ids(route).iter().map(|&id| edges[id as usize].fee).sum();
+            assert_eq!(price, summed, "{context}: the quote is not exact");
+            let latency = u128::from(route.bound_ms);
+            match query.goal {
+                Goal::Cheapest => (price, latency, route.hops.len()),
+                Goal::Quickest => (latency, price, route.hops.len()),
+            }
+        })
+        .collect();
+    assert_eq!(costs, expected[..query.k.min(expected.len())], "{context}");
+    let mut paths: Vec<Vec<u64>> = routes.iter().map(ids).collect();
+    paths.sort();
+    paths.dedup();
+    assert_eq!(paths.len(), routes.len(), "{context}: an alternative comes twice");
+}
