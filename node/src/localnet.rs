@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use near_account_id::AccountIdRef;
 use near_crypto::{PublicKey, SecretKey};
 use por_localnet::Localnet;
 use por_types::interface::{NewArgs, Params};
@@ -17,6 +18,9 @@ use crate::keys::near_key_of;
 
 /// What the contract's account holds at first: enough for its code and the change log's storage.
 const CONTRACT_BALANCE: Yocto = Yocto::near(100);
+
+/// Account of the contract, checked when this is compiled.
+const CONTRACT: &AccountIdRef = AccountIdRef::new_or_panic("por.localnet");
 
 /// How to run a local network.
 #[derive(Clone, Debug)]
@@ -36,7 +40,7 @@ impl Default for LocalNetworkConfig {
         LocalNetworkConfig {
             rpc_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             home: None,
-            contract: AccountId::new_unvalidated("por.localnet".to_owned()),
+            contract: CONTRACT.to_owned(),
             block_time: Duration::from_millis(600),
             params: local_params(),
         }
