@@ -20,6 +20,14 @@ pub const NOTICE_MS: u64 = 120_000;
 pub const CHALLENGE_MS: u64 = 240_000;
 pub const REIMBURSEMENT_MS: u64 = 600_000;
 
+/// The committed wasm, or the one that `POR_CONTRACT_WASM` names.
+fn wasm() -> Vec<u8> {
+    match std::env::var_os("POR_CONTRACT_WASM") {
+        Some(path) => std::fs::read(path).expect("POR_CONTRACT_WASM is a file"),
+        None => por_types::CONTRACT_WASM.to_vec(),
+    }
+}
+
 pub struct Net {
     worker: Worker<Sandbox>,
     contract: Contract,
@@ -87,7 +95,7 @@ impl Net {
     pub async fn start(names: &[&str]) -> Net {
         let worker = near_workspaces::sandbox().await.expect("the node starts");
         let account = worker.dev_create_account().await.expect("account");
-        let deployed = account.deploy(por_types::CONTRACT_WASM).await.expect("deploy").into_result();
+        let deployed = account.deploy(&wasm()).await.expect("deploy").into_result();
         let contract = deployed.expect("deployed");
         let mut net = Net { worker, contract, accounts: BTreeMap::new(), net_inflow: 0, initial: 0 };
         for name in names.iter().chain(&["treasury"]) {
