@@ -38,6 +38,7 @@ pub mod method {
     pub const FINALIZE: &str = "finalize";
     pub const FORGET_CHANNEL: &str = "forget_channel";
     pub const WITHDRAW: &str = "withdraw";
+    /// Reserved for attachment (protocol section 7); the contract does not have it yet.
     pub const PING: &str = "ping";
     pub const MIGRATE: &str = "migrate";
 
@@ -345,6 +346,7 @@ pub struct NodeView {
     pub locked: Yocto,
     /// Withdrawn but still chargeable.
     pub unstaking: Yocto,
+    /// Always false until the contract has the partition check.
     pub attached: bool,
     /// Block time, milliseconds; `None` while unattached.
     pub attached_since_ms: Option<u64>,
