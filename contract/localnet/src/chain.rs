@@ -61,12 +61,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// The circumstances under which a block is made, or a query answered as of it.
-    pub(crate) fn context(
-        &self,
-        height: BlockHeight,
-        timestamp: u64,
-        seed: CryptoHash,
-    ) -> BlockContext {
+    pub(crate) fn context(&self, height: BlockHeight, timestamp: u64, seed: CryptoHash) -> BlockContext {
         BlockContext {
             height,
             timestamp,
@@ -106,9 +101,8 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn head(&self) -> Result<Arc<Snapshot>> {
         let recent = self.recent.read();
-        let (_, head) = recent
-            .last_key_value()
-            .ok_or_else(|| Error::Stopped("it has no block".to_owned()))?;
+        let (_, head) =
+            recent.last_key_value().ok_or_else(|| Error::Stopped("it has no block".to_owned()))?;
         Ok(head.clone())
     }
 
@@ -120,14 +114,8 @@ impl Shared {
     pub(crate) fn behind_head(&self, blocks: u64) -> Result<Arc<Snapshot>> {
         let recent = self.recent.read();
         let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
-        let found = recent
-            .values()
-            .rev()
-            .nth(blocks)
-            .or_else(|| recent.values().next());
-        found
-            .cloned()
-            .ok_or_else(|| Error::Stopped("it has no block".to_owned()))
+        let found = recent.values().rev().nth(blocks).or_else(|| recent.values().next());
+        found.cloned().ok_or_else(|| Error::Stopped("it has no block".to_owned()))
     }
 
     /// Reports each new head.
@@ -181,16 +169,9 @@ impl Chain {
     pub(crate) fn open(rules: Rules, genesis: &Genesis, store: Store) -> Result<Self> {
         let resumed = store.resume()?;
         let (state, head, clock_offset, is_new) = match resumed {
-            Some(Resumed {
-                head,
-                clock_offset,
-                state,
-            }) => (
-                State::from_entries(state.into_iter()),
-                head,
-                clock_offset,
-                false,
-            ),
+            Some(Resumed { head, clock_offset, state }) => {
+                (State::from_entries(state.into_iter()), head, clock_offset, false)
+            }
             None => {
                 let (state, head) = first_block(&rules, genesis)?;
                 (state, head, 0, true)
@@ -205,21 +186,12 @@ impl Chain {
             failure: RwLock::default(),
         });
         let hurry_until = head.height + FINALITY;
-        let mut chain = Self {
-            shared,
-            state,
-            head,
-            clock_offset,
-            hurry_until,
-        };
+        let mut chain = Self { shared, state, head, clock_offset, hurry_until };
         let changes = chain.state.take_changes();
         if is_new {
             chain.commit(&[], &[], &[], &changes)?;
         }
-        chain.shared.publish(Snapshot {
-            block: chain.head.clone(),
-            state: chain.state.clone(),
-        });
+        chain.shared.publish(Snapshot { block: chain.head.clone(), state: chain.state.clone() });
         Ok(chain)
     }
 
@@ -235,10 +207,7 @@ impl Chain {
 
     /// Why a transaction cannot be valid in the next block, judging by its block hash.
     fn check_age(&self, transaction: &SignedTransaction) -> Result<Option<InvalidTxError>> {
-        let known = self
-            .shared
-            .store
-            .height_of(transaction.transaction.block_hash())?;
+        let known = self.shared.store.height_of(transaction.transaction.block_hash())?;
         let oldest = (self.head.height + 1).saturating_sub(self.shared.rules.validity);
         Ok(match known {
             Some(height) if height >= oldest => None,
@@ -266,11 +235,8 @@ impl Chain {
     }
 
     fn append(&mut self, context: BlockContext, applied: Applied, is_active: bool) -> Result<()> {
-        let hashes: Vec<Vec<CryptoHash>> = applied
-            .outcomes
-            .iter()
-            .map(ExecutionOutcomeWithId::to_hashes)
-            .collect();
+        let hashes: Vec<Vec<CryptoHash>> =
+            applied.outcomes.iter().map(ExecutionOutcomeWithId::to_hashes).collect();
         let (outcome_root, proofs) = merklize(&hashes);
         let is_changed = is_active || self.state.has_changes();
         let block = self.next_block(&context, &applied, outcome_root)?;
@@ -280,11 +246,7 @@ impl Chain {
             .zip(proofs)
             .map(|(outcome_with_id, proof)| StoredOutcome {
                 height: block.height,
-                outcome: ExecutionOutcomeWithIdAndProof {
-                    proof,
-                    block_hash: block.hash,
-                    outcome_with_id,
-                },
+                outcome: ExecutionOutcomeWithIdAndProof { proof, block_hash: block.hash, outcome_with_id },
             })
             .collect();
         let changes = self.state.take_changes();
@@ -293,10 +255,7 @@ impl Chain {
         if is_changed {
             self.hurry_until = self.head.height + FINALITY;
         }
-        self.shared.publish(Snapshot {
-            block: self.head.clone(),
-            state: self.state.clone(),
-        });
+        self.shared.publish(Snapshot { block: self.head.clone(), state: self.state.clone() });
         Ok(())
     }
 
@@ -332,16 +291,8 @@ impl Chain {
             outcome_root,
             last_final: last_final.block.hash,
             last_final_height: last_final.block.height,
-            transactions: applied
-                .included
-                .iter()
-                .map(SignedTransaction::get_hash)
-                .collect(),
-            receipts: applied
-                .receipts
-                .iter()
-                .map(|receipt| *receipt.receipt_id())
-                .collect(),
+            transactions: applied.included.iter().map(SignedTransaction::get_hash).collect(),
+            receipts: applied.receipts.iter().map(|receipt| *receipt.receipt_id()).collect(),
             outcomes: applied.outcomes.iter().map(|outcome| outcome.id).collect(),
         }
         .seal())
@@ -387,13 +338,8 @@ impl Chain {
             genesis::apply_record(&mut self.state, record)?;
         }
         let after = genesis::total_supply(&self.state)?;
-        let supply = self
-            .head
-            .total_supply
-            .checked_add(after)
-            .and_then(|s| s.checked_sub(before));
-        self.head.total_supply =
-            supply.ok_or_else(|| Error::Genesis("the balances overflow".to_owned()))?;
+        let supply = self.head.total_supply.checked_add(after).and_then(|s| s.checked_sub(before));
+        self.head.total_supply = supply.ok_or_else(|| Error::Genesis("the balances overflow".to_owned()))?;
         Ok(())
     }
 
@@ -401,21 +347,13 @@ impl Chain {
     fn mint(&mut self, faucet: &Faucet) -> Result<Fauceted> {
         let config = self.shared.rules.config.clone();
         let overflow = || Error::Genesis("the amount is too large".to_owned());
-        let supply = self
-            .head
-            .total_supply
-            .checked_add(faucet.amount)
-            .ok_or_else(overflow)?;
+        let supply = self.head.total_supply.checked_add(faucet.amount).ok_or_else(overflow)?;
         let found = self.state.account(&faucet.account_id)?;
         let created = found.is_none();
         let storage = config.fees.storage_usage_config.num_bytes_account;
-        let mut account = found.unwrap_or_else(|| {
-            Account::new(Balance::ZERO, Balance::ZERO, AccountContract::None, storage)
-        });
-        let amount = account
-            .amount()
-            .checked_add(faucet.amount)
-            .ok_or_else(overflow)?;
+        let mut account = found
+            .unwrap_or_else(|| Account::new(Balance::ZERO, Balance::ZERO, AccountContract::None, storage));
+        let amount = account.amount().checked_add(faucet.amount).ok_or_else(overflow)?;
         if created {
             let key = AccessKey {
                 nonce: crate::validate::first_nonce(self.head.height + 1),
@@ -425,17 +363,12 @@ impl Chain {
             let key_bytes = borsh::object_length(&key).map_err(Error::inconsistent)? as u64;
             let extra = config.fees.storage_usage_config.num_extra_bytes_record;
             account.set_storage_usage(storage + handle.trie_id_len() as u64 + key_bytes + extra);
-            self.state
-                .set_access_key(&faucet.account_id, handle, &key)?;
+            self.state.set_access_key(&faucet.account_id, handle, &key)?;
         }
         account.set_amount(amount);
         self.state.set_account(&faucet.account_id, &account)?;
         self.head.total_supply = supply;
-        Ok(Fauceted {
-            account_id: faucet.account_id.clone(),
-            balance: amount,
-            created,
-        })
+        Ok(Fauceted { account_id: faucet.account_id.clone(), balance: amount, created })
     }
 }
 
@@ -470,8 +403,6 @@ fn first_block(rules: &Rules, genesis: &Genesis) -> Result<(State, Block)> {
 
 /// Nanoseconds since 1970.
 fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

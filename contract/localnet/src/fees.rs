@@ -1,8 +1,7 @@
 //! What transactions and receipts cost outside the VM.
 
 use near_parameters::{
-    ActionCosts, Fee, RuntimeConfig, RuntimeFeesConfig, SignatureKind, transfer_exec_fee,
-    transfer_send_fee,
+    ActionCosts, Fee, RuntimeConfig, RuntimeFeesConfig, SignatureKind, transfer_exec_fee, transfer_send_fee,
 };
 use near_primitives::account::AccessKeyPermission;
 use near_primitives::action::Action;
@@ -27,9 +26,7 @@ pub(crate) struct TransactionCost {
 
 /// Price times amount of gas.
 pub(crate) fn gas_to_balance(price: Balance, gas: Gas) -> Result<Balance, Overflow> {
-    price
-        .checked_mul(u128::from(gas.as_gas()))
-        .ok_or(IntegerOverflowError)
+    price.checked_mul(u128::from(gas.as_gas())).ok_or(IntegerOverflowError)
 }
 
 pub(crate) fn add_gas(a: Gas, b: Gas) -> Result<Gas, Overflow> {
@@ -54,9 +51,7 @@ pub(crate) fn total_deposit(actions: &[Action]) -> Result<Balance, Overflow> {
 
 /// The sum of the gas attached to function calls.
 pub(crate) fn total_prepaid_gas(actions: &[Action]) -> Result<Gas, Overflow> {
-    actions.iter().try_fold(Gas::ZERO, |sum, action| {
-        add_gas(sum, action.get_prepaid_gas())
-    })
+    actions.iter().try_fold(Gas::ZERO, |sum, action| add_gas(sum, action.get_prepaid_gas()))
 }
 
 /// Which side of a fee is asked for.
@@ -83,10 +78,7 @@ fn sized(
     byte: ActionCosts,
     bytes: usize,
 ) -> Result<Gas, Overflow> {
-    let per_byte = side
-        .of(fees.fee(byte))
-        .checked_mul(bytes as u64)
-        .ok_or(IntegerOverflowError)?;
+    let per_byte = side.of(fees.fee(byte)).checked_mul(bytes as u64).ok_or(IntegerOverflowError)?;
     add_gas(side.of(fees.fee(base)), per_byte)
 }
 
@@ -123,11 +115,7 @@ fn action_fee(
                 ActionCosts::add_function_call_key_base,
                 ActionCosts::add_function_call_key_byte,
                 // Method names are stored with a terminating zero.
-                permission
-                    .method_names
-                    .iter()
-                    .map(|name| name.len() + 1)
-                    .sum(),
+                permission.method_names.iter().map(|name| name.len() + 1).sum(),
             ),
             _ => simple(ActionCosts::add_full_access_key),
         },
@@ -162,9 +150,7 @@ fn transfer_fee(config: &RuntimeConfig, side: Side, receiver: &AccountId) -> Gas
     let universal = config.wasm_config.universal_accounts;
     let kind = receiver.get_account_type();
     match side {
-        Side::Send { to_self } => {
-            transfer_send_fee(&config.fees, to_self, eth, universal, kind).gas
-        }
+        Side::Send { to_self } => transfer_send_fee(&config.fees, to_self, eth, universal, kind).gas,
         Side::Exec => transfer_exec_fee(&config.fees, eth, universal, kind).gas,
     }
 }
@@ -179,12 +165,10 @@ pub(crate) fn send_fees(
     sender: &AccountId,
     receiver: &AccountId,
 ) -> Result<Gas, Overflow> {
-    let side = Side::Send {
-        to_self: sender == receiver,
-    };
-    actions.iter().try_fold(Gas::ZERO, |sum, action| {
-        add_gas(sum, action_fee(config, side, action, receiver)?)
-    })
+    let side = Side::Send { to_self: sender == receiver };
+    actions
+        .iter()
+        .try_fold(Gas::ZERO, |sum, action| add_gas(sum, action_fee(config, side, action, receiver)?))
 }
 
 /// The gas needed to execute one action, without what a function call burns.
@@ -208,14 +192,7 @@ pub(crate) fn exec_fees(
             let inner = signed.delegate_action.get_actions();
             let receiver = &signed.delegate_action.receiver_id;
             fee = add_gas(fee, exec_fees(config, &inner, receiver)?)?;
-            fee = add_gas(
-                fee,
-                config
-                    .fees
-                    .fee(ActionCosts::new_action_receipt)
-                    .exec_fee()
-                    .gas,
-            )?;
+            fee = add_gas(fee, config.fees.fee(ActionCosts::new_action_receipt).exec_fee().gas)?;
         }
         add_gas(sum, fee)
     })
@@ -223,22 +200,17 @@ pub(crate) fn exec_fees(
 
 /// The gas attached to calls, including those inside delegated actions.
 pub(crate) fn prepaid_gas(actions: &[Action]) -> Result<Gas, Overflow> {
-    actions
-        .iter()
-        .try_fold(Gas::ZERO, |sum, action| match action {
-            Action::Delegate(signed) => {
-                let inner = signed.delegate_action.get_actions();
-                add_gas(sum, total_prepaid_gas(&inner)?)
-            }
-            _ => add_gas(sum, action.get_prepaid_gas()),
-        })
+    actions.iter().try_fold(Gas::ZERO, |sum, action| match action {
+        Action::Delegate(signed) => {
+            let inner = signed.delegate_action.get_actions();
+            add_gas(sum, total_prepaid_gas(&inner)?)
+        }
+        _ => add_gas(sum, action.get_prepaid_gas()),
+    })
 }
 
 /// What sending the inner actions of delegated ones will burn.
-pub(crate) fn prepaid_send_fees(
-    config: &RuntimeConfig,
-    actions: &[Action],
-) -> Result<Gas, Overflow> {
+pub(crate) fn prepaid_send_fees(config: &RuntimeConfig, actions: &[Action]) -> Result<Gas, Overflow> {
     actions.iter().try_fold(Gas::ZERO, |sum, action| {
         let Action::Delegate(signed) = action else {
             return Ok(sum);
@@ -247,11 +219,7 @@ pub(crate) fn prepaid_send_fees(
         let inner = delegate.get_actions();
         let to_self = delegate.sender_id == delegate.receiver_id;
         let fee = send_fees(config, &inner, &delegate.sender_id, &delegate.receiver_id)?;
-        let receipt = config
-            .fees
-            .fee(ActionCosts::new_action_receipt)
-            .send_fee(to_self)
-            .gas;
+        let receipt = config.fees.fee(ActionCosts::new_action_receipt).send_fee(to_self).gas;
         add_gas(sum, add_gas(fee, receipt)?)
     })
 }
@@ -272,10 +240,7 @@ pub(crate) fn transaction_cost(
     } else {
         SignatureKind::Ed25519
     };
-    gas_burnt = add_gas(
-        gas_burnt,
-        config.fees.signature_verification_costs[kind].gas,
-    )?;
+    gas_burnt = add_gas(gas_burnt, config.fees.signature_verification_costs[kind].gas)?;
 
     let mut bought = add_gas(prepaid_gas(actions)?, receipt_fee.exec_fee().gas)?;
     bought = add_gas(bought, prepaid_send_fees(config, actions)?)?;
@@ -285,10 +250,5 @@ pub(crate) fn transaction_cost(
     let burnt = gas_to_balance(gas_price, gas_burnt)?;
     let mut total = add_balance(burnt, gas_to_balance(receipt_gas_price, bought)?)?;
     total = add_balance(total, total_deposit(actions)?)?;
-    Ok(TransactionCost {
-        gas_burnt,
-        burnt,
-        receipt_gas_price,
-        total,
-    })
+    Ok(TransactionCost { gas_burnt, burnt, receipt_gas_price, total })
 }

@@ -105,12 +105,7 @@ fn other_parameters() -> BTreeMap<String, serde_json::Value> {
     }
 }
 
-fn account_records(
-    id: &AccountId,
-    key: &PublicKey,
-    amount: Balance,
-    locked: Balance,
-) -> [StateRecord; 2] {
+fn account_records(id: &AccountId, key: &PublicKey, amount: Balance, locked: Balance) -> [StateRecord; 2] {
     [
         StateRecord::Account {
             account_id: id.clone(),
@@ -160,12 +155,8 @@ impl Genesis {
 
     /// The parameters without the records, as JSON.
     pub(crate) fn config(&self) -> Result<serde_json::Value> {
-        let without = Self {
-            records: Vec::new(),
-            ..self.clone()
-        };
-        let mut value =
-            serde_json::to_value(&without).map_err(|e| Error::Genesis(e.to_string()))?;
+        let without = Self { records: Vec::new(), ..self.clone() };
+        let mut value = serde_json::to_value(&without).map_err(|e| Error::Genesis(e.to_string()))?;
         if let Some(fields) = value.as_object_mut() {
             fields.remove("records");
         }
@@ -174,22 +165,18 @@ impl Genesis {
 
     /// The sum of all balances.
     fn supply(&self) -> Balance {
-        self.records
-            .iter()
-            .fold(Balance::ZERO, |sum, record| match record {
-                StateRecord::Account { account, .. } => sum
-                    .saturating_add(account.amount())
-                    .saturating_add(account.locked()),
-                _ => sum,
-            })
+        self.records.iter().fold(Balance::ZERO, |sum, record| match record {
+            StateRecord::Account { account, .. } => {
+                sum.saturating_add(account.amount()).saturating_add(account.locked())
+            }
+            _ => sum,
+        })
     }
 
     /// The state, and the sum of all balances in it.
     pub(crate) fn state(&self) -> Result<(State, Balance)> {
         if self.epoch_length == 0 || self.gas_limit == 0 {
-            return Err(Error::Genesis(
-                "epoch_length and gas_limit must not be 0".to_owned(),
-            ));
+            return Err(Error::Genesis("epoch_length and gas_limit must not be 0".to_owned()));
         }
         let mut state = State::default();
         for record in &self.records {
@@ -221,36 +208,22 @@ pub(crate) fn total_supply(state: &State) -> Result<Balance> {
 /// Writes a record into the state, whatever was there: also for patches.
 pub(crate) fn apply_record(state: &mut State, record: &StateRecord) -> Result<()> {
     match record {
-        StateRecord::Account {
-            account_id,
-            account,
-        } => state.set_account(account_id, account),
-        StateRecord::Data {
-            account_id,
-            data_key,
-            value,
-        } => {
+        StateRecord::Account { account_id, account } => state.set_account(account_id, account),
+        StateRecord::Data { account_id, data_key, value } => {
             let key: &Vec<u8> = data_key;
             let value: &Vec<u8> = value;
-            let key = TrieKey::ContractData {
-                account_id: account_id.clone(),
-                key: key.clone(),
-            };
+            let key = TrieKey::ContractData { account_id: account_id.clone(), key: key.clone() };
             state.set_raw(key.to_vec(), value.as_slice());
             Ok(())
         }
         StateRecord::Contract { account_id, code } => {
-            let key = TrieKey::ContractCode {
-                account_id: account_id.clone(),
-            };
+            let key = TrieKey::ContractCode { account_id: account_id.clone() };
             state.set_raw(key.to_vec(), code.as_slice());
             set_code_hash(state, account_id, code)
         }
-        StateRecord::AccessKey {
-            account_id,
-            public_key,
-            access_key,
-        } => state.set_access_key(account_id, public_key.clone(), access_key),
+        StateRecord::AccessKey { account_id, public_key, access_key } => {
+            state.set_access_key(account_id, public_key.clone(), access_key)
+        }
         StateRecord::PostponedReceipt(_)
         | StateRecord::ReceivedData { .. }
         | StateRecord::DelayedReceipt(_)

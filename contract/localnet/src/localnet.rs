@@ -76,8 +76,7 @@ struct Origin {
 }
 
 fn root_id() -> Result<AccountId> {
-    ROOT.parse()
-        .map_err(|_| Error::Genesis(format!("`{ROOT}` is no account id")))
+    ROOT.parse().map_err(|_| Error::Genesis(format!("`{ROOT}` is no account id")))
 }
 
 impl Origin {
@@ -95,10 +94,7 @@ impl Origin {
         let genesis = Genesis::new(&config.chain_id, validator, &config.genesis_accounts);
         Ok(Self {
             genesis,
-            producer: Producer {
-                account_id,
-                secret_key,
-            },
+            producer: Producer { account_id, secret_key },
             node_key: SecretKey::from_seed(KeyType::ED25519, "node"),
             database: None,
             max_request: MAX_REQUEST,
@@ -131,17 +127,12 @@ impl Origin {
     fn rules(&self, config: &Config) -> Result<Rules> {
         let genesis = &self.genesis;
         let (state, _) = genesis.state()?;
-        let stake = state
-            .account(&self.producer.account_id)?
-            .as_ref()
-            .map(Account::locked);
+        let stake = state.account(&self.producer.account_id)?.as_ref().map(Account::locked);
         let genesis_hash = genesis.hash(&state.root_after(&CryptoHash::default()));
         Ok(Rules {
             chain_id: genesis.chain_id.as_str().into(),
             producer: self.producer.clone(),
-            config: RuntimeConfigStore::new(None)
-                .get_config(PROTOCOL_VERSION)
-                .clone(),
+            config: RuntimeConfigStore::new(None).get_config(PROTOCOL_VERSION).clone(),
             vm: Vm::new(config.home.as_deref())?,
             block_time: config.block_time.max(Duration::from_millis(1)),
             epoch_length: genesis.epoch_length,
@@ -170,10 +161,7 @@ pub struct Localnet {
 impl std::fmt::Debug for Localnet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { addr, chain_id, .. } = self;
-        f.debug_struct("Localnet")
-            .field("addr", addr)
-            .field("chain_id", chain_id)
-            .finish()
+        f.debug_struct("Localnet").field("addr", addr).field("chain_id", chain_id).finish()
     }
 }
 
@@ -184,12 +172,8 @@ impl Localnet {
     /// When the address is taken, or the home cannot be used.
     pub async fn start(config: Config) -> Result<Localnet> {
         let addr = config.rpc_addr;
-        let listener = TcpListener::bind(addr)
-            .await
-            .map_err(|source| Error::Listen { addr, source })?;
-        let addr = listener
-            .local_addr()
-            .map_err(|source| Error::Listen { addr, source })?;
+        let listener = TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })?;
+        let addr = listener.local_addr().map_err(|source| Error::Listen { addr, source })?;
         let patience = config.transaction_timeout;
         let opening = tokio::task::spawn_blocking(move || {
             let origin = Origin::load(&config)?;
@@ -215,14 +199,7 @@ impl Localnet {
         });
         let chain_id = origin.genesis.chain_id;
         let producer = origin.producer;
-        Ok(Localnet {
-            addr,
-            chain_id,
-            producer,
-            node,
-            stop: Some(stop),
-            server,
-        })
+        Ok(Localnet { addr, chain_id, producer, node, stop: Some(stop), server })
     }
 
     /// Where the RPC listens, as `http://host:port`.
@@ -242,10 +219,7 @@ impl Localnet {
 
     /// An account with many tokens, and its full access key.
     pub fn root_account(&self) -> (AccountId, SecretKey) {
-        (
-            self.producer.account_id.clone(),
-            self.producer.secret_key.clone(),
-        )
+        (self.producer.account_id.clone(), self.producer.secret_key.clone())
     }
 
     /// Finishes the block in the making, and stops.

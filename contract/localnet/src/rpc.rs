@@ -49,14 +49,7 @@ impl Node {
         patience: Duration,
     ) -> Self {
         let views = Arc::new(Semaphore::new(PARALLEL_VIEWS));
-        Self {
-            shared,
-            worker,
-            node_key,
-            addr,
-            patience,
-            views,
-        }
+        Self { shared, worker, node_key, addr, patience, views }
     }
 
     async fn call(&self, method: &str, params: Value) -> Answer {
@@ -75,9 +68,7 @@ impl Node {
             "broadcast_tx_commit" => transactions::broadcast_commit(self, params).await,
             "send_tx" => transactions::send(self, params).await,
             "tx" => transactions::status(self, params, false).await,
-            "tx_status" | "EXPERIMENTAL_tx_status" => {
-                transactions::status(self, params, true).await
-            }
+            "tx_status" | "EXPERIMENTAL_tx_status" => transactions::status(self, params, true).await,
             "sandbox_patch_state" => sandbox::patch_state(self, params).await,
             "sandbox_fast_forward" => sandbox::fast_forward(self, params).await,
             "localnet_faucet" => sandbox::faucet(self, params).await,
@@ -90,14 +81,8 @@ impl Node {
 pub(crate) fn router(node: Arc<Node>, max_body: usize) -> Router {
     Router::new()
         .route("/", post(handle))
-        .route(
-            "/status",
-            get(|Extract(node): Extract<Arc<Node>>| async move { plain(node::status(&node)) }),
-        )
-        .route(
-            "/health",
-            get(|Extract(node): Extract<Arc<Node>>| async move { plain(node::health(&node)) }),
-        )
+        .route("/status", get(|Extract(node): Extract<Arc<Node>>| async move { plain(node::status(&node)) }))
+        .route("/health", get(|Extract(node): Extract<Arc<Node>>| async move { plain(node::health(&node)) }))
         .layer(DefaultBodyLimit::max(max_body))
         .with_state(node)
 }
@@ -130,9 +115,7 @@ async fn handle(Extract(node): Extract<Arc<Node>>, body: Bytes) -> Response {
 /// The answer, with the HTTP status that NEAR's node gives it.
 fn respond(id: Value, answer: Answer) -> Response {
     match answer {
-        Ok(result) => {
-            axum::Json(json!({ "jsonrpc": "2.0", "id": id, "result": result })).into_response()
-        }
+        Ok(result) => axum::Json(json!({ "jsonrpc": "2.0", "id": id, "result": result })).into_response(),
         Err(error) => {
             let status = http_status(&error);
             let body = json!({ "jsonrpc": "2.0", "id": id, "error": error });

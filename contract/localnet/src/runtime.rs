@@ -11,14 +11,11 @@ use near_primitives::receipt::{
     VersionedActionReceipt, VersionedReceiptEnum,
 };
 use near_primitives::transaction::{
-    ExecutionOutcome, ExecutionOutcomeWithId, ExecutionStatus, SignedTransaction,
-    ValidatedTransaction,
+    ExecutionOutcome, ExecutionOutcomeWithId, ExecutionStatus, SignedTransaction, ValidatedTransaction,
 };
 use near_primitives::trie_key::TrieKey;
 use near_primitives::types::{AccountId, Balance, BlockHeight, Gas};
-use near_primitives::utils::{
-    create_receipt_id_from_receipt_id, create_receipt_id_from_transaction,
-};
+use near_primitives::utils::{create_receipt_id_from_receipt_id, create_receipt_id_from_transaction};
 
 use crate::error::{Error, Result};
 use crate::fees::TransactionCost;
@@ -78,12 +75,7 @@ pub(crate) struct Runtime<'a> {
 
 impl<'a> Runtime<'a> {
     pub(crate) fn new(block: &'a BlockContext, state: &'a mut State) -> Self {
-        Self {
-            block,
-            state,
-            applied: Applied::default(),
-            instant: VecDeque::new(),
-        }
+        Self { block, state, applied: Applied::default(), instant: VecDeque::new() }
     }
 
     /// Applies the transactions, then the receipts that have waited for this block.
@@ -132,16 +124,8 @@ impl<'a> Runtime<'a> {
     fn convert(&mut self, transaction: SignedTransaction) -> Result<Option<Receipt>, Refusal> {
         let block = self.block;
         let valid = check_transaction(&block.config, transaction)?;
-        let cost = charge_transaction(
-            self.state,
-            &block.config,
-            &valid,
-            block.height,
-            block.gas_price,
-        )?;
-        let receipt = self
-            .record_transaction(valid, &cost)
-            .map_err(Refusal::Chain)?;
+        let cost = charge_transaction(self.state, &block.config, &valid, block.height, block.gas_price)?;
+        let receipt = self.record_transaction(valid, &cost).map_err(Refusal::Chain)?;
         if receipt.predecessor_id() == receipt.receiver_id() {
             return Ok(Some(receipt));
         }
@@ -149,11 +133,7 @@ impl<'a> Runtime<'a> {
         Ok(None)
     }
 
-    fn record_transaction(
-        &mut self,
-        valid: ValidatedTransaction,
-        cost: &TransactionCost,
-    ) -> Result<Receipt> {
+    fn record_transaction(&mut self, valid: ValidatedTransaction, cost: &TransactionCost) -> Result<Receipt> {
         let signed = valid.into_signed_tx();
         let transaction = &signed.transaction;
         let id = signed.get_hash();
@@ -182,9 +162,7 @@ impl<'a> Runtime<'a> {
         };
         self.burn(cost.burnt)?;
         self.use_gas(cost.gas_burnt);
-        self.applied
-            .outcomes
-            .push(ExecutionOutcomeWithId { id, outcome });
+        self.applied.outcomes.push(ExecutionOutcomeWithId { id, outcome });
         self.applied.receipts.push(receipt.clone());
         self.applied.included.push(signed);
         Ok(receipt)
@@ -226,95 +204,55 @@ impl<'a> Runtime<'a> {
     fn receive_data(&mut self, receiver: &AccountId, data: &DataReceipt) -> Result<()> {
         self.store_data(receiver, data)?;
         let receiver_id = receiver.clone();
-        let waiting = TrieKey::PostponedReceiptId {
-            receiver_id: receiver_id.clone(),
-            data_id: data.data_id,
-        };
+        let waiting = TrieKey::PostponedReceiptId { receiver_id: receiver_id.clone(), data_id: data.data_id };
         let Some(receipt_id) = self.state.get::<CryptoHash>(&waiting)? else {
             return Ok(());
         };
         self.state.remove(&waiting);
-        let count = TrieKey::PendingDataCount {
-            receiver_id: receiver_id.clone(),
-            receipt_id,
-        };
+        let count = TrieKey::PendingDataCount { receiver_id: receiver_id.clone(), receipt_id };
         let pending = self.state.get::<u32>(&count)?.unwrap_or(1);
         if pending > 1 {
             return self.state.set(&count, &(pending - 1));
         }
         self.state.remove(&count);
-        let key = TrieKey::PostponedReceipt {
-            receiver_id,
-            receipt_id,
-        };
-        let receipt: Receipt = self
-            .state
-            .get(&key)?
-            .ok_or_else(|| Error::inconsistent("a waiting receipt is missing"))?;
+        let key = TrieKey::PostponedReceipt { receiver_id, receipt_id };
+        let receipt: Receipt =
+            self.state.get(&key)?.ok_or_else(|| Error::inconsistent("a waiting receipt is missing"))?;
         self.state.remove(&key);
         self.run(&receipt)
     }
 
     fn store_data(&mut self, receiver: &AccountId, data: &DataReceipt) -> Result<()> {
-        let key = TrieKey::ReceivedData {
-            receiver_id: receiver.clone(),
-            data_id: data.data_id,
-        };
-        self.state.set(
-            &key,
-            &ReceivedData {
-                data: data.data.clone(),
-            },
-        )
+        let key = TrieKey::ReceivedData { receiver_id: receiver.clone(), data_id: data.data_id };
+        self.state.set(&key, &ReceivedData { data: data.data.clone() })
     }
 
-    fn run_or_postpone(
-        &mut self,
-        receipt: &Receipt,
-        action: &VersionedActionReceipt<'_>,
-    ) -> Result<()> {
+    fn run_or_postpone(&mut self, receipt: &Receipt, action: &VersionedActionReceipt<'_>) -> Result<()> {
         let (receiver_id, receipt_id) = (receipt.receiver_id().clone(), *receipt.receipt_id());
         let mut missing = 0u32;
         for data_id in action.input_data_ids() {
-            let data = TrieKey::ReceivedData {
-                receiver_id: receiver_id.clone(),
-                data_id: *data_id,
-            };
+            let data = TrieKey::ReceivedData { receiver_id: receiver_id.clone(), data_id: *data_id };
             if self.state.get_raw(&data.to_vec()).is_some() {
                 continue;
             }
             missing += 1;
-            let key = TrieKey::PostponedReceiptId {
-                receiver_id: receiver_id.clone(),
-                data_id: *data_id,
-            };
+            let key = TrieKey::PostponedReceiptId { receiver_id: receiver_id.clone(), data_id: *data_id };
             self.state.set(&key, &receipt_id)?;
         }
         if missing == 0 {
             return self.run(receipt);
         }
-        let count = TrieKey::PendingDataCount {
-            receiver_id: receiver_id.clone(),
-            receipt_id,
-        };
+        let count = TrieKey::PendingDataCount { receiver_id: receiver_id.clone(), receipt_id };
         self.state.set(&count, &missing)?;
-        self.state.set(
-            &TrieKey::PostponedReceipt {
-                receiver_id,
-                receipt_id,
-            },
-            receipt,
-        )
+        self.state.set(&TrieKey::PostponedReceipt { receiver_id, receipt_id }, receipt)
     }
 
     fn keep_yield(&mut self, receipt: &Receipt, action: &VersionedActionReceipt<'_>) -> Result<()> {
         let [data_id] = action.input_data_ids() else {
             return Err(Error::inconsistent("a yielded receipt waits for one input"));
         };
-        let key = TrieKey::PromiseYieldReceipt {
-            receiver_id: receipt.receiver_id().clone(),
-            data_id: *data_id,
-        };
+        let key =
+            TrieKey::PromiseYieldReceipt { receiver_id: receipt.receiver_id().clone(), data_id: *data_id };
         self.state.set(&key, receipt)
     }
 
@@ -322,24 +260,15 @@ impl<'a> Runtime<'a> {
     fn resume(&mut self, receiver: &AccountId, data: &DataReceipt) -> Result<()> {
         let receiver_id = receiver.clone();
         let data_id = data.data_id;
-        let key = TrieKey::PromiseYieldReceipt {
-            receiver_id: receiver_id.clone(),
-            data_id,
-        };
+        let key = TrieKey::PromiseYieldReceipt { receiver_id: receiver_id.clone(), data_id };
         let Some(receipt) = self.state.get::<Receipt>(&key)? else {
             return Ok(());
         };
         self.state.remove(&key);
-        let by_data = TrieKey::DataIdToYieldId {
-            receiver_id: receiver_id.clone(),
-            data_id,
-        };
+        let by_data = TrieKey::DataIdToYieldId { receiver_id: receiver_id.clone(), data_id };
         if let Some(yield_id) = self.state.get(&by_data)? {
             self.state.remove(&by_data);
-            self.state.remove(&TrieKey::YieldIdToDataId {
-                receiver_id,
-                yield_id,
-            });
+            self.state.remove(&TrieKey::YieldIdToDataId { receiver_id, yield_id });
         }
         self.store_data(receiver, data)?;
         self.run(&receipt)
@@ -350,13 +279,9 @@ impl<'a> Runtime<'a> {
         let mut indices = self.state.yields()?;
         let first = indices.first_index;
         while indices.len() > 0 {
-            let key = TrieKey::PromiseYieldTimeout {
-                index: indices.first_index,
-            };
+            let key = TrieKey::PromiseYieldTimeout { index: indices.first_index };
             let Some(timeout) = self.state.get::<PromiseYieldTimeout>(&key)? else {
-                return Err(Error::inconsistent(
-                    "the time limit of a yielded promise is missing",
-                ));
+                return Err(Error::inconsistent("the time limit of a yielded promise is missing"));
             };
             if timeout.expires_at > self.block.height {
                 break;
@@ -380,16 +305,12 @@ impl<'a> Runtime<'a> {
         let Some(waiting) = self.state.get::<Receipt>(&key)? else {
             return Ok(());
         };
-        let receipt_id =
-            create_receipt_id_from_receipt_id(waiting.receipt_id(), self.block.height, nth);
+        let receipt_id = create_receipt_id_from_receipt_id(waiting.receipt_id(), self.block.height, nth);
         let receipt = Receipt::V0(ReceiptV0 {
             predecessor_id: timeout.account_id.clone(),
             receiver_id: timeout.account_id.clone(),
             receipt_id,
-            receipt: ReceiptEnum::PromiseResume(DataReceipt {
-                data_id: timeout.data_id,
-                data: None,
-            }),
+            receipt: ReceiptEnum::PromiseResume(DataReceipt { data_id: timeout.data_id, data: None }),
         });
         self.emit(receipt)
     }

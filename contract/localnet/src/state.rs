@@ -35,13 +35,8 @@ pub(crate) struct State {
 impl State {
     /// The state read back from the store.
     pub(crate) fn from_entries(entries: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Self {
-        let map = entries
-            .map(|(key, value)| (Bytes::from(key), Bytes::from(value)))
-            .collect();
-        Self {
-            map,
-            dirty: OrdSet::new(),
-        }
+        let map = entries.map(|(key, value)| (Bytes::from(key), Bytes::from(value))).collect();
+        Self { map, dirty: OrdSet::new() }
     }
 
     /// Whether anything was written since the last block.
@@ -81,8 +76,8 @@ impl State {
         let Some(bytes) = self.map.get(key.to_vec().as_slice()) else {
             return Ok(None);
         };
-        let value = T::try_from_slice(bytes)
-            .map_err(|error| Error::inconsistent(format!("{key:?}: {error}")))?;
+        let value =
+            T::try_from_slice(bytes).map_err(|error| Error::inconsistent(format!("{key:?}: {error}")))?;
         Ok(Some(value))
     }
 
@@ -111,18 +106,11 @@ impl State {
     }
 
     pub(crate) fn account(&self, id: &AccountId) -> Result<Option<Account>> {
-        self.get(&TrieKey::Account {
-            account_id: id.clone(),
-        })
+        self.get(&TrieKey::Account { account_id: id.clone() })
     }
 
     pub(crate) fn set_account(&mut self, id: &AccountId, account: &Account) -> Result<()> {
-        self.set(
-            &TrieKey::Account {
-                account_id: id.clone(),
-            },
-            account,
-        )
+        self.set(&TrieKey::Account { account_id: id.clone() }, account)
     }
 
     pub(crate) fn access_key(
@@ -150,8 +138,7 @@ impl State {
     pub(crate) fn accounts(&self) -> impl Iterator<Item = Result<(AccountId, Account)>> + '_ {
         const ACCOUNTS: &[u8] = &[near_primitives::trie_key::col::ACCOUNT];
         self.range(ACCOUNTS, None).map(|(key, value)| {
-            let id = trie_key_parsers::parse_account_id_from_account_key(key)
-                .map_err(Error::inconsistent)?;
+            let id = trie_key_parsers::parse_account_id_from_account_key(key).map_err(Error::inconsistent)?;
             let account = Account::try_from_slice(value).map_err(Error::inconsistent)?;
             Ok((id, account))
         })
@@ -159,12 +146,8 @@ impl State {
 
     /// Deletes everything that belongs to the account.
     pub(crate) fn remove_account(&mut self, id: &AccountId) {
-        self.remove(&TrieKey::Account {
-            account_id: id.clone(),
-        });
-        self.remove(&TrieKey::ContractCode {
-            account_id: id.clone(),
-        });
+        self.remove(&TrieKey::Account { account_id: id.clone() });
+        self.remove(&TrieKey::ContractCode { account_id: id.clone() });
         for prefix in [
             trie_key_parsers::get_raw_prefix_for_access_keys(id),
             trie_key_parsers::get_raw_prefix_for_contract_data(id, &[]),
@@ -177,19 +160,13 @@ impl State {
     }
 
     /// The code the account runs, whether its own or a global contract's.
-    pub(crate) fn contract_code(
-        &self,
-        id: &AccountId,
-        contract: &AccountContract,
-    ) -> Option<Bytes> {
+    pub(crate) fn contract_code(&self, id: &AccountId, contract: &AccountContract) -> Option<Bytes> {
         let key = match contract {
             AccountContract::None => return None,
-            AccountContract::Local(_) => TrieKey::ContractCode {
-                account_id: id.clone(),
-            },
-            AccountContract::Global(hash) => TrieKey::GlobalContractCode {
-                identifier: GlobalContractCodeIdentifier::CodeHash(*hash),
-            },
+            AccountContract::Local(_) => TrieKey::ContractCode { account_id: id.clone() },
+            AccountContract::Global(hash) => {
+                TrieKey::GlobalContractCode { identifier: GlobalContractCodeIdentifier::CodeHash(*hash) }
+            }
             AccountContract::GlobalByAccount(owner) => TrieKey::GlobalContractCode {
                 identifier: GlobalContractCodeIdentifier::AccountId(owner.clone()),
             },
@@ -198,9 +175,7 @@ impl State {
     }
 
     fn queue(&self) -> Result<DelayedReceiptIndices> {
-        Ok(self
-            .get(&TrieKey::DelayedReceiptIndices)?
-            .unwrap_or_default())
+        Ok(self.get(&TrieKey::DelayedReceiptIndices)?.unwrap_or_default())
     }
 
     /// How many receipts wait for a coming block.
@@ -223,12 +198,8 @@ impl State {
         if queue.len() == 0 {
             return Ok(None);
         }
-        let key = TrieKey::DelayedReceipt {
-            index: queue.first_index,
-        };
-        let receipt = self
-            .get(&key)?
-            .ok_or_else(|| Error::inconsistent("a queued receipt is missing"))?;
+        let key = TrieKey::DelayedReceipt { index: queue.first_index };
+        let receipt = self.get(&key)?.ok_or_else(|| Error::inconsistent("a queued receipt is missing"))?;
         self.remove(&key);
         queue.first_index += 1;
         self.set(&TrieKey::DelayedReceiptIndices, &queue)?;
@@ -244,17 +215,8 @@ impl State {
         let changes: Vec<(&[u8], Option<&[u8]>)> = self
             .dirty
             .iter()
-            .map(|key| {
-                (
-                    Borrow::<[u8]>::borrow(key),
-                    self.map.get(key).map(|v| Borrow::<[u8]>::borrow(v)),
-                )
-            })
+            .map(|key| (Borrow::<[u8]>::borrow(key), self.map.get(key).map(|v| Borrow::<[u8]>::borrow(v))))
             .collect();
-        if changes.is_empty() {
-            *previous
-        } else {
-            CryptoHash::hash_borsh((previous, changes))
-        }
+        if changes.is_empty() { *previous } else { CryptoHash::hash_borsh((previous, changes)) }
     }
 }

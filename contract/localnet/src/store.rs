@@ -76,18 +76,13 @@ impl Store {
     /// Opens or creates the database in `path`, or one in memory.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
         let database = match path {
-            Some(path) => Database::create(path).map_err(|error| Error::Malformed {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            })?,
+            Some(path) => Database::create(path)
+                .map_err(|error| Error::Malformed { path: path.to_owned(), reason: error.to_string() })?,
             None => Database::builder()
                 .create_with_backend(redb::backends::InMemoryBackend::new())
                 .map_err(Error::store)?,
         };
-        let store = Self {
-            database: Arc::new(database),
-            durable: path.is_some(),
-        };
+        let store = Self { database: Arc::new(database), durable: path.is_some() };
         store.create_tables()?;
         Ok(store)
     }
@@ -102,15 +97,11 @@ impl Store {
             write.open_table(HEIGHTS).map_err(Error::store)?;
             write.open_table(STATE).map_err(Error::store)?;
             let mut meta = write.open_table(META).map_err(Error::store)?;
-            let found = meta
-                .get("format")
-                .map_err(Error::store)?
-                .map(|v| v.value().to_vec());
+            let found = meta.get("format").map_err(Error::store)?.map(|v| v.value().to_vec());
             match found {
                 None => {
                     let format = FORMAT.to_le_bytes();
-                    meta.insert("format", format.as_slice())
-                        .map_err(Error::store)?;
+                    meta.insert("format", format.as_slice()).map_err(Error::store)?;
                 }
                 Some(found) if found == FORMAT.to_le_bytes() => {}
                 Some(_) => {
@@ -168,8 +159,7 @@ impl Store {
             let head = block.height.to_le_bytes();
             meta.insert("head", head.as_slice()).map_err(Error::store)?;
             let offset = commit.clock_offset.to_le_bytes();
-            meta.insert("clock offset", offset.as_slice())
-                .map_err(Error::store)?;
+            meta.insert("clock offset", offset.as_slice()).map_err(Error::store)?;
         }
         write.commit().map_err(Error::store)
     }
@@ -189,20 +179,15 @@ impl Store {
             return Ok(None);
         };
         let clock_offset = number("clock offset")?.unwrap_or(0);
-        let head = self
-            .block(height)?
-            .ok_or_else(|| Error::Store("its latest block is missing".to_owned()))?;
+        let head =
+            self.block(height)?.ok_or_else(|| Error::Store("its latest block is missing".to_owned()))?;
         let table = read.open_table(STATE).map_err(Error::store)?;
         let mut state = Vec::new();
         for entry in table.iter().map_err(Error::store)? {
             let (key, value) = entry.map_err(Error::store)?;
             state.push((key.value().to_vec(), value.value().to_vec()));
         }
-        Ok(Some(Resumed {
-            head,
-            clock_offset,
-            state,
-        }))
+        Ok(Some(Resumed { head, clock_offset, state }))
     }
 
     pub(crate) fn block(&self, height: BlockHeight) -> Result<Option<Block>> {
@@ -228,10 +213,7 @@ impl Store {
     pub(crate) fn height_of(&self, hash: &CryptoHash) -> Result<Option<BlockHeight>> {
         let read = self.database.begin_read().map_err(Error::store)?;
         let table = read.open_table(HEIGHTS).map_err(Error::store)?;
-        Ok(table
-            .get(hash.0)
-            .map_err(Error::store)?
-            .map(|height| height.value()))
+        Ok(table.get(hash.0).map_err(Error::store)?.map(|height| height.value()))
     }
 
     fn lookup<T: BorshDeserialize>(
@@ -266,17 +248,13 @@ fn insert<T: BorshSerialize>(
     value: &T,
 ) -> Result<()> {
     let bytes = encode(value)?;
-    table
-        .insert(key.0, bytes.as_slice())
-        .map_err(Error::store)?;
+    table.insert(key.0, bytes.as_slice()).map_err(Error::store)?;
     Ok(())
 }
 
 fn insert_block(table: &mut Table<'_, u64, &'static [u8]>, block: &Block) -> Result<()> {
     let bytes = encode(block)?;
-    table
-        .insert(block.height, bytes.as_slice())
-        .map_err(Error::store)?;
+    table.insert(block.height, bytes.as_slice()).map_err(Error::store)?;
     Ok(())
 }
 
@@ -284,11 +262,7 @@ fn insert_block(table: &mut Table<'_, u64, &'static [u8]>, block: &Block) -> Res
 fn outdated(table: &Table<'_, u64, &'static [u8]>, keep_from: BlockHeight) -> Result<Vec<Block>> {
     const AT_ONCE: usize = 16;
     let mut old = Vec::new();
-    for entry in table
-        .range(..keep_from)
-        .map_err(Error::store)?
-        .take(AT_ONCE)
-    {
+    for entry in table.range(..keep_from).map_err(Error::store)?.take(AT_ONCE) {
         let (_, block) = entry.map_err(Error::store)?;
         old.push(decode(block.value())?);
     }
@@ -302,9 +276,7 @@ fn apply_changes(
     for (key, value) in changes {
         match value {
             Some(value) => {
-                table
-                    .insert(key.as_ref(), value.as_ref())
-                    .map_err(Error::store)?;
+                table.insert(key.as_ref(), value.as_ref()).map_err(Error::store)?;
             }
             None => {
                 table.remove(key.as_ref()).map_err(Error::store)?;

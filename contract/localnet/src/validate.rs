@@ -51,8 +51,8 @@ pub(crate) fn check_transaction(
     config: &RuntimeConfig,
     transaction: SignedTransaction,
 ) -> Result<ValidatedTransaction, InvalidTxError> {
-    let valid = ValidatedTransaction::new(config, transaction, PROTOCOL_VERSION)
-        .map_err(|(error, _)| error)?;
+    let valid =
+        ValidatedTransaction::new(config, transaction, PROTOCOL_VERSION).map_err(|(error, _)| error)?;
     if valid.nonce().nonce_index().is_some() {
         return Err(InvalidTxError::ActionsValidation(unsupported("gas keys")));
     }
@@ -62,10 +62,7 @@ pub(crate) fn check_transaction(
 }
 
 /// Checks a list of actions against the protocol's limits.
-pub(crate) fn check_actions(
-    limits: &LimitConfig,
-    actions: &[Action],
-) -> Result<(), ActionsValidationError> {
+pub(crate) fn check_actions(limits: &LimitConfig, actions: &[Action]) -> Result<(), ActionsValidationError> {
     if actions.len() as u64 > limits.max_actions_per_receipt {
         return Err(ActionsValidationError::TotalNumberOfActionsExceeded {
             total_number_of_actions: actions.len() as u64,
@@ -88,8 +85,7 @@ pub(crate) fn check_actions(
     if actions.iter().filter(|action| action.is_delegate()).count() > 1 {
         return Err(ActionsValidationError::DelegateActionMustBeOnlyOne);
     }
-    let gas =
-        fees::total_prepaid_gas(actions).map_err(|_| ActionsValidationError::IntegerOverflow)?;
+    let gas = fees::total_prepaid_gas(actions).map_err(|_| ActionsValidationError::IntegerOverflow)?;
     if gas > limits.max_total_prepaid_gas {
         return Err(ActionsValidationError::TotalPrepaidGasExceeded {
             total_prepaid_gas: gas,
@@ -100,10 +96,7 @@ pub(crate) fn check_actions(
 }
 
 fn is_deploy(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::DeployContract(_) | Action::DeployGlobalContract(_)
-    )
+    matches!(action, Action::DeployContract(_) | Action::DeployGlobalContract(_))
 }
 
 fn check_code_size(limits: &LimitConfig, size: usize) -> Result<(), ActionsValidationError> {
@@ -166,9 +159,7 @@ fn check_permission(limits: &LimitConfig, key: &AccessKey) -> Result<(), Actions
         }
     };
     if AccountId::validate(&permission.receiver_id).is_err() {
-        return Err(ActionsValidationError::InvalidAccountId {
-            account_id: permission.receiver_id.clone(),
-        });
+        return Err(ActionsValidationError::InvalidAccountId { account_id: permission.receiver_id.clone() });
     }
     let mut bytes = 0u64;
     for name in &permission.method_names {
@@ -180,43 +171,31 @@ fn check_permission(limits: &LimitConfig, key: &AccessKey) -> Result<(), Actions
     }
     let limit = limits.max_number_bytes_method_names;
     if bytes > limit {
-        return Err(
-            ActionsValidationError::AddKeyMethodNamesNumberOfBytesExceeded {
-                total_number_of_bytes: bytes,
-                limit,
-            },
-        );
+        return Err(ActionsValidationError::AddKeyMethodNamesNumberOfBytesExceeded {
+            total_number_of_bytes: bytes,
+            limit,
+        });
     }
     Ok(())
 }
 
 /// Checks a receipt that a contract or an action created.
-pub(crate) fn check_receipt(
-    limits: &LimitConfig,
-    receipt: &Receipt,
-) -> Result<(), ReceiptValidationError> {
+pub(crate) fn check_receipt(limits: &LimitConfig, receipt: &Receipt) -> Result<(), ReceiptValidationError> {
     let size = borsh::object_length(receipt).unwrap_or(usize::MAX) as u64;
     let limit = limits.max_receipt_size;
     if size > limit {
         return Err(ReceiptValidationError::ReceiptSizeExceeded { size, limit });
     }
     let receipt = receipt.versioned_receipt();
-    let (VersionedReceiptEnum::Action(action) | VersionedReceiptEnum::PromiseYield(action)) =
-        receipt
-    else {
+    let (VersionedReceiptEnum::Action(action) | VersionedReceiptEnum::PromiseYield(action)) = receipt else {
         return Ok(());
     };
-    let (inputs, limit) = (
-        action.input_data_ids().len() as u64,
-        limits.max_number_input_data_dependencies,
-    );
+    let (inputs, limit) = (action.input_data_ids().len() as u64, limits.max_number_input_data_dependencies);
     if inputs > limit {
-        return Err(
-            ReceiptValidationError::NumberInputDataDependenciesExceeded {
-                number_of_input_data_dependencies: inputs,
-                limit,
-            },
-        );
+        return Err(ReceiptValidationError::NumberInputDataDependenciesExceeded {
+            number_of_input_data_dependencies: inputs,
+            limit,
+        });
     }
     check_actions(limits, action.actions()).map_err(ReceiptValidationError::ActionsValidation)
 }
@@ -236,13 +215,9 @@ pub(crate) fn storage_shortfall(account: &Account, config: &RuntimeConfig) -> Op
     if account.storage_usage() <= FREE_STORAGE {
         return None;
     }
-    let needed = config
-        .storage_amount_per_byte()
-        .saturating_mul(u128::from(account.storage_usage()));
+    let needed = config.storage_amount_per_byte().saturating_mul(u128::from(account.storage_usage()));
     let available = account.amount().saturating_add(account.locked());
-    needed
-        .checked_sub(available)
-        .filter(|missing| !missing.is_zero())
+    needed.checked_sub(available).filter(|missing| !missing.is_zero())
 }
 
 /// Checks signer, key, nonce and balance, and charges the signer.
@@ -257,21 +232,13 @@ pub(crate) fn charge_transaction(
     let (signer_id, public_key) = (transaction.signer_id(), transaction.public_key());
     let cost = fees::transaction_cost(config, transaction, gas_price)?;
     let Some(mut signer) = state.account(signer_id).map_err(Refusal::Chain)? else {
-        return Err(InvalidTxError::SignerDoesNotExist {
-            signer_id: signer_id.clone(),
-        }
-        .into());
+        return Err(InvalidTxError::SignerDoesNotExist { signer_id: signer_id.clone() }.into());
     };
-    let Some(mut key) = state
-        .access_key(signer_id, public_key)
-        .map_err(Refusal::Chain)?
-    else {
-        return Err(InvalidTxError::InvalidAccessKeyError(
-            InvalidAccessKeyError::AccessKeyNotFound {
-                account_id: signer_id.clone(),
-                public_key: Box::new(public_key.clone()),
-            },
-        )
+    let Some(mut key) = state.access_key(signer_id, public_key).map_err(Refusal::Chain)? else {
+        return Err(InvalidTxError::InvalidAccessKeyError(InvalidAccessKeyError::AccessKeyNotFound {
+            account_id: signer_id.clone(),
+            public_key: Box::new(public_key.clone()),
+        })
         .into());
     };
     use_nonce(&mut key, transaction, height)?;
@@ -288,22 +255,14 @@ pub(crate) fn charge_transaction(
         spend_allowance(permission, transaction, cost.total)?;
     }
     if let Some(amount) = storage_shortfall(&signer, config) {
-        return Err(InvalidTxError::LackBalanceForState {
-            signer_id: signer_id.clone(),
-            amount,
-        }
-        .into());
+        return Err(InvalidTxError::LackBalanceForState { signer_id: signer_id.clone(), amount }.into());
     }
     if let AccessKeyPermission::FunctionCall(permission) = &key.permission {
         check_call_permission(permission, transaction.receiver_id(), transaction.actions())
             .map_err(InvalidTxError::InvalidAccessKeyError)?;
     }
-    state
-        .set_account(signer_id, &signer)
-        .map_err(Refusal::Chain)?;
-    state
-        .set_access_key(signer_id, public_key, &key)
-        .map_err(Refusal::Chain)?;
+    state.set_account(signer_id, &signer).map_err(Refusal::Chain)?;
+    state.set_access_key(signer_id, public_key, &key).map_err(Refusal::Chain)?;
     Ok(cost)
 }
 
@@ -319,17 +278,11 @@ fn use_nonce(
         NonceMode::Strict => Some(tx_nonce) == key.nonce.checked_add(1),
     };
     if !follows {
-        return Err(InvalidTxError::InvalidNonce {
-            tx_nonce,
-            ak_nonce: key.nonce,
-        });
+        return Err(InvalidTxError::InvalidNonce { tx_nonce, ak_nonce: key.nonce });
     }
     let upper_bound = nonce_limit(height);
     if tx_nonce >= upper_bound {
-        return Err(InvalidTxError::NonceTooLarge {
-            tx_nonce,
-            upper_bound,
-        });
+        return Err(InvalidTxError::NonceTooLarge { tx_nonce, upper_bound });
     }
     key.nonce = tx_nonce;
     Ok(())
@@ -344,14 +297,12 @@ fn spend_allowance(
         return Ok(());
     };
     let Some(rest) = allowance.checked_sub(cost) else {
-        return Err(InvalidTxError::InvalidAccessKeyError(
-            InvalidAccessKeyError::NotEnoughAllowance {
-                account_id: transaction.signer_id().clone(),
-                public_key: Box::new(transaction.public_key().clone()),
-                allowance,
-                cost,
-            },
-        ));
+        return Err(InvalidTxError::InvalidAccessKeyError(InvalidAccessKeyError::NotEnoughAllowance {
+            account_id: transaction.signer_id().clone(),
+            public_key: Box::new(transaction.public_key().clone()),
+            allowance,
+            cost,
+        }));
     };
     permission.allowance = Some(rest);
     Ok(())
@@ -377,9 +328,7 @@ pub(crate) fn check_call_permission(
     }
     let names = &permission.method_names;
     if !names.is_empty() && !names.contains(&call.method_name) {
-        return Err(InvalidAccessKeyError::MethodNameMismatch {
-            method_name: call.method_name.clone(),
-        });
+        return Err(InvalidAccessKeyError::MethodNameMismatch { method_name: call.method_name.clone() });
     }
     Ok(())
 }

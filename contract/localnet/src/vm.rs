@@ -47,10 +47,7 @@ impl Contract for Code {
     }
 
     fn get_code(&self) -> Option<Arc<ContractCode>> {
-        Some(Arc::new(ContractCode::new(
-            self.code.to_vec(),
-            Some(self.hash),
-        )))
+        Some(Arc::new(ContractCode::new(self.code.to_vec(), Some(self.hash))))
     }
 }
 
@@ -109,12 +106,8 @@ impl Vm {
             context.prepaid_gas,
             context.is_view(),
         );
-        let code = Code {
-            hash: call.code_hash,
-            code: call.code,
-        };
-        let prepared =
-            near_vm_runner::prepare(&code, wasm.clone(), Some(&self.cache), gas, call.method);
+        let code = Code { hash: call.code_hash, code: call.code };
+        let prepared = near_vm_runner::prepare(&code, wasm.clone(), Some(&self.cache), gas, call.method);
         near_vm_runner::run(prepared, external, context, config.fees.clone())
             .map_err(|error| Error::inconsistent(format!("the virtual machine failed: {error}")))
     }
@@ -123,10 +116,6 @@ impl Vm {
     pub(crate) fn compile(&self, config: &RuntimeConfig, hash: CryptoHash, code: &[u8]) {
         let code = ContractCode::new(code.to_vec(), Some(hash));
         // A contract that does not compile fails when it is called.
-        let _ = near_vm_runner::precompile_contract(
-            &code,
-            config.wasm_config.clone(),
-            Some(&self.cache),
-        );
+        let _ = near_vm_runner::precompile_contract(&code, config.wasm_config.clone(), Some(&self.cache));
     }
 }

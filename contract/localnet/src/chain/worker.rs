@@ -44,22 +44,10 @@ pub(crate) struct Fauceted {
 
 /// What can be asked of the chain. Answers come when a block contains what was asked.
 pub(crate) enum Command {
-    Submit {
-        transaction: Box<SignedTransaction>,
-        reply: Option<oneshot::Sender<Submitted>>,
-    },
-    Patch {
-        records: Vec<StateRecord>,
-        reply: oneshot::Sender<Result<(), String>>,
-    },
-    FastForward {
-        blocks: u64,
-        reply: oneshot::Sender<Result<(), String>>,
-    },
-    Faucet {
-        faucet: Box<Faucet>,
-        reply: oneshot::Sender<Result<Fauceted, String>>,
-    },
+    Submit { transaction: Box<SignedTransaction>, reply: Option<oneshot::Sender<Submitted>> },
+    Patch { records: Vec<StateRecord>, reply: oneshot::Sender<Result<(), String>> },
+    FastForward { blocks: u64, reply: oneshot::Sender<Result<(), String>> },
+    Faucet { faucet: Box<Faucet>, reply: oneshot::Sender<Result<Fauceted, String>> },
     Stop,
 }
 
@@ -83,24 +71,15 @@ impl Worker {
                 }
             })
             .map_err(|error| Error::Stopped(error.to_string()))?;
-        Ok(Self {
-            commands,
-            thread: parking_lot::Mutex::new(Some(thread)),
-        })
+        Ok(Self { commands, thread: parking_lot::Mutex::new(Some(thread)) })
     }
 
     /// Hands a command over, unless too many wait.
     pub(crate) fn send(&self, command: Command) -> Result<()> {
-        self.commands
-            .try_send(command)
-            .map_err(|error| match error {
-                TrySendError::Full(_) => {
-                    Error::Stopped("too many requests wait, try again".to_owned())
-                }
-                TrySendError::Disconnected(_) => {
-                    Error::Stopped("it no longer makes blocks".to_owned())
-                }
-            })
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Stopped("too many requests wait, try again".to_owned()),
+            TrySendError::Disconnected(_) => Error::Stopped("it no longer makes blocks".to_owned()),
+        })
     }
 
     /// Lets the thread end by itself, soon.
@@ -183,11 +162,8 @@ fn answer(
 /// Waits until a block is due, or something asks for one.
 fn gather(chain: &mut Chain, commands: &Receiver<Command>, due: Instant) -> Result<Batch> {
     let mut batch = Batch::default();
-    let mut wait = if chain.is_busy()? {
-        Duration::ZERO
-    } else {
-        due.saturating_duration_since(Instant::now())
-    };
+    let mut wait =
+        if chain.is_busy()? { Duration::ZERO } else { due.saturating_duration_since(Instant::now()) };
     loop {
         match commands.recv_timeout(wait) {
             Ok(command) => batch.take(chain, command)?,

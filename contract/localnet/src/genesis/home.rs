@@ -69,16 +69,11 @@ impl Home {
         let validator = key("");
         let public_key = validator.public_key();
         let accounts = &options.accounts;
-        let mut genesis = Genesis::new(
-            &options.chain_id,
-            (&options.account_id, &public_key),
-            accounts,
-        );
+        let mut genesis = Genesis::new(&options.chain_id, (&options.account_id, &public_key), accounts);
         genesis.genesis_time = now();
         self.write_key("validator_key.json", &options.account_id, validator)?;
-        let node: AccountId = "node"
-            .parse()
-            .map_err(|_| Error::Genesis("`node` is no account id".to_owned()))?;
+        let node: AccountId =
+            "node".parse().map_err(|_| Error::Genesis("`node` is no account id".to_owned()))?;
         self.write_key("node_key.json", &node, key("-node"))?;
         self.write_json("config.json", &default_config())?;
         let genesis = serde_json::to_value(&genesis).map_err(|e| Error::Genesis(e.to_string()))?;
@@ -97,11 +92,8 @@ impl Home {
 
     fn write_key(&self, name: &str, account_id: &AccountId, secret_key: SecretKey) -> Result<()> {
         let path = self.file(name);
-        let file = KeyFile {
-            account_id: account_id.clone(),
-            public_key: secret_key.public_key(),
-            secret_key,
-        };
+        let file =
+            KeyFile { account_id: account_id.clone(), public_key: secret_key.public_key(), secret_key };
         if path.exists() {
             std::fs::remove_file(&path).map_err(Error::file(&path))?;
         }
@@ -111,10 +103,7 @@ impl Home {
     fn read_key(&self, name: &str) -> Result<KeyFile> {
         let path = self.file(name);
         KeyFile::from_file(&path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::InvalidData => Error::Malformed {
-                path,
-                reason: source.to_string(),
-            },
+            std::io::ErrorKind::InvalidData => Error::Malformed { path, reason: source.to_string() },
             _ => Error::File { path, source },
         })
     }
@@ -122,10 +111,7 @@ impl Home {
     fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
         let path = self.file(name);
         let text = std::fs::read(&path).map_err(Error::file(&path))?;
-        serde_json::from_slice(&text).map_err(|error| Error::Malformed {
-            path,
-            reason: error.to_string(),
-        })
+        serde_json::from_slice(&text).map_err(|error| Error::Malformed { path, reason: error.to_string() })
     }
 
     pub(crate) fn genesis(&self) -> Result<Genesis> {
@@ -134,10 +120,7 @@ impl Home {
 
     pub(crate) fn producer(&self) -> Result<Producer> {
         let key = self.read_key("validator_key.json")?;
-        Ok(Producer {
-            account_id: key.account_id,
-            secret_key: key.secret_key,
-        })
+        Ok(Producer { account_id: key.account_id, secret_key: key.secret_key })
     }
 
     pub(crate) fn node_key(&self) -> Result<SecretKey> {
@@ -148,9 +131,7 @@ impl Home {
     pub(crate) fn max_request(&self) -> Result<usize> {
         let config: Value = self.read_json("config.json")?;
         let wanted = config.pointer("/rpc/limits_config/json_payload_max_size");
-        let wanted = wanted
-            .and_then(Value::as_u64)
-            .and_then(|size| usize::try_from(size).ok());
+        let wanted = wanted.and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
         Ok(wanted.unwrap_or(MAX_REQUEST).min(MAX_REQUEST_EVER))
     }
 
@@ -176,13 +157,9 @@ impl Home {
 }
 
 fn now() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = u64::try_from(since.as_nanos()).unwrap_or(0);
-    from_timestamp(nanos)
-        .format("%Y-%m-%dT%H:%M:%S%.9fZ")
-        .to_string()
+    from_timestamp(nanos).format("%Y-%m-%dT%H:%M:%S%.9fZ").to_string()
 }
 
 fn default_config() -> Value {

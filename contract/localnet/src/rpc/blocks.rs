@@ -45,15 +45,11 @@ pub(super) fn block(node: &Node, params: Value) -> Answer {
         // The old form: one height or hash.
         Value::Array(mut list) if list.len() == 1 => {
             let id: BlockId = parse(list.swap_remove(0))?;
-            RpcBlockRequest {
-                block_reference: BlockReference::BlockId(id),
-            }
+            RpcBlockRequest { block_reference: BlockReference::BlockId(id) }
         }
         params => parse(params)?,
     };
-    let found = node
-        .find_block(&request.block_reference)
-        .map_err(internal)?;
+    let found = node.find_block(&request.block_reference).map_err(internal)?;
     let block = found.ok_or_else(|| {
         let error_message = format!("{:?}", request.block_reference);
         RpcError::from(RpcBlockError::UnknownBlock { error_message })
@@ -64,9 +60,9 @@ pub(super) fn block(node: &Node, params: Value) -> Answer {
 
 pub(super) fn chunk(node: &Node, params: Value) -> Answer {
     let reference: ChunkReference = match params {
-        Value::Array(mut list) if list.len() == 1 => ChunkReference::ChunkHash {
-            chunk_id: parse(list.swap_remove(0))?,
-        },
+        Value::Array(mut list) if list.len() == 1 => {
+            ChunkReference::ChunkHash { chunk_id: parse(list.swap_remove(0))? }
+        }
         params => parse(params)?,
     };
     let block = match reference {
@@ -81,9 +77,7 @@ pub(super) fn chunk(node: &Node, params: Value) -> Answer {
         }
         ChunkReference::ChunkHash { chunk_id } => {
             let found = node.find_block(&BlockReference::BlockId(BlockId::Hash(chunk_id)));
-            let found = found
-                .map_err(internal)?
-                .filter(|block| block.chunk_hash() == chunk_id);
+            let found = found.map_err(internal)?.filter(|block| block.chunk_hash() == chunk_id);
             let chunk_hash = ChunkHash(chunk_id);
             found.ok_or_else(|| RpcError::from(RpcChunkError::UnknownChunk { chunk_hash }))?
         }
@@ -114,7 +108,6 @@ pub(super) fn receipt(node: &Node, params: Value) -> Answer {
     let reference: ReceiptReference = parse(params)?;
     let receipt_id = reference.receipt_id;
     let found = node.shared.store.receipt(&receipt_id).map_err(internal)?;
-    let receipt =
-        found.ok_or_else(|| RpcError::from(RpcReceiptError::UnknownReceipt { receipt_id }))?;
+    let receipt = found.ok_or_else(|| RpcError::from(RpcReceiptError::UnknownReceipt { receipt_id }))?;
     to_value(&ReceiptView::from(receipt))
 }

@@ -13,9 +13,7 @@ use super::{Answer, Node, internal, parse};
 use crate::chain::Block;
 
 fn time(timestamp: u64) -> String {
-    from_timestamp(timestamp)
-        .format("%Y-%m-%dT%H:%M:%S%.9fZ")
-        .to_string()
+    from_timestamp(timestamp).format("%Y-%m-%dT%H:%M:%S%.9fZ").to_string()
 }
 
 pub(super) fn status(node: &Node) -> Answer {
@@ -104,21 +102,15 @@ pub(super) fn gas_price(node: &Node, params: Value) -> Answer {
         Value::Object(mut fields) => parse(fields.remove("block_id").unwrap_or(Value::Null))?,
         _ => None,
     };
-    let block = block_or_head(node, id.as_ref())?.ok_or_else(|| {
-        RpcError::from(RpcGasPriceError::UnknownBlock {
-            error_message: format!("{id:?}"),
-        })
-    })?;
+    let block = block_or_head(node, id.as_ref())?
+        .ok_or_else(|| RpcError::from(RpcGasPriceError::UnknownBlock { error_message: format!("{id:?}") }))?;
     Ok(json!({ "gas_price": block.gas_price }))
 }
 
 pub(super) fn validators(node: &Node, params: &Value) -> Answer {
     let wanted = match params {
         Value::Array(list) => list.first().cloned(),
-        Value::Object(fields) => fields
-            .get("block_id")
-            .or_else(|| fields.get("epoch_id"))
-            .cloned(),
+        Value::Object(fields) => fields.get("block_id").or_else(|| fields.get("epoch_id")).cloned(),
         _ => None,
     };
     let head = node.shared.head().map_err(internal)?.block.clone();
@@ -126,15 +118,15 @@ pub(super) fn validators(node: &Node, params: &Value) -> Answer {
         None | Some(Value::Null) => head,
         Some(Value::String(text)) if text == "latest" => head,
         Some(Value::String(text)) if is_epoch(node, &head, &text) => head,
-        Some(id) => known_block(node, &parse(id)?)?
-            .ok_or_else(|| RpcError::from(RpcValidatorError::UnknownEpoch))?,
+        Some(id) => {
+            known_block(node, &parse(id)?)?.ok_or_else(|| RpcError::from(RpcValidatorError::UnknownEpoch))?
+        }
     };
     Ok(validator_info(node, &block))
 }
 
 fn is_epoch(node: &Node, head: &Block, text: &str) -> bool {
-    text.parse::<CryptoHash>()
-        .is_ok_and(|hash| hash == head.current_epoch_id(&node.shared.rules.chain_id))
+    text.parse::<CryptoHash>().is_ok_and(|hash| hash == head.current_epoch_id(&node.shared.rules.chain_id))
 }
 
 fn validator_info(node: &Node, block: &Block) -> Value {

@@ -14,8 +14,7 @@ use near_primitives::hash::CryptoHash;
 use near_primitives::trie_key::{GlobalContractCodeIdentifier, TrieKey, trie_key_parsers};
 use near_primitives::types::{AccountId, StoreKey};
 use near_primitives::views::{
-    AccessKeyInfoView, AccessKeyList, CallResult, ContractCodeView, QueryRequest, StateItem,
-    ViewStateResult,
+    AccessKeyInfoView, AccessKeyList, CallResult, ContractCodeView, QueryRequest, StateItem, ViewStateResult,
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -45,11 +44,7 @@ pub(super) async fn query(node: &Node, params: Value) -> Answer {
     let query = Query { snapshot };
     let (height, hash) = (query.snapshot.block.height, query.snapshot.block.hash);
     match query.answer(node, request.request).await {
-        Ok(kind) => to_value(&RpcQueryResponse {
-            kind,
-            block_height: height,
-            block_hash: hash,
-        }),
+        Ok(kind) => to_value(&RpcQueryResponse { kind, block_height: height, block_hash: hash }),
         Err(error) => as_result(error),
     }
 }
@@ -57,17 +52,10 @@ pub(super) async fn query(node: &Node, params: Value) -> Answer {
 /// Two kinds of failure are reported as results, as NEAR's node does for old clients.
 fn as_result(error: RpcQueryError) -> Answer {
     let (text, height, hash) = match error {
-        RpcQueryError::ContractExecutionError {
-            vm_error,
-            block_height,
-            block_hash,
-            ..
-        } => (vm_error, block_height, block_hash),
-        RpcQueryError::UnknownAccessKey {
-            public_key,
-            block_height,
-            block_hash,
-        } => {
+        RpcQueryError::ContractExecutionError { vm_error, block_height, block_hash, .. } => {
+            (vm_error, block_height, block_hash)
+        }
+        RpcQueryError::UnknownAccessKey { public_key, block_height, block_hash } => {
             let text = format!("access key {public_key} does not exist while viewing");
             (text, block_height, block_hash)
         }
@@ -78,66 +66,47 @@ fn as_result(error: RpcQueryError) -> Answer {
 
 fn find(node: &Node, request: &RpcQueryRequest) -> Found<Arc<Snapshot>> {
     let reference = &request.block_reference;
-    let unknown = || RpcQueryError::UnknownBlock {
-        block_reference: reference.clone(),
-    };
-    let height = node
-        .resolve(reference)
-        .map_err(broken)?
-        .ok_or_else(unknown)?;
+    let unknown = || RpcQueryError::UnknownBlock { block_reference: reference.clone() };
+    let height = node.resolve(reference).map_err(broken)?.ok_or_else(unknown)?;
     if let Some(snapshot) = node.shared.snapshot(height) {
         return Ok(snapshot);
     }
     match node.shared.store.block(height).map_err(broken)? {
-        Some(block) => Err(RpcQueryError::GarbageCollectedBlock {
-            block_height: block.height,
-            block_hash: block.hash,
-        }),
+        Some(block) => {
+            Err(RpcQueryError::GarbageCollectedBlock { block_height: block.height, block_hash: block.hash })
+        }
         None => Err(unknown()),
     }
 }
 
 fn broken(error: Error) -> RpcQueryError {
-    RpcQueryError::InternalError {
-        error_message: error.to_string(),
-    }
+    RpcQueryError::InternalError { error_message: error.to_string() }
 }
 
 impl Query {
     async fn answer(&self, node: &Node, request: QueryRequest) -> Found<QueryResponseKind> {
         match request {
-            QueryRequest::ViewAccount { account_id } => Ok(QueryResponseKind::ViewAccount(
-                self.account(&account_id)?.into(),
-            )),
-            QueryRequest::ViewCode { account_id } => self.code(&account_id),
-            QueryRequest::ViewState {
-                account_id,
-                prefix,
-                after_key,
-                limit,
-                ..
-            } => self.state(&account_id, &prefix, after_key.as_ref(), limit),
-            QueryRequest::ViewAccessKey {
-                account_id,
-                public_key,
-            } => self.access_key(&account_id, public_key),
-            QueryRequest::ViewAccessKeyList {
-                account_id,
-                after_key,
-                limit,
-            } => self.access_keys(&account_id, after_key.as_ref(), limit),
-            QueryRequest::ViewGasKeyNonces { public_key, .. } => {
-                Err(RpcQueryError::UnknownGasKey {
-                    public_key,
-                    block_height: self.snapshot.block.height,
-                    block_hash: self.snapshot.block.hash,
-                })
+            QueryRequest::ViewAccount { account_id } => {
+                Ok(QueryResponseKind::ViewAccount(self.account(&account_id)?.into()))
             }
-            QueryRequest::CallFunction {
-                account_id,
-                method_name,
-                args,
-            } => self.call(node, account_id, method_name, args.into()).await,
+            QueryRequest::ViewCode { account_id } => self.code(&account_id),
+            QueryRequest::ViewState { account_id, prefix, after_key, limit, .. } => {
+                self.state(&account_id, &prefix, after_key.as_ref(), limit)
+            }
+            QueryRequest::ViewAccessKey { account_id, public_key } => {
+                self.access_key(&account_id, public_key)
+            }
+            QueryRequest::ViewAccessKeyList { account_id, after_key, limit } => {
+                self.access_keys(&account_id, after_key.as_ref(), limit)
+            }
+            QueryRequest::ViewGasKeyNonces { public_key, .. } => Err(RpcQueryError::UnknownGasKey {
+                public_key,
+                block_height: self.snapshot.block.height,
+                block_hash: self.snapshot.block.hash,
+            }),
+            QueryRequest::CallFunction { account_id, method_name, args } => {
+                self.call(node, account_id, method_name, args.into()).await
+            }
             QueryRequest::ViewGlobalContractCode { code_hash } => {
                 self.global_code(GlobalContractCodeIdentifier::CodeHash(code_hash))
             }
@@ -168,9 +137,7 @@ impl Query {
     }
 
     fn global_code(&self, identifier: GlobalContractCodeIdentifier) -> Found<QueryResponseKind> {
-        let key = TrieKey::GlobalContractCode {
-            identifier: identifier.clone(),
-        };
+        let key = TrieKey::GlobalContractCode { identifier: identifier.clone() };
         let code = self.snapshot.state.get_raw(&key.to_vec());
         let code = code.ok_or_else(|| RpcQueryError::NoGlobalContractCode {
             identifier: identifier.into(),
@@ -218,19 +185,11 @@ impl Query {
             .collect();
         let more = entries.next().is_some();
         let last_key = values.last().filter(|_| more).map(|item| item.key.clone());
-        Ok(QueryResponseKind::ViewState(ViewStateResult {
-            values,
-            proof: Vec::new(),
-            last_key,
-        }))
+        Ok(QueryResponseKind::ViewState(ViewStateResult { values, proof: Vec::new(), last_key }))
     }
 
     fn access_key(&self, id: &AccountId, public_key: PublicKey) -> Found<QueryResponseKind> {
-        let found = self
-            .snapshot
-            .state
-            .access_key(id, &public_key)
-            .map_err(broken)?;
+        let found = self.snapshot.state.access_key(id, &public_key).map_err(broken)?;
         let key = found.ok_or_else(|| RpcQueryError::UnknownAccessKey {
             public_key,
             block_height: self.snapshot.block.height,
@@ -261,14 +220,8 @@ impl Query {
             .collect::<std::io::Result<Vec<_>>>()
             .map_err(|error| broken(Error::inconsistent(error)))?;
         let more = entries.next().is_some();
-        let last_key = keys
-            .last()
-            .filter(|_| more)
-            .map(|info| info.public_key.clone());
-        Ok(QueryResponseKind::AccessKeyList(AccessKeyList {
-            keys,
-            last_key,
-        }))
+        let last_key = keys.last().filter(|_| more).map(|info| info.public_key.clone());
+        Ok(QueryResponseKind::AccessKeyList(AccessKeyList { keys, last_key }))
     }
 
     /// Runs the method on a thread of its own, so that neither blocks nor other
@@ -282,12 +235,8 @@ impl Query {
     ) -> Found<QueryResponseKind> {
         let account = self.account(&account_id)?;
         let stopped = |_| broken(Error::Stopped("the call was abandoned".to_owned()));
-        let permit = node
-            .views
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|e| broken(Error::Stopped(e.to_string())))?;
+        let permit =
+            node.views.clone().acquire_owned().await.map_err(|e| broken(Error::Stopped(e.to_string())))?;
         let (reply, answer) = oneshot::channel();
         let (shared, snapshot) = (node.shared.clone(), self.snapshot.clone());
         std::thread::Builder::new()
@@ -296,10 +245,7 @@ impl Query {
             .spawn(move || {
                 let _permit = permit;
                 let block = &snapshot.block;
-                let context =
-                    shared
-                        .rules
-                        .context(block.height, block.timestamp, block.random_value);
+                let context = shared.rules.context(block.height, block.timestamp, block.random_value);
                 let mut state = snapshot.state.clone();
                 let result = view_call(&context, &mut state, &account_id, &account, &method, &args);
                 // The client may have gone.
@@ -308,14 +254,12 @@ impl Query {
             .map_err(|error| broken(Error::Stopped(error.to_string())))?;
         match answer.await.map_err(stopped)? {
             Ok((result, logs)) => Ok(QueryResponseKind::CallResult(CallResult { result, logs })),
-            Err(ViewFailure::Contract { text, error }) => {
-                Err(RpcQueryError::ContractExecutionError {
-                    vm_error: text,
-                    error,
-                    block_height: self.snapshot.block.height,
-                    block_hash: self.snapshot.block.hash,
-                })
-            }
+            Err(ViewFailure::Contract { text, error }) => Err(RpcQueryError::ContractExecutionError {
+                vm_error: text,
+                error,
+                block_height: self.snapshot.block.height,
+                block_hash: self.snapshot.block.hash,
+            }),
             Err(ViewFailure::Chain(error)) => Err(broken(error)),
         }
     }
@@ -323,8 +267,5 @@ impl Query {
 
 fn code_view(code: &[u8]) -> QueryResponseKind {
     let hash = CryptoHash::hash_bytes(code);
-    QueryResponseKind::ViewCode(ContractCodeView {
-        code: code.to_vec(),
-        hash,
-    })
+    QueryResponseKind::ViewCode(ContractCodeView { code: code.to_vec(), hash })
 }

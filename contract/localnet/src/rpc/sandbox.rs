@@ -27,15 +27,10 @@ async fn ask<T>(
     command: Command,
     answer: oneshot::Receiver<Result<T, String>>,
 ) -> Result<T, String> {
-    node.worker
-        .send(command)
-        .map_err(|error| error.to_string())?;
+    node.worker.send(command).map_err(|error| error.to_string())?;
     match timeout(PATIENCE, answer).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => Err(node
-            .shared
-            .failure()
-            .unwrap_or_else(|| "the chain stopped".to_owned())),
+        Ok(Err(_)) => Err(node.shared.failure().unwrap_or_else(|| "the chain stopped".to_owned())),
         Err(_) => Err("the chain took too long".to_owned()),
     }
 }
@@ -45,16 +40,12 @@ pub(super) async fn patch_state(node: &Node, params: Value) -> Answer {
     let (reply, answer) = oneshot::channel();
     match ask(node, Command::Patch { records, reply }, answer).await {
         Ok(()) => Ok(json!({})),
-        Err(error_message) => {
-            Err(RpcSandboxPatchStateError::InternalError { error_message }.into())
-        }
+        Err(error_message) => Err(RpcSandboxPatchStateError::InternalError { error_message }.into()),
     }
 }
 
 pub(super) async fn fast_forward(node: &Node, params: Value) -> Answer {
-    let RpcSandboxFastForwardRequest {
-        delta_height: blocks,
-    } = parse(params)?;
+    let RpcSandboxFastForwardRequest { delta_height: blocks } = parse(params)?;
     let failed = |error_message| RpcSandboxFastForwardError::InternalError { error_message };
     if blocks > MAX_SKIP {
         return Err(failed(format!("at most {MAX_SKIP} heights can be skipped at once")).into());
@@ -79,9 +70,7 @@ pub(super) async fn faucet(node: &Node, params: Value) -> Answer {
         params => parse(params)?,
     };
     if request.account_id.is_system() {
-        return Err(RpcError::parse_error(
-            "`system` cannot hold tokens".to_owned(),
-        ));
+        return Err(RpcError::parse_error("`system` cannot hold tokens".to_owned()));
     }
     let faucet = Box::new(Faucet {
         account_id: request.account_id,
@@ -89,9 +78,7 @@ pub(super) async fn faucet(node: &Node, params: Value) -> Answer {
         amount: request.amount,
     });
     let (reply, answer) = oneshot::channel();
-    let done = ask(node, Command::Faucet { faucet, reply }, answer)
-        .await
-        .map_err(internal)?;
+    let done = ask(node, Command::Faucet { faucet, reply }, answer).await.map_err(internal)?;
     Ok(json!({
         "account_id": done.account_id,
         "balance": done.balance,

@@ -68,10 +68,7 @@ impl Progress {
                     next.extend(children(&outcome));
                     self.receipt_outcomes.push(outcome);
                 }
-                None if receipt
-                    .as_ref()
-                    .is_some_and(|r| r.predecessor_id().is_system()) =>
-                {
+                None if receipt.as_ref().is_some_and(|r| r.predecessor_id().is_system()) => {
                     self.pending_refund = true;
                 }
                 None => self.pending = true,
@@ -84,11 +81,7 @@ impl Progress {
     /// How far the transaction has come.
     pub(super) fn reached(&self) -> TxExecutionStatus {
         let included_final = self.outcome.height <= self.final_height;
-        let latest = self
-            .receipt_outcomes
-            .iter()
-            .map(|outcome| outcome.height)
-            .max();
+        let latest = self.receipt_outcomes.iter().map(|outcome| outcome.height).max();
         let all_final = latest.is_none_or(|height| height <= self.final_height);
         match (self.pending, included_final) {
             (true, false) => TxExecutionStatus::Included,
@@ -106,10 +99,9 @@ impl Progress {
         match wanted {
             Status::None | Status::Included => true,
             Status::ExecutedOptimistic => !self.pending,
-            Status::IncludedFinal => matches!(
-                reached,
-                Status::IncludedFinal | Status::Executed | Status::Final
-            ),
+            Status::IncludedFinal => {
+                matches!(reached, Status::IncludedFinal | Status::Executed | Status::Final)
+            }
             Status::Executed => matches!(reached, Status::Executed | Status::Final),
             Status::Final => matches!(reached, Status::Final),
         }
@@ -119,26 +111,15 @@ impl Progress {
     pub(super) fn response(self, with_receipts: bool) -> RpcTransactionResponse {
         let final_execution_status = self.reached();
         let outcome = if with_receipts {
-            let receipts = self
-                .receipts
-                .iter()
-                .cloned()
-                .map(ReceiptView::from)
-                .collect();
+            let receipts = self.receipts.iter().cloned().map(ReceiptView::from).collect();
             let final_outcome = self.final_outcome();
             FinalExecutionOutcomeViewEnum::FinalExecutionOutcomeWithReceipt(
-                FinalExecutionOutcomeWithReceiptView {
-                    final_outcome,
-                    receipts,
-                },
+                FinalExecutionOutcomeWithReceiptView { final_outcome, receipts },
             )
         } else {
             FinalExecutionOutcomeViewEnum::FinalExecutionOutcome(self.final_outcome())
         };
-        RpcTransactionResponse {
-            final_execution_outcome: Some(outcome),
-            final_execution_status,
-        }
+        RpcTransactionResponse { final_execution_outcome: Some(outcome), final_execution_status }
     }
 
     /// The answer of `broadcast_tx_commit`.
@@ -182,13 +163,5 @@ impl Progress {
 
 /// The receipts an execution made, the first one last.
 fn children(outcome: &StoredOutcome) -> Vec<CryptoHash> {
-    outcome
-        .outcome
-        .outcome_with_id
-        .outcome
-        .receipt_ids
-        .iter()
-        .rev()
-        .copied()
-        .collect()
+    outcome.outcome.outcome_with_id.outcome.receipt_ids.iter().rev().copied().collect()
 }

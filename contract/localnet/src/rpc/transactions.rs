@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use near_jsonrpc_primitives::errors::RpcError;
 use near_jsonrpc_primitives::types::transactions::{
-    RpcSendTransactionRequest, RpcTransactionError, RpcTransactionResponse,
-    RpcTransactionStatusRequest, TimeoutErrorCause, TransactionInfo,
+    RpcSendTransactionRequest, RpcTransactionError, RpcTransactionResponse, RpcTransactionStatusRequest,
+    TimeoutErrorCause, TransactionInfo,
 };
 use near_primitives::hash::CryptoHash;
 use near_primitives::transaction::SignedTransaction;
@@ -25,30 +25,19 @@ const BLOCKS_FOR_UNKNOWN: u64 = 2;
 fn signed_transaction(params: Value) -> Result<SignedTransaction, RpcError> {
     match params {
         Value::Array(mut list) if list.len() == 1 => parse(list.swap_remove(0)),
-        Value::Object(mut fields) => {
-            parse(fields.remove("signed_tx_base64").unwrap_or(Value::Null))
-        }
-        _ => Err(RpcError::parse_error(
-            "expected one signed transaction".to_owned(),
-        )),
+        Value::Object(mut fields) => parse(fields.remove("signed_tx_base64").unwrap_or(Value::Null)),
+        _ => Err(RpcError::parse_error("expected one signed transaction".to_owned())),
     }
 }
 
 fn failed(debug_info: impl std::fmt::Display) -> RpcTransactionError {
-    RpcTransactionError::InternalError {
-        debug_info: debug_info.to_string(),
-    }
+    RpcTransactionError::InternalError { debug_info: debug_info.to_string() }
 }
 
 pub(super) fn broadcast_async(node: &Node, params: Value) -> Answer {
     let transaction = Box::new(signed_transaction(params)?);
     let hash = transaction.get_hash();
-    node.worker
-        .send(Command::Submit {
-            transaction,
-            reply: None,
-        })
-        .map_err(internal)?;
+    node.worker.send(Command::Submit { transaction, reply: None }).map_err(internal)?;
     Ok(json!(hash))
 }
 
@@ -68,12 +57,7 @@ pub(super) async fn send(node: &Node, params: Value) -> Answer {
     };
     if matches!(request.wait_until, TxExecutionStatus::None) {
         let transaction = Box::new(request.signed_transaction);
-        node.worker
-            .send(Command::Submit {
-                transaction,
-                reply: None,
-            })
-            .map_err(failed)?;
+        node.worker.send(Command::Submit { transaction, reply: None }).map_err(failed)?;
         return to_value(&RpcTransactionResponse {
             final_execution_outcome: None,
             final_execution_status: TxExecutionStatus::None,
@@ -91,25 +75,18 @@ async fn submit_and_wait(
     let deadline = Instant::now() + node.patience;
     let hash = transaction.get_hash();
     let (reply, answer) = oneshot::channel();
-    let command = Command::Submit {
-        transaction: Box::new(transaction),
-        reply: Some(reply),
-    };
+    let command = Command::Submit { transaction: Box::new(transaction), reply: Some(reply) };
     node.worker.send(command).map_err(failed)?;
     match timeout_at(deadline, answer).await {
         Ok(Ok(Ok(()))) => wait(node, hash, wanted, deadline).await,
         Ok(Ok(Err(context))) => Err(RpcTransactionError::InvalidTransaction { context }),
         Ok(Err(_)) => Err(failed(reason(node))),
-        Err(_) => Err(RpcTransactionError::TimeoutError(Some(
-            TimeoutErrorCause::NotObserved,
-        ))),
+        Err(_) => Err(RpcTransactionError::TimeoutError(Some(TimeoutErrorCause::NotObserved))),
     }
 }
 
 fn reason(node: &Node) -> String {
-    node.shared
-        .failure()
-        .unwrap_or_else(|| "the chain is shutting down".to_owned())
+    node.shared.failure().unwrap_or_else(|| "the chain is shutting down".to_owned())
 }
 
 /// Waits until a transaction has come as far as wanted.
@@ -135,9 +112,7 @@ async fn wait(
         }
         let requested_transaction_hash = hash;
         if unknown && height >= first + BLOCKS_FOR_UNKNOWN {
-            return Err(RpcTransactionError::UnknownTransaction {
-                requested_transaction_hash,
-            });
+            return Err(RpcTransactionError::UnknownTransaction { requested_transaction_hash });
         }
         match timeout_at(deadline, head.changed()).await {
             Ok(Ok(())) => {}
@@ -149,13 +124,9 @@ async fn wait(
 
 fn timed_out(node: &Node, hash: CryptoHash) -> RpcTransactionError {
     let cause = match Progress::of(&node.shared, &hash) {
-        Ok(Some(progress)) => TimeoutErrorCause::Pending {
-            status: Box::new(progress.response(false)),
-        },
+        Ok(Some(progress)) => TimeoutErrorCause::Pending { status: Box::new(progress.response(false)) },
         Ok(None) => TimeoutErrorCause::NotObserved,
-        Err(error) => TimeoutErrorCause::Error {
-            debug_info: error.to_string(),
-        },
+        Err(error) => TimeoutErrorCause::Error { debug_info: error.to_string() },
     };
     RpcTransactionError::TimeoutError(Some(cause))
 }
@@ -170,10 +141,7 @@ pub(super) async fn status(node: &Node, params: Value, with_receipts: bool) -> A
         Value::Array(_) => {
             let signed_tx = signed_transaction(params)?;
             let transaction_info = TransactionInfo::Transaction { signed_tx };
-            RpcTransactionStatusRequest {
-                transaction_info,
-                wait_until: TxExecutionStatus::default(),
-            }
+            RpcTransactionStatusRequest { transaction_info, wait_until: TxExecutionStatus::default() }
         }
         params => parse(params)?,
     };

@@ -47,30 +47,22 @@ impl Runtime<'_> {
             Action::DeleteAccount(delete) => self.delete_account(running, delete, result),
             Action::Delegate(signed) => self.delegate(running, signed, result),
             Action::DeployGlobalContract(deploy) => self.deploy_global(running, deploy, result),
-            Action::UseGlobalContract(using) => {
-                self.use_global(running, &using.contract_identifier, result)
-            }
+            Action::UseGlobalContract(using) => self.use_global(running, &using.contract_identifier, result),
             Action::Stake(_)
             | Action::DeterministicStateInit(_)
             | Action::TransferToGasKey(_)
             | Action::WithdrawFromGasKey(_)
             | Action::DelegateV2(_)
-            | Action::UniversalStateInit(_) => Err(Error::inconsistent(
-                "an action that validation refuses was run",
-            )),
+            | Action::UniversalStateInit(_) => {
+                Err(Error::inconsistent("an action that validation refuses was run"))
+            }
         }
     }
 
-    fn check_existence(
-        &self,
-        running: &Running<'_>,
-        action: &Action,
-    ) -> Result<(), ActionErrorKind> {
+    fn check_existence(&self, running: &Running<'_>, action: &Action) -> Result<(), ActionErrorKind> {
         let account_id = running.account_id().clone();
         match (action, &running.account) {
-            (Action::CreateAccount(_), Some(_)) => {
-                Err(ActionErrorKind::AccountAlreadyExists { account_id })
-            }
+            (Action::CreateAccount(_), Some(_)) => Err(ActionErrorKind::AccountAlreadyExists { account_id }),
             (Action::CreateAccount(_), None) => {
                 if account_id.get_account_type().is_implicit() {
                     return Err(ActionErrorKind::OnlyImplicitAccountCreationAllowed { account_id });
@@ -105,10 +97,7 @@ impl Runtime<'_> {
                 return;
             }
         } else if !account_id.is_sub_account_of(&predecessor_id) {
-            result.fail(ActionErrorKind::CreateAccountNotAllowed {
-                account_id,
-                predecessor_id,
-            });
+            result.fail(ActionErrorKind::CreateAccountNotAllowed { account_id, predecessor_id });
             return;
         }
         running.actor = account_id;
@@ -117,18 +106,8 @@ impl Runtime<'_> {
     }
 
     fn new_account(&self, amount: Balance, extra_storage: StorageUsage) -> Account {
-        let storage = self
-            .block
-            .config
-            .fees
-            .storage_usage_config
-            .num_bytes_account;
-        Account::new(
-            amount,
-            Balance::ZERO,
-            AccountContract::None,
-            storage + extra_storage,
-        )
+        let storage = self.block.config.fees.storage_usage_config.num_bytes_account;
+        Account::new(amount, Balance::ZERO, AccountContract::None, storage + extra_storage)
     }
 
     fn transfer(
@@ -162,12 +141,7 @@ impl Runtime<'_> {
     }
 
     /// A gas refund also restores the allowance of the key that paid.
-    fn refund_allowance(
-        &mut self,
-        id: &AccountId,
-        public_key: &PublicKey,
-        amount: Balance,
-    ) -> Result<()> {
+    fn refund_allowance(&mut self, id: &AccountId, public_key: &PublicKey, amount: Balance) -> Result<()> {
         let Some(mut key) = self.state.access_key(id, public_key)? else {
             return Ok(());
         };
@@ -182,19 +156,10 @@ impl Runtime<'_> {
     }
 
     /// The bytes of storage that a key takes.
-    fn key_storage(
-        &self,
-        public_key: impl Into<PublicKeyHandle>,
-        key: &AccessKey,
-    ) -> Result<StorageUsage> {
+    fn key_storage(&self, public_key: impl Into<PublicKeyHandle>, key: &AccessKey) -> Result<StorageUsage> {
         let handle: PublicKeyHandle = public_key.into();
         let key = borsh::object_length(key).map_err(Error::inconsistent)?;
-        let extra = self
-            .block
-            .config
-            .fees
-            .storage_usage_config
-            .num_extra_bytes_record;
+        let extra = self.block.config.fees.storage_usage_config.num_extra_bytes_record;
         Ok(handle.trie_id_len() as u64 + key as u64 + extra)
     }
 
@@ -205,23 +170,15 @@ impl Runtime<'_> {
         result: &mut ActionResult,
     ) -> Result<()> {
         let account_id = running.account_id().clone();
-        if self
-            .state
-            .access_key(&account_id, &add.public_key)?
-            .is_some()
-        {
+        if self.state.access_key(&account_id, &add.public_key)?.is_some() {
             let public_key = Box::new(add.public_key.clone());
-            result.fail(ActionErrorKind::AddKeyAlreadyExists {
-                account_id,
-                public_key,
-            });
+            result.fail(ActionErrorKind::AddKeyAlreadyExists { account_id, public_key });
             return Ok(());
         }
         let mut key = add.access_key.clone();
         key.nonce = first_nonce(self.block.height);
         let storage = self.key_storage(&add.public_key, &key)?;
-        self.state
-            .set_access_key(&account_id, &add.public_key, &key)?;
+        self.state.set_access_key(&account_id, &add.public_key, &key)?;
         change_storage(existing(running)?, storage, 0)
     }
 
@@ -234,10 +191,7 @@ impl Runtime<'_> {
         let account_id = running.account_id().clone();
         let Some(key) = self.state.access_key(&account_id, public_key)? else {
             let public_key = Box::new(public_key.clone());
-            result.fail(ActionErrorKind::DeleteKeyDoesNotExist {
-                account_id,
-                public_key,
-            });
+            result.fail(ActionErrorKind::DeleteKeyDoesNotExist { account_id, public_key });
             return Ok(());
         };
         let storage = self.key_storage(public_key, &key)?;
@@ -254,14 +208,10 @@ impl Runtime<'_> {
         self.clear_contract(&account_id, account)?;
         let hash = CryptoHash::hash_bytes(&deploy.code);
         change_storage(account, deploy.code.len() as u64, 0)?;
-        account
-            .set_contract(AccountContract::Local(hash))
-            .map_err(Error::inconsistent)?;
+        account.set_contract(AccountContract::Local(hash)).map_err(Error::inconsistent)?;
         let key = TrieKey::ContractCode { account_id }.to_vec();
         self.state.set_raw(key, deploy.code.as_slice());
-        self.block
-            .vm
-            .compile(&self.block.config, hash, &deploy.code);
+        self.block.vm.compile(&self.block.config, hash, &deploy.code);
         Ok(())
     }
 
@@ -271,17 +221,13 @@ impl Runtime<'_> {
         let freed = match &contract {
             AccountContract::None => return Ok(()),
             AccountContract::Local(_) => {
-                let code = self.state.remove(&TrieKey::ContractCode {
-                    account_id: id.clone(),
-                });
+                let code = self.state.remove(&TrieKey::ContractCode { account_id: id.clone() });
                 code.map_or(0, |code| code.len() as u64)
             }
             other => other.identifier_storage_usage(),
         };
         account.set_storage_usage(account.storage_usage().saturating_sub(freed));
-        account
-            .set_contract(AccountContract::None)
-            .map_err(Error::inconsistent)
+        account.set_contract(AccountContract::None).map_err(Error::inconsistent)
     }
 
     fn delete_account(
@@ -294,10 +240,9 @@ impl Runtime<'_> {
         let account = existing(running)?;
         let contract = account.contract().into_owned();
         let code = match &contract {
-            AccountContract::Local(_) => self
-                .state
-                .contract_code(&account_id, &contract)
-                .map_or(0, |code| code.len() as u64),
+            AccountContract::Local(_) => {
+                self.state.contract_code(&account_id, &contract).map_or(0, |code| code.len() as u64)
+            }
             other => other.identifier_storage_usage(),
         };
         let storage = account.storage_usage().saturating_sub(code);
@@ -330,15 +275,9 @@ fn check_actor(running: &Running<'_>, action: &Action) -> Result<(), ActionError
     let account_id = running.account_id().clone();
     if only_itself && running.actor != account_id {
         let actor_id = running.actor.clone();
-        return Err(ActionErrorKind::ActorNoPermission {
-            account_id,
-            actor_id,
-        });
+        return Err(ActionErrorKind::ActorNoPermission { account_id, actor_id });
     }
-    let locked = running
-        .account
-        .as_ref()
-        .is_some_and(|account| !account.locked().is_zero());
+    let locked = running.account.as_ref().is_some_and(|account| !account.locked().is_zero());
     if matches!(action, Action::DeleteAccount(_)) && locked {
         return Err(ActionErrorKind::DeleteAccountStaking { account_id });
     }
@@ -347,10 +286,7 @@ fn check_actor(running: &Running<'_>, action: &Action) -> Result<(), ActionError
 
 /// The account the action runs on, whose existence was checked.
 pub(super) fn existing<'a>(running: &'a mut Running<'_>) -> Result<&'a mut Account> {
-    running
-        .account
-        .as_mut()
-        .ok_or_else(|| Error::inconsistent("an action lost its account"))
+    running.account.as_mut().ok_or_else(|| Error::inconsistent("an action lost its account"))
 }
 
 pub(super) fn deposit(account: &mut Account, amount: Balance) -> Result<()> {
@@ -360,10 +296,7 @@ pub(super) fn deposit(account: &mut Account, amount: Balance) -> Result<()> {
 }
 
 pub(super) fn change_storage(account: &mut Account, more: u64, less: u64) -> Result<()> {
-    let usage = account
-        .storage_usage()
-        .checked_add(more)
-        .and_then(|sum| sum.checked_sub(less));
+    let usage = account.storage_usage().checked_add(more).and_then(|sum| sum.checked_sub(less));
     account.set_storage_usage(usage.ok_or_else(|| Error::inconsistent("storage usage overflows"))?);
     Ok(())
 }

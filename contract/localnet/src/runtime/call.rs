@@ -8,6 +8,7 @@ use near_primitives::action::FunctionCallAction;
 use near_primitives::config::ViewConfig;
 use near_primitives::errors::{ActionErrorKind, FunctionCallError};
 use near_primitives::hash::CryptoHash;
+use near_primitives::profile_data_v3::ProfileDataV3;
 use near_primitives::types::{AccountId, Balance, Gas};
 use near_primitives::utils::create_random_seed;
 use near_vm_runner::logic::types::PromiseResult;
@@ -39,12 +40,7 @@ impl Runtime<'_> {
         let config = &self.block.config;
         let code_hash = code_hash(&contract, &code);
         let max_gas = config.wasm_config.limit_config.max_gas_burnt;
-        let wanted = Call {
-            code_hash,
-            code,
-            method: &call.method_name,
-            max_gas,
-        };
+        let wanted = Call { code_hash, code, method: &call.method_name, max_gas };
         let scope = scope(self.block, &account_id, running.action_hash);
         let mut external = CallExternal::new(scope, self.state);
         let outcome = self.block.vm.run(config, wanted, &mut external, &context)?;
@@ -53,11 +49,13 @@ impl Runtime<'_> {
         result.logs.extend(outcome.logs.iter().cloned());
         result.gas_burnt = add_gas(result.gas_burnt, outcome.burnt_gas).map_err(overflow)?;
         result.gas_used = add_gas(result.gas_used, outcome.used_gas).map_err(overflow)?;
+        result.profile.merge(&ProfileDataV3 {
+            actions_profile: outcome.profile.actions_profile,
+            wasm_ext_profile: outcome.profile.wasm_ext_profile,
+            wasm_gas: outcome.profile.wasm_gas,
+        });
         if let Some(error) = outcome.aborted {
-            result.fail(ActionErrorKind::FunctionCallError(call_error(
-                error,
-                &account_id,
-            )));
+            result.fail(ActionErrorKind::FunctionCallError(call_error(error, &account_id)));
             return Ok(());
         }
         apply_outcome(existing(running)?, &outcome);
@@ -78,12 +76,7 @@ impl Runtime<'_> {
         Ok(())
     }
 
-    fn call_context(
-        &self,
-        running: &Running<'_>,
-        call: &FunctionCallAction,
-        account: &Account,
-    ) -> VMContext {
+    fn call_context(&self, running: &Running<'_>, call: &FunctionCallAction, account: &Account) -> VMContext {
         let promise_results = running.inputs.iter().map(|input| match input {
             Some(data) => PromiseResult::Successful(Rc::from(data.as_slice())),
             None => PromiseResult::Failed,
@@ -98,8 +91,7 @@ impl Runtime<'_> {
             current_account_id: running.account_id().clone(),
             signer_account_id: running.action.signer_id().clone(),
             // Encoding a key into memory cannot fail.
-            signer_account_pk: borsh::to_vec(running.action.signer_public_key())
-                .unwrap_or_default(),
+            signer_account_pk: borsh::to_vec(running.action.signer_public_key()).unwrap_or_default(),
             predecessor_account_id: running.receipt.predecessor_id().clone(),
             refund_to_account_id: running.receipt.balance_refund_receiver().clone(),
             input: Rc::from(call.args.as_slice()),
@@ -120,21 +112,13 @@ impl Runtime<'_> {
     }
 }
 
-fn scope<'a>(
-    block: &'a BlockContext,
-    account_id: &'a AccountId,
-    action_hash: CryptoHash,
-) -> Scope<'a> {
+fn scope<'a>(block: &'a BlockContext, account_id: &'a AccountId, action_hash: CryptoHash) -> Scope<'a> {
     Scope {
         account_id,
         action_hash,
         height: block.height,
         chain_id: &block.chain_id,
-        yield_timeout: block
-            .config
-            .wasm_config
-            .limit_config
-            .yield_timeout_length_in_blocks,
+        yield_timeout: block.config.wasm_config.limit_config.yield_timeout_length_in_blocks,
         validator: block.validator.as_ref(),
     }
 }
@@ -147,10 +131,7 @@ fn apply_outcome(account: &mut Account, outcome: &VMOutcome) {
 /// Why a query could not call a method.
 pub(crate) enum ViewFailure {
     /// The contract, or its absence, is at fault: as text and as recorded on chain.
-    Contract {
-        text: String,
-        error: FunctionCallError,
-    },
+    Contract { text: String, error: FunctionCallError },
     /// The chain is at fault.
     Chain(Error),
 }
@@ -196,17 +177,9 @@ pub(crate) fn view_call(
         view_config: Some(ViewConfig { max_gas_burnt }),
         output_data_receivers: Vec::new(),
     };
-    let wanted = Call {
-        code_hash: code_hash(&contract, &code),
-        code,
-        method,
-        max_gas: max_gas_burnt,
-    };
+    let wanted = Call { code_hash: code_hash(&contract, &code), code, method, max_gas: max_gas_burnt };
     let mut external = CallExternal::new(scope(block, account_id, action_hash), state);
-    let outcome = block
-        .vm
-        .run(&block.config, wanted, &mut external, &context)
-        .map_err(ViewFailure::Chain)?;
+    let outcome = block.vm.run(&block.config, wanted, &mut external, &context).map_err(ViewFailure::Chain)?;
     if let Some(error) = outcome.aborted {
         return Err(failure(format!("{error:?}"), call_error(error, account_id)));
     }

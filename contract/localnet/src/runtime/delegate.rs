@@ -36,11 +36,7 @@ impl Runtime<'_> {
         let mut attached = fees::prepaid_gas(&actions).map_err(overflow)?;
         let exec = fees::exec_fees(config, &actions, &delegate.receiver_id).map_err(overflow)?;
         attached = add_gas(attached, exec).map_err(overflow)?;
-        let receipt = config
-            .fees
-            .fee(ActionCosts::new_action_receipt)
-            .exec_fee()
-            .gas;
+        let receipt = config.fees.fee(ActionCosts::new_action_receipt).exec_fee().gas;
         attached = add_gas(attached, receipt).map_err(overflow)?;
         result.burn_gas(send).map_err(overflow)?;
         result.gas_used = add_gas(result.gas_used, attached).map_err(overflow)?;
@@ -73,12 +69,10 @@ impl Runtime<'_> {
             return Err(ActionErrorKind::DelegateActionExpired);
         }
         if delegate.sender_id != *running.account_id() {
-            return Err(
-                ActionErrorKind::DelegateActionSenderDoesNotMatchTxReceiver {
-                    sender_id: delegate.sender_id.clone(),
-                    receiver_id: running.account_id().clone(),
-                },
-            );
+            return Err(ActionErrorKind::DelegateActionSenderDoesNotMatchTxReceiver {
+                sender_id: delegate.sender_id.clone(),
+                receiver_id: running.account_id().clone(),
+            });
         }
         Ok(())
     }
@@ -96,17 +90,11 @@ impl Runtime<'_> {
         let delegate_nonce = delegate.nonce;
         if delegate_nonce <= key.nonce {
             let ak_nonce = key.nonce;
-            return Ok(Some(ActionErrorKind::DelegateActionInvalidNonce {
-                delegate_nonce,
-                ak_nonce,
-            }));
+            return Ok(Some(ActionErrorKind::DelegateActionInvalidNonce { delegate_nonce, ak_nonce }));
         }
         let upper_bound = nonce_limit(self.block.height);
         if delegate_nonce >= upper_bound {
-            return Ok(Some(ActionErrorKind::DelegateActionNonceTooLarge {
-                delegate_nonce,
-                upper_bound,
-            }));
+            return Ok(Some(ActionErrorKind::DelegateActionNonceTooLarge { delegate_nonce, upper_bound }));
         }
         key.nonce = delegate_nonce;
         if let AccessKeyPermission::FunctionCall(permission) = &key.permission

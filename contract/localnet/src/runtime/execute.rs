@@ -4,16 +4,16 @@ use near_parameters::ActionCosts;
 use near_primitives::account::{Account, AccountContract};
 use near_primitives::errors::{ActionError, ActionErrorKind, IntegerOverflowError};
 use near_primitives::hash::CryptoHash;
+use near_primitives::profile_data_v3::ProfileDataV3;
 use near_primitives::receipt::{
-    DataReceipt, Receipt, ReceiptEnum, ReceiptV0, ReceivedData, VersionedActionReceipt,
-    VersionedReceiptEnum,
+    DataReceipt, Receipt, ReceiptEnum, ReceiptV0, ReceivedData, VersionedActionReceipt, VersionedReceiptEnum,
 };
-use near_primitives::transaction::{ExecutionOutcome, ExecutionOutcomeWithId, ExecutionStatus};
+use near_primitives::transaction::{
+    ExecutionMetadata, ExecutionOutcome, ExecutionOutcomeWithId, ExecutionStatus,
+};
 use near_primitives::trie_key::TrieKey;
 use near_primitives::types::{AccountId, Balance, Gas};
-use near_primitives::utils::{
-    create_action_hash_from_receipt_id, create_receipt_id_from_receipt_id,
-};
+use near_primitives::utils::{create_action_hash_from_receipt_id, create_receipt_id_from_receipt_id};
 use near_vm_runner::logic::ReturnData;
 
 use super::{Runtime, refund};
@@ -33,6 +33,8 @@ pub(super) struct ActionResult {
     /// Burnt besides gas, taken from the account.
     pub(super) burnt: Balance,
     pub(super) minted: Balance,
+    /// Where the contracts' gas went.
+    pub(super) profile: ProfileDataV3,
 }
 
 impl ActionResult {
@@ -46,6 +48,7 @@ impl ActionResult {
             accounts_created: 0,
             burnt: Balance::ZERO,
             minted: Balance::ZERO,
+            profile: ProfileDataV3::new(),
         }
     }
 
@@ -105,8 +108,7 @@ impl Runtime<'_> {
     /// Runs an action receipt whose inputs are all there.
     pub(super) fn run(&mut self, receipt: &Receipt) -> Result<()> {
         let versioned = receipt.versioned_receipt();
-        let (VersionedReceiptEnum::Action(action) | VersionedReceiptEnum::PromiseYield(action)) =
-            &versioned
+        let (VersionedReceiptEnum::Action(action) | VersionedReceiptEnum::PromiseYield(action)) = &versioned
         else {
             return Err(Error::inconsistent("only receipts with actions can run"));
         };
@@ -139,10 +141,7 @@ impl Runtime<'_> {
     ) -> Result<Vec<Option<Vec<u8>>>> {
         let mut inputs = Vec::with_capacity(action.input_data_ids().len());
         for data_id in action.input_data_ids() {
-            let key = TrieKey::ReceivedData {
-                receiver_id: receiver.clone(),
-                data_id: *data_id,
-            };
+            let key = TrieKey::ReceivedData { receiver_id: receiver.clone(), data_id: *data_id };
             let data: ReceivedData = self
                 .state
                 .get(&key)?
@@ -156,22 +155,11 @@ impl Runtime<'_> {
     fn run_actions(&mut self, running: &mut Running<'_>) -> Result<ActionResult> {
         let config = self.block.config.clone();
         let mut result = ActionResult::new();
-        result
-            .burn_gas(
-                config
-                    .fees
-                    .fee(ActionCosts::new_action_receipt)
-                    .exec_fee()
-                    .gas,
-            )
-            .map_err(overflow)?;
+        result.burn_gas(config.fees.fee(ActionCosts::new_action_receipt).exec_fee().gas).map_err(overflow)?;
         for (index, action) in running.action.actions().iter().enumerate() {
             running.index = index;
-            running.action_hash = create_action_hash_from_receipt_id(
-                running.receipt.receipt_id(),
-                self.block.height,
-                index,
-            );
+            running.action_hash =
+                create_action_hash_from_receipt_id(running.receipt.receipt_id(), self.block.height, index);
             let fee = fees::exec_fee(&config, action, running.account_id()).map_err(overflow)?;
             result.burn_gas(fee).map_err(overflow)?;
             let first_new = result.receipts.len();
@@ -182,9 +170,8 @@ impl Runtime<'_> {
             }
             let limits = &config.wasm_config.limit_config;
             if result.result.is_ok()
-                && let Err(error) = result.receipts[first_new..]
-                    .iter()
-                    .try_for_each(|r| check_receipt(limits, r))
+                && let Err(error) =
+                    result.receipts[first_new..].iter().try_for_each(|r| check_receipt(limits, r))
             {
                 result.fail(ActionErrorKind::NewReceiptValidationError(error));
             }
@@ -227,12 +214,9 @@ impl Runtime<'_> {
         send_results(receipt.receiver_id(), action, &mut result)?;
 
         let height = self.block.height;
-        let new_id =
-            |index: usize| create_receipt_id_from_receipt_id(receipt.receipt_id(), height, index);
+        let new_id = |index: usize| create_receipt_id_from_receipt_id(receipt.receipt_id(), height, index);
         let status = match result.result {
-            Ok(ReturnData::ReceiptIndex(index)) => {
-                ExecutionStatus::SuccessReceiptId(new_id(index as usize))
-            }
+            Ok(ReturnData::ReceiptIndex(index)) => ExecutionStatus::SuccessReceiptId(new_id(index as usize)),
             Ok(ReturnData::Value(value)) => ExecutionStatus::SuccessValue(value),
             Ok(ReturnData::None) => ExecutionStatus::SuccessValue(Vec::new()),
             Err(error) => ExecutionStatus::Failure(error.into()),
@@ -240,10 +224,7 @@ impl Runtime<'_> {
         let mut receipt_ids = Vec::new();
         for (index, mut new) in result.receipts.into_iter().enumerate() {
             new.set_receipt_id(new_id(index));
-            let is_data = matches!(
-                new.receipt(),
-                ReceiptEnum::Data(_) | ReceiptEnum::PromiseResume(_)
-            );
+            let is_data = matches!(new.receipt(), ReceiptEnum::Data(_) | ReceiptEnum::PromiseResume(_));
             if !is_data {
                 receipt_ids.push(new_id(index));
             }
@@ -257,12 +238,9 @@ impl Runtime<'_> {
             tokens_burnt,
             executor_id: receipt.receiver_id().clone(),
             status,
-            ..ExecutionOutcome::default()
+            metadata: ExecutionMetadata::V3(Box::new(result.profile)),
         };
-        self.applied.outcomes.push(ExecutionOutcomeWithId {
-            id: *receipt.receipt_id(),
-            outcome,
-        });
+        self.applied.outcomes.push(ExecutionOutcomeWithId { id: *receipt.receipt_id(), outcome });
         Ok(())
     }
 }
@@ -279,13 +257,9 @@ fn send_results(
         return Ok(());
     }
     if let Ok(ReturnData::ReceiptIndex(index)) = &result.result {
-        let returned = usize::try_from(*index)
-            .ok()
-            .and_then(|at| result.receipts.get_mut(at));
+        let returned = usize::try_from(*index).ok().and_then(|at| result.receipts.get_mut(at));
         let outputs = match returned.map(Receipt::receipt_mut) {
-            Some(ReceiptEnum::Action(new) | ReceiptEnum::PromiseYield(new)) => {
-                &mut new.output_data_receivers
-            }
+            Some(ReceiptEnum::Action(new) | ReceiptEnum::PromiseYield(new)) => &mut new.output_data_receivers,
             Some(ReceiptEnum::ActionV2(new) | ReceiptEnum::PromiseYieldV2(new)) => {
                 &mut new.output_data_receivers
             }
@@ -304,10 +278,7 @@ fn send_results(
             predecessor_id: from.clone(),
             receiver_id: to.receiver_id.clone(),
             receipt_id: CryptoHash::default(),
-            receipt: ReceiptEnum::Data(DataReceipt {
-                data_id: to.data_id,
-                data: data.clone(),
-            }),
+            receipt: ReceiptEnum::Data(DataReceipt { data_id: to.data_id, data: data.clone() }),
         })
     }));
     Ok(())

@@ -19,9 +19,7 @@ use crate::error::{Error, Result};
 fn code_key(id: &GlobalContractIdentifier) -> TrieKey {
     let identifier = match id {
         GlobalContractIdentifier::CodeHash(hash) => GlobalContractCodeIdentifier::CodeHash(*hash),
-        GlobalContractIdentifier::AccountId(id) => {
-            GlobalContractCodeIdentifier::AccountId(id.clone())
-        }
+        GlobalContractIdentifier::AccountId(id) => GlobalContractCodeIdentifier::AccountId(id.clone()),
     };
     TrieKey::GlobalContractCode { identifier }
 }
@@ -36,9 +34,7 @@ impl Runtime<'_> {
     ) -> Result<()> {
         let account_id = running.account_id().clone();
         let storage = &self.block.config.fees.storage_usage_config;
-        let price = storage
-            .global_contract_storage_amount_per_byte
-            .saturating_mul(deploy.code.len() as u128);
+        let price = storage.global_contract_storage_amount_per_byte.saturating_mul(deploy.code.len() as u128);
         let account = existing(running)?;
         let Some(rest) = account.amount().checked_sub(price) else {
             let amount = price.saturating_sub(account.amount());
@@ -46,17 +42,13 @@ impl Runtime<'_> {
             return Ok(());
         };
         account.set_amount(rest);
-        result.burnt = result
-            .burnt
-            .checked_add(price)
-            .ok_or_else(|| Error::inconsistent("burnt tokens overflow"))?;
+        result.burnt =
+            result.burnt.checked_add(price).ok_or_else(|| Error::inconsistent("burnt tokens overflow"))?;
         let id = match deploy.deploy_mode {
             GlobalContractDeployMode::CodeHash => {
                 GlobalContractIdentifier::CodeHash(CryptoHash::hash_bytes(&deploy.code))
             }
-            GlobalContractDeployMode::AccountId => {
-                GlobalContractIdentifier::AccountId(account_id.clone())
-            }
+            GlobalContractDeployMode::AccountId => GlobalContractIdentifier::AccountId(account_id.clone()),
         };
         let contract = GlobalContractDistributionReceipt::new(
             id,
@@ -65,11 +57,7 @@ impl Runtime<'_> {
             deploy.code.clone(),
             self.block.height,
         );
-        result
-            .receipts
-            .push(Receipt::new_global_contract_distribution(
-                account_id, contract,
-            ));
+        result.receipts.push(Receipt::new_global_contract_distribution(account_id, contract));
         Ok(())
     }
 
@@ -80,20 +68,14 @@ impl Runtime<'_> {
         contract: &GlobalContractDistributionReceipt,
     ) -> Result<()> {
         let code = contract.code();
-        self.state
-            .set_raw(code_key(contract.id()).to_vec(), code.clone());
-        self.block
-            .vm
-            .compile(&self.block.config, CryptoHash::hash_bytes(code), code);
+        self.state.set_raw(code_key(contract.id()).to_vec(), code.clone());
+        self.block.vm.compile(&self.block.config, CryptoHash::hash_bytes(code), code);
         let outcome = ExecutionOutcome {
             executor_id: receipt.receiver_id().clone(),
             status: ExecutionStatus::SuccessValue(Vec::new()),
             ..ExecutionOutcome::default()
         };
-        self.applied.outcomes.push(ExecutionOutcomeWithId {
-            id: *receipt.receipt_id(),
-            outcome,
-        });
+        self.applied.outcomes.push(ExecutionOutcomeWithId { id: *receipt.receipt_id(), outcome });
         Ok(())
     }
 

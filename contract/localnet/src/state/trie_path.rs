@@ -40,10 +40,7 @@ fn common_nibbles(a: &[u8], b: &[u8]) -> usize {
 impl State {
     /// The way to `key`, which need not exist.
     pub(crate) fn trie_path(&self, key: &[u8]) -> TriePath {
-        let mut path = TriePath {
-            branches: Vec::new(),
-            nodes: 0,
-        };
+        let mut path = TriePath { branches: Vec::new(), nodes: 0 };
         let mut depth = 0;
         while let Some((first, last)) = self.span(key, depth) {
             let branch = common_nibbles(&first, &last);
@@ -73,14 +70,8 @@ impl State {
         // Keys are shorter than 2,200 bytes: this sorts behind all that share the prefix.
         high.resize(high.len() + 2_200, 0xff);
         let shares = |found: &Bytes| common_nibbles(key, found) >= depth;
-        let (first, _) = self
-            .map
-            .get_next(low.as_slice())
-            .filter(|(k, _)| shares(k))?;
-        let (last, _) = self
-            .map
-            .get_prev(high.as_slice())
-            .filter(|(k, _)| shares(k))?;
+        let (first, _) = self.map.get_next(low.as_slice()).filter(|(k, _)| shares(k))?;
+        let (last, _) = self.map.get_prev(high.as_slice()).filter(|(k, _)| shares(k))?;
         Some((first.clone(), last.clone()))
     }
 }

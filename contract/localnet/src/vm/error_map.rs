@@ -1,8 +1,6 @@
 //! The VM's errors as NEAR records them on chain.
 
-use near_primitives::errors::{
-    CompilationError, FunctionCallError, MethodResolveError, PrepareError,
-};
+use near_primitives::errors::{CompilationError, FunctionCallError, MethodResolveError, PrepareError};
 use near_primitives::types::AccountId;
 use near_vm_runner::logic::errors as vm;
 
@@ -19,9 +17,7 @@ pub(crate) fn call_error(error: vm::FunctionCallError, contract: &AccountId) -> 
             FunctionCallError::MethodResolveError(match error {
                 vm::MethodResolveError::MethodEmptyName => MethodResolveError::MethodEmptyName,
                 vm::MethodResolveError::MethodNotFound => MethodResolveError::MethodNotFound,
-                vm::MethodResolveError::MethodInvalidSignature => {
-                    MethodResolveError::MethodInvalidSignature
-                }
+                vm::MethodResolveError::MethodInvalidSignature => MethodResolveError::MethodInvalidSignature,
             })
         }
         other => FunctionCallError::ExecutionError(other.to_string()),
@@ -30,23 +26,17 @@ pub(crate) fn call_error(error: vm::FunctionCallError, contract: &AccountId) -> 
 
 /// The failure of a call to an account that has no contract.
 pub(crate) fn no_contract(contract: &AccountId) -> FunctionCallError {
-    FunctionCallError::CompilationError(CompilationError::CodeDoesNotExist {
-        account_id: contract.clone(),
-    })
+    FunctionCallError::CompilationError(CompilationError::CodeDoesNotExist { account_id: contract.clone() })
 }
 
 fn compilation(error: vm::CompilationError, contract: &AccountId) -> CompilationError {
     match error {
-        vm::CompilationError::CodeDoesNotExist { .. } => CompilationError::CodeDoesNotExist {
-            account_id: contract.clone(),
-        },
-        vm::CompilationError::PrepareError(error) => {
-            CompilationError::PrepareError(prepare(&error))
+        vm::CompilationError::CodeDoesNotExist { .. } => {
+            CompilationError::CodeDoesNotExist { account_id: contract.clone() }
         }
+        vm::CompilationError::PrepareError(error) => CompilationError::PrepareError(prepare(&error)),
         vm::CompilationError::WasmerCompileError { msg }
-        | vm::CompilationError::WasmtimeCompileError { msg } => {
-            CompilationError::WasmerCompileError { msg }
-        }
+        | vm::CompilationError::WasmtimeCompileError { msg } => CompilationError::WasmerCompileError { msg },
     }
 }
 

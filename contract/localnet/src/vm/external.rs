@@ -6,10 +6,9 @@ use std::collections::HashSet;
 use near_crypto::PublicKey;
 use near_primitives::account::{AccessKey, AccessKeyPermission, FunctionCallPermission};
 use near_primitives::action::{
-    Action, AddKeyAction, CreateAccountAction, DeleteAccountAction, DeleteKeyAction,
-    DeployContractAction, DeployGlobalContractAction, DeterministicStateInitAction,
-    FunctionCallAction, StakeAction, TransferAction, TransferToGasKeyAction,
-    UniversalStateInitAction, UseGlobalContractAction,
+    Action, AddKeyAction, CreateAccountAction, DeleteAccountAction, DeleteKeyAction, DeployContractAction,
+    DeployGlobalContractAction, DeterministicStateInitAction, FunctionCallAction, StakeAction,
+    TransferAction, TransferToGasKeyAction, UniversalStateInitAction, UseGlobalContractAction,
 };
 use near_primitives::deterministic_account_id::{
     DeterministicAccountStateInit, DeterministicAccountStateInitV1,
@@ -136,33 +135,20 @@ impl<'a> CallExternal<'a> {
             data_id,
             expires_at: self.scope.height.saturating_add(self.scope.yield_timeout),
         };
-        let key = TrieKey::PromiseYieldTimeout {
-            index: indices.next_available_index,
-        };
+        let key = TrieKey::PromiseYieldTimeout { index: indices.next_available_index };
         indices.next_available_index += 1;
         self.state.set(&key, &timeout).map_err(|e| broken(&e))?;
-        self.state
-            .set(&TrieKey::PromiseYieldIndices, &indices)
-            .map_err(|e| broken(&e))
+        self.state.set(&TrieKey::PromiseYieldIndices, &indices).map_err(|e| broken(&e))
     }
 
     /// Whether a promise with this data id was yielded and still waits.
     fn is_waiting(&self, data_id: CryptoHash) -> bool {
-        let key = TrieKey::PromiseYieldReceipt {
-            receiver_id: self.scope.account_id.clone(),
-            data_id,
-        };
+        let key = TrieKey::PromiseYieldReceipt { receiver_id: self.scope.account_id.clone(), data_id };
         self.state.get_raw(&key.to_vec()).is_some() || self.promises.yields(&data_id)
     }
 
     fn add_key(&mut self, index: ReceiptIndex, public_key: PublicKey, access_key: AccessKey) {
-        self.promises.append(
-            index,
-            AddKeyAction {
-                public_key,
-                access_key,
-            },
-        );
+        self.promises.append(index, AddKeyAction { public_key, access_key });
     }
 }
 
@@ -175,11 +161,7 @@ fn call_permission(
         .into_iter()
         .map(|name| String::from_utf8(name).map_err(|_| HostError::InvalidMethodName.into()))
         .collect::<Result<_>>()?;
-    Ok(FunctionCallPermission {
-        allowance,
-        receiver_id: receiver.to_string(),
-        method_names,
-    })
+    Ok(FunctionCallPermission { allowance, receiver_id: receiver.to_string(), method_names })
 }
 
 impl External for CallExternal<'_> {
@@ -205,10 +187,7 @@ impl External for CallExternal<'_> {
     ) -> Result<Option<Box<dyn ValuePtr + 'b>>> {
         let key = self.storage_key(key);
         self.record(&key);
-        Ok(self
-            .state
-            .get_raw(&key)
-            .map(|value| Box::new(Value(value)) as Box<dyn ValuePtr + 'b>))
+        Ok(self.state.get_raw(&key).map(|value| Box::new(Value(value)) as Box<dyn ValuePtr + 'b>))
     }
 
     fn storage_remove(
@@ -232,11 +211,7 @@ impl External for CallExternal<'_> {
     }
 
     fn generate_data_id(&mut self) -> CryptoHash {
-        let id = create_receipt_id_from_action_hash(
-            &self.scope.action_hash,
-            self.scope.height,
-            self.ids,
-        );
+        let id = create_receipt_id_from_action_hash(&self.scope.action_hash, self.scope.height, self.ids);
         self.ids += 1;
         id
     }
@@ -255,10 +230,7 @@ impl External for CallExternal<'_> {
     }
 
     fn validator_total_stake(&self) -> Result<Balance> {
-        Ok(self
-            .scope
-            .validator
-            .map_or(Balance::ZERO, |(_, stake)| *stake))
+        Ok(self.scope.validator.map_or(Balance::ZERO, |(_, stake)| *stake))
     }
 
     fn chain_id(&self) -> String {
@@ -274,24 +246,15 @@ impl External for CallExternal<'_> {
         for index in receipt_indices {
             let data_id = self.generate_data_id();
             let Some(draft) = self.promises.get_mut(index) else {
-                return Err(HostError::InvalidReceiptIndex {
-                    receipt_index: index,
-                }
-                .into());
+                return Err(HostError::InvalidReceiptIndex { receipt_index: index }.into());
             };
-            draft.output_data_receivers.push(DataReceiver {
-                data_id,
-                receiver_id: receiver_id.clone(),
-            });
+            draft.output_data_receivers.push(DataReceiver { data_id, receiver_id: receiver_id.clone() });
             inputs.push(data_id);
         }
         Ok(self.promises.push(receiver_id, inputs, false))
     }
 
-    fn create_promise_yield_receipt(
-        &mut self,
-        receiver_id: AccountId,
-    ) -> Result<(ReceiptIndex, CryptoHash)> {
+    fn create_promise_yield_receipt(&mut self, receiver_id: AccountId) -> Result<(ReceiptIndex, CryptoHash)> {
         let (index, data_id) = self.new_receipt(receiver_id);
         self.enqueue_timeout(data_id)?;
         Ok((index, data_id))
@@ -302,24 +265,14 @@ impl External for CallExternal<'_> {
         receiver_id: AccountId,
         user_yield_id: YieldId,
     ) -> Result<Option<(ReceiptIndex, CryptoHash)>> {
-        let by_yield = TrieKey::YieldIdToDataId {
-            receiver_id: receiver_id.clone(),
-            yield_id: user_yield_id,
-        };
+        let by_yield = TrieKey::YieldIdToDataId { receiver_id: receiver_id.clone(), yield_id: user_yield_id };
         if self.state.get_raw(&by_yield.to_vec()).is_some() {
             return Ok(None);
         }
         let (index, data_id) = self.new_receipt(receiver_id.clone());
-        let by_data = TrieKey::DataIdToYieldId {
-            receiver_id,
-            data_id,
-        };
-        self.state
-            .set(&by_yield, &data_id)
-            .map_err(|e| broken(&e))?;
-        self.state
-            .set(&by_data, &user_yield_id)
-            .map_err(|e| broken(&e))?;
+        let by_data = TrieKey::DataIdToYieldId { receiver_id, data_id };
+        self.state.set(&by_yield, &data_id).map_err(|e| broken(&e))?;
+        self.state.set(&by_data, &user_yield_id).map_err(|e| broken(&e))?;
         self.enqueue_timeout(data_id)?;
         Ok(Some((index, data_id)))
     }
@@ -332,10 +285,7 @@ impl External for CallExternal<'_> {
             predecessor_id: self.scope.account_id.clone(),
             receiver_id: self.scope.account_id.clone(),
             receipt_id: CryptoHash::default(),
-            receipt: ReceiptEnum::PromiseResume(DataReceipt {
-                data_id,
-                data: Some(data),
-            }),
+            receipt: ReceiptEnum::PromiseResume(DataReceipt { data_id, data: Some(data) }),
         }));
         Ok(true)
     }
@@ -345,10 +295,8 @@ impl External for CallExternal<'_> {
         user_yield_id: YieldId,
         data: Vec<u8>,
     ) -> Result<bool> {
-        let key = TrieKey::YieldIdToDataId {
-            receiver_id: self.scope.account_id.clone(),
-            yield_id: user_yield_id,
-        };
+        let key =
+            TrieKey::YieldIdToDataId { receiver_id: self.scope.account_id.clone(), yield_id: user_yield_id };
         match self.state.get::<CryptoHash>(&key).map_err(|e| broken(&e))? {
             Some(data_id) => self.submit_promise_resume_data(data_id, data),
             None => Ok(false),
@@ -374,10 +322,7 @@ impl External for CallExternal<'_> {
             GlobalContractDeployMode::CodeHash => Mode::CodeHash,
             GlobalContractDeployMode::AccountId => Mode::AccountId,
         };
-        let action = DeployGlobalContractAction {
-            code: code.into(),
-            deploy_mode,
-        };
+        let action = DeployGlobalContractAction { code: code.into(), deploy_mode };
         self.promises.append(index, action);
     }
 
@@ -386,11 +331,8 @@ impl External for CallExternal<'_> {
         index: ReceiptIndex,
         contract_id: GlobalContractIdentifier,
     ) {
-        let action = UseGlobalContractAction {
-            contract_identifier: contract_id.into(),
-        };
-        self.promises
-            .append(index, Action::UseGlobalContract(Box::new(action)));
+        let action = UseGlobalContractAction { contract_identifier: contract_id.into() };
+        self.promises.append(index, Action::UseGlobalContract(Box::new(action)));
     }
 
     fn append_action_deterministic_state_init(
@@ -403,15 +345,9 @@ impl External for CallExternal<'_> {
             code: contract_id.into(),
             data: Default::default(),
         });
-        let action = DeterministicStateInitAction {
-            state_init,
-            deposit: amount,
-        };
-        self.promises
-            .append(index, Action::DeterministicStateInit(Box::new(action)));
-        self.promises
-            .get(index)
-            .map_or(0, |draft| draft.actions.len() as u64 - 1)
+        let action = DeterministicStateInitAction { state_init, deposit: amount };
+        self.promises.append(index, Action::DeterministicStateInit(Box::new(action)));
+        self.promises.get(index).map_or(0, |draft| draft.actions.len() as u64 - 1)
     }
 
     fn set_deterministic_state_init_data_entry(
@@ -422,16 +358,9 @@ impl External for CallExternal<'_> {
         value: Vec<u8>,
     ) -> Result<()> {
         let at = usize::try_from(action_index).unwrap_or(usize::MAX);
-        let action = self
-            .promises
-            .get_mut(receipt_index)
-            .and_then(|d| d.actions.get_mut(at));
+        let action = self.promises.get_mut(receipt_index).and_then(|d| d.actions.get_mut(at));
         let Some(Action::DeterministicStateInit(action)) = action else {
-            return Err(HostError::InvalidActionIndex {
-                receipt_index,
-                action_index,
-            }
-            .into());
+            return Err(HostError::InvalidActionIndex { receipt_index, action_index }.into());
         };
         match action.state_init.data_mut().insert(key, value) {
             Some(_) => Err(HostError::DataEntryAlreadyExists.into()),
@@ -457,12 +386,8 @@ impl External for CallExternal<'_> {
         state_init: RawStateInit,
         amount: Balance,
     ) {
-        let action = UniversalStateInitAction {
-            state_init,
-            deposit: amount,
-        };
-        self.promises
-            .append(index, Action::UniversalStateInit(Box::new(action)));
+        let action = UniversalStateInitAction { state_init, deposit: amount };
+        self.promises.append(index, Action::UniversalStateInit(Box::new(action)));
     }
 
     fn append_action_function_call_weight(
@@ -474,14 +399,8 @@ impl External for CallExternal<'_> {
         prepaid_gas: Gas,
         gas_weight: GasWeight,
     ) -> Result<()> {
-        let method_name =
-            String::from_utf8(method_name).map_err(|_| HostError::InvalidMethodName)?;
-        let action = FunctionCallAction {
-            method_name,
-            args,
-            gas: prepaid_gas,
-            deposit: attached_deposit,
-        };
+        let method_name = String::from_utf8(method_name).map_err(|_| HostError::InvalidMethodName)?;
+        let action = FunctionCallAction { method_name, args, gas: prepaid_gas, deposit: attached_deposit };
         self.promises.append(index, action);
         self.promises.weigh_last(index, gas_weight.0);
         Ok(())
@@ -497,13 +416,7 @@ impl External for CallExternal<'_> {
         public_key: PublicKey,
         deposit: Balance,
     ) {
-        self.promises.append(
-            index,
-            TransferToGasKeyAction {
-                public_key,
-                deposit,
-            },
-        );
+        self.promises.append(index, TransferToGasKeyAction { public_key, deposit });
     }
 
     fn append_action_add_gas_key_with_full_access(
@@ -512,11 +425,7 @@ impl External for CallExternal<'_> {
         public_key: PublicKey,
         num_nonces: NonceIndex,
     ) {
-        self.add_key(
-            index,
-            public_key,
-            AccessKey::gas_key_full_access(num_nonces),
-        );
+        self.add_key(index, public_key, AccessKey::gas_key_full_access(num_nonces));
     }
 
     fn append_action_add_gas_key_with_function_call(
@@ -529,17 +438,12 @@ impl External for CallExternal<'_> {
         method_names: Vec<Vec<u8>>,
     ) -> Result<()> {
         let permission = call_permission(allowance, &receiver_id, method_names)?;
-        self.add_key(
-            index,
-            public_key,
-            AccessKey::gas_key_function_call(num_nonces, permission),
-        );
+        self.add_key(index, public_key, AccessKey::gas_key_function_call(num_nonces, permission));
         Ok(())
     }
 
     fn append_action_stake(&mut self, index: ReceiptIndex, stake: Balance, public_key: PublicKey) {
-        self.promises
-            .append(index, StakeAction { stake, public_key });
+        self.promises.append(index, StakeAction { stake, public_key });
     }
 
     fn append_action_add_key_with_full_access(
@@ -548,10 +452,7 @@ impl External for CallExternal<'_> {
         public_key: PublicKey,
         nonce: Nonce,
     ) {
-        let access_key = AccessKey {
-            nonce,
-            permission: AccessKeyPermission::FullAccess,
-        };
+        let access_key = AccessKey { nonce, permission: AccessKeyPermission::FullAccess };
         self.add_key(index, public_key, access_key);
     }
 
@@ -572,20 +473,16 @@ impl External for CallExternal<'_> {
 
     fn append_action_delete_key(&mut self, index: ReceiptIndex, public_key: PublicKey) {
         let action = DeleteKeyAction { public_key };
-        self.promises
-            .append(index, Action::DeleteKey(Box::new(action)));
+        self.promises.append(index, Action::DeleteKey(Box::new(action)));
     }
 
     fn append_action_delete_account(&mut self, index: ReceiptIndex, beneficiary_id: AccountId) {
-        self.promises
-            .append(index, DeleteAccountAction { beneficiary_id });
+        self.promises.append(index, DeleteAccountAction { beneficiary_id });
     }
 
     fn get_receipt_receiver(&self, index: ReceiptIndex) -> &AccountId {
         // The VM asks only for receipts it was given.
-        self.promises
-            .get(index)
-            .map_or(self.scope.account_id, |draft| &draft.receiver)
+        self.promises.get(index).map_or(self.scope.account_id, |draft| &draft.receiver)
     }
 
     fn set_refund_to(&mut self, index: ReceiptIndex, refund_to: AccountId) {

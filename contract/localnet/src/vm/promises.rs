@@ -42,12 +42,7 @@ pub(crate) struct Origin<'a> {
 }
 
 impl Promises {
-    pub(crate) fn push(
-        &mut self,
-        receiver: AccountId,
-        inputs: Vec<CryptoHash>,
-        is_yield: bool,
-    ) -> u64 {
+    pub(crate) fn push(&mut self, receiver: AccountId, inputs: Vec<CryptoHash>, is_yield: bool) -> u64 {
         self.drafts.push(Draft {
             receiver,
             refund_to: None,
@@ -69,9 +64,7 @@ impl Promises {
 
     /// Whether this call itself yielded a promise that waits for `data_id`.
     pub(crate) fn yields(&self, data_id: &CryptoHash) -> bool {
-        self.drafts
-            .iter()
-            .any(|draft| draft.is_yield && draft.input_data_ids.contains(data_id))
+        self.drafts.iter().any(|draft| draft.is_yield && draft.input_data_ids.contains(data_id))
     }
 
     /// Adds an action. The VM only passes indices it was given.
@@ -88,22 +81,14 @@ impl Promises {
             return;
         };
         if weight > 0 {
-            self.weighted.push(Weighted {
-                receipt: index as usize,
-                action,
-                weight,
-            });
+            self.weighted.push(Weighted { receipt: index as usize, action, weight });
         }
     }
 
     /// Shares `unused` gas among the weighted calls; what does not divide goes to the
     /// last one. Returns how much was given away.
     pub(crate) fn share_gas(&mut self, unused: Gas) -> Gas {
-        let total: u128 = self
-            .weighted
-            .iter()
-            .map(|call| u128::from(call.weight))
-            .sum();
+        let total: u128 = self.weighted.iter().map(|call| u128::from(call.weight)).sum();
         if total == 0 {
             return Gas::ZERO;
         }
@@ -114,10 +99,7 @@ impl Promises {
             let share = u64::try_from(per_weight * u128::from(call.weight)).unwrap_or(left);
             let share = if index == last { left } else { share.min(left) };
             left -= share;
-            let action = self
-                .drafts
-                .get_mut(call.receipt)
-                .and_then(|d| d.actions.get_mut(call.action));
+            let action = self.drafts.get_mut(call.receipt).and_then(|d| d.actions.get_mut(call.action));
             if let Some(Action::FunctionCall(action)) = action {
                 action.gas = action.gas.saturating_add(Gas::from_gas(share));
             }
@@ -127,10 +109,7 @@ impl Promises {
 
     /// The receipts, still without ids.
     pub(crate) fn into_receipts(self, origin: &Origin<'_>) -> Vec<Receipt> {
-        self.drafts
-            .into_iter()
-            .map(|draft| finish(draft, origin))
-            .collect()
+        self.drafts.into_iter().map(|draft| finish(draft, origin)).collect()
     }
 }
 
@@ -147,11 +126,7 @@ fn finish(draft: Draft, origin: &Origin<'_>) -> Receipt {
                 input_data_ids: draft.input_data_ids,
                 actions: draft.actions,
             };
-            if draft.is_yield {
-                ReceiptEnum::PromiseYield(receipt)
-            } else {
-                ReceiptEnum::Action(receipt)
-            }
+            if draft.is_yield { ReceiptEnum::PromiseYield(receipt) } else { ReceiptEnum::Action(receipt) }
         }
         Some(refund_to) => {
             let receipt = ActionReceiptV2 {
@@ -163,11 +138,7 @@ fn finish(draft: Draft, origin: &Origin<'_>) -> Receipt {
                 input_data_ids: draft.input_data_ids,
                 actions: draft.actions,
             };
-            if draft.is_yield {
-                ReceiptEnum::PromiseYieldV2(receipt)
-            } else {
-                ReceiptEnum::ActionV2(receipt)
-            }
+            if draft.is_yield { ReceiptEnum::PromiseYieldV2(receipt) } else { ReceiptEnum::ActionV2(receipt) }
         }
     };
     Receipt::V0(ReceiptV0 {

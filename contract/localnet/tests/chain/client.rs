@@ -10,8 +10,7 @@ use near_jsonrpc_primitives::types::query::{QueryResponseKind, RpcQueryError};
 use near_jsonrpc_primitives::types::transactions::{RpcTransactionError, RpcTransactionResponse};
 use near_primitives::account::{AccessKey, Account, AccountContract};
 use near_primitives::action::{
-    Action, AddKeyAction, CreateAccountAction, DeployContractAction, FunctionCallAction,
-    TransferAction,
+    Action, AddKeyAction, CreateAccountAction, DeployContractAction, FunctionCallAction, TransferAction,
 };
 use near_primitives::errors::{InvalidTxError, TxExecutionError};
 use near_primitives::hash::CryptoHash;
@@ -56,11 +55,7 @@ impl Chain {
     pub async fn with(config: Config) -> Self {
         let localnet = Localnet::start(config).await.expect("the chain starts");
         let rpc = JsonRpcClient::connect(localnet.rpc_url());
-        Self {
-            localnet,
-            rpc,
-            names: AtomicU64::new(0),
-        }
+        Self { localnet, rpc, names: AtomicU64::new(0) }
     }
 
     /// A call of a method that the client library does not have.
@@ -93,25 +88,13 @@ impl Chain {
         self.raw("localnet_faucet", params).await
     }
 
-    pub async fn root(&self) -> User {
-        let (id, key) = self.localnet.root_account();
-        self.sign_in(id, key).await
-    }
-
     pub async fn sign_in(&self, id: AccountId, key: SecretKey) -> User {
         let nonce = self.nonce(&id, &key.public_key()).await;
-        User {
-            id,
-            key,
-            nonce: AtomicU64::new(nonce),
-        }
+        User { id, key, nonce: AtomicU64::new(nonce) }
     }
 
     pub async fn nonce(&self, id: &AccountId, key: &PublicKey) -> u64 {
-        let request = QueryRequest::ViewAccessKey {
-            account_id: id.clone(),
-            public_key: key.clone(),
-        };
+        let request = QueryRequest::ViewAccessKey { account_id: id.clone(), public_key: key.clone() };
         match self.query(request).await.expect("the key exists").kind {
             QueryResponseKind::AccessKey(key) => key.nonce,
             other => panic!("unexpected {other:?}"),
@@ -123,12 +106,7 @@ impl Chain {
         request: QueryRequest,
     ) -> MethodCallResult<query::RpcQueryResponse, RpcQueryError> {
         let block_reference = BlockReference::Finality(Finality::None);
-        self.rpc
-            .call(query::RpcQueryRequest {
-                block_reference,
-                request,
-            })
-            .await
+        self.rpc.call(query::RpcQueryRequest { block_reference, request }).await
     }
 
     pub async fn account(&self, id: &AccountId) -> AccountView {
@@ -136,12 +114,7 @@ impl Chain {
     }
 
     pub async fn find_account(&self, id: &AccountId) -> Option<AccountView> {
-        match self
-            .query(QueryRequest::ViewAccount {
-                account_id: id.clone(),
-            })
-            .await
-        {
+        match self.query(QueryRequest::ViewAccount { account_id: id.clone() }).await {
             Ok(response) => match response.kind {
                 QueryResponseKind::ViewAccount(account) => Some(account),
                 other => panic!("unexpected {other:?}"),
@@ -157,12 +130,7 @@ impl Chain {
         self.account(id).await.amount.as_yoctonear()
     }
 
-    pub async fn view(
-        &self,
-        contract: &AccountId,
-        method: &str,
-        args: &[u8],
-    ) -> Result<Vec<u8>, String> {
+    pub async fn view(&self, contract: &AccountId, method: &str, args: &[u8]) -> Result<Vec<u8>, String> {
         let request = QueryRequest::CallFunction {
             account_id: contract.clone(),
             method_name: method.to_owned(),
@@ -174,9 +142,7 @@ impl Chain {
                 other => panic!("unexpected {other:?}"),
             },
             Err(error) => match error.handler_error() {
-                Some(RpcQueryError::ContractExecutionError { vm_error, .. }) => {
-                    Err(vm_error.clone())
-                }
+                Some(RpcQueryError::ContractExecutionError { vm_error, .. }) => Err(vm_error.clone()),
                 Some(other) => Err(other.to_string()),
                 None => panic!("unexpected {error:?}"),
             },
@@ -193,12 +159,7 @@ impl Chain {
         (block.header.height, block.header.hash)
     }
 
-    pub async fn sign(
-        &self,
-        user: &User,
-        to: &AccountId,
-        actions: Vec<Action>,
-    ) -> SignedTransaction {
+    pub async fn sign(&self, user: &User, to: &AccountId, actions: Vec<Action>) -> SignedTransaction {
         let nonce = user.nonce.fetch_add(1, Ordering::Relaxed) + 1;
         self.sign_with(user, nonce, to, actions).await
     }
@@ -220,41 +181,20 @@ impl Chain {
         transaction: SignedTransaction,
     ) -> MethodCallResult<RpcTransactionResponse, RpcTransactionError> {
         let wait_until = TxExecutionStatus::Final;
-        let request = send_tx::RpcSendTransactionRequest {
-            signed_transaction: transaction,
-            wait_until,
-        };
+        let request = send_tx::RpcSendTransactionRequest { signed_transaction: transaction, wait_until };
         self.rpc.call(request).await
     }
 
     /// Sends actions and waits until all that comes of them is final.
-    pub async fn act(
-        &self,
-        user: &User,
-        to: &AccountId,
-        actions: Vec<Action>,
-    ) -> FinalExecutionOutcomeView {
+    pub async fn act(&self, user: &User, to: &AccountId, actions: Vec<Action>) -> FinalExecutionOutcomeView {
         let transaction = self.sign(user, to, actions).await;
-        outcome(
-            self.send(transaction)
-                .await
-                .expect("the transaction is valid"),
-        )
+        outcome(self.send(transaction).await.expect("the transaction is valid"))
     }
 
     /// Sends actions that must be refused, and returns why.
-    pub async fn refused(
-        &self,
-        user: &User,
-        to: &AccountId,
-        actions: Vec<Action>,
-    ) -> InvalidTxError {
+    pub async fn refused(&self, user: &User, to: &AccountId, actions: Vec<Action>) -> InvalidTxError {
         let transaction = self.sign(user, to, actions).await;
-        invalid(
-            self.send(transaction)
-                .await
-                .expect_err("the transaction is invalid"),
-        )
+        invalid(self.send(transaction).await.expect_err("the transaction is invalid"))
     }
 
     /// A contract account that runs the code.
@@ -271,16 +211,9 @@ impl Chain {
         sender: &AccountId,
         wait_until: TxExecutionStatus,
     ) -> MethodCallResult<RpcTransactionResponse, RpcTransactionError> {
-        let transaction_info = tx::TransactionInfo::TransactionId {
-            tx_hash: hash,
-            sender_account_id: sender.clone(),
-        };
-        self.rpc
-            .call(tx::RpcTransactionStatusRequest {
-                transaction_info,
-                wait_until,
-            })
-            .await
+        let transaction_info =
+            tx::TransactionInfo::TransactionId { tx_hash: hash, sender_account_id: sender.clone() };
+        self.rpc.call(tx::RpcTransactionStatusRequest { transaction_info, wait_until }).await
     }
 }
 
@@ -292,14 +225,7 @@ pub fn signed(
     block_hash: CryptoHash,
 ) -> SignedTransaction {
     let signer: Signer = InMemorySigner::from_secret_key(user.id.clone(), user.key.clone());
-    SignedTransaction::from_actions(
-        nonce,
-        user.id.clone(),
-        to.clone(),
-        &signer,
-        actions,
-        block_hash,
-    )
+    SignedTransaction::from_actions(nonce, user.id.clone(), to.clone(), &signer, actions, block_hash)
 }
 
 pub fn invalid(error: JsonRpcError<RpcTransactionError>) -> InvalidTxError {
@@ -310,10 +236,7 @@ pub fn invalid(error: JsonRpcError<RpcTransactionError>) -> InvalidTxError {
 }
 
 pub fn outcome(response: RpcTransactionResponse) -> FinalExecutionOutcomeView {
-    response
-        .final_execution_outcome
-        .expect("it has run")
-        .into_outcome()
+    response.final_execution_outcome.expect("it has run").into_outcome()
 }
 
 /// The value a transaction returned.
@@ -345,11 +268,7 @@ pub fn full_key(key: &PublicKey) -> Action {
 }
 
 pub fn add_key(key: &PublicKey, access_key: AccessKey) -> Action {
-    AddKeyAction {
-        public_key: key.clone(),
-        access_key,
-    }
-    .into()
+    AddKeyAction { public_key: key.clone(), access_key }.into()
 }
 
 pub fn call(method: &str, args: &[u8], tgas: u64, deposit: Balance) -> Action {
@@ -376,11 +295,7 @@ pub fn plain_account(amount: Balance) -> Account {
 impl User {
     /// A signer with a key that the account may not have.
     pub fn pretend(id: &AccountId, key: SecretKey) -> Self {
-        Self {
-            id: id.clone(),
-            key,
-            nonce: AtomicU64::new(1),
-        }
+        Self { id: id.clone(), key, nonce: AtomicU64::new(1) }
     }
 }
 
@@ -391,11 +306,8 @@ impl Chain {
     }
 
     pub async fn keys(&self, id: &AccountId) -> Vec<near_primitives::views::AccessKeyInfoView> {
-        let request = QueryRequest::ViewAccessKeyList {
-            account_id: id.clone(),
-            after_key: None,
-            limit: None,
-        };
+        let request =
+            QueryRequest::ViewAccessKeyList { account_id: id.clone(), after_key: None, limit: None };
         match self.query(request).await.expect("the account exists").kind {
             QueryResponseKind::AccessKeyList(list) => list.keys,
             other => panic!("unexpected {other:?}"),

@@ -27,10 +27,7 @@ async fn stated(chain: &Chain) -> (u128, u128) {
     let (mut supply, mut burnt) = (0, 0);
     for height in 0..=head {
         let block_reference = BlockReference::BlockId(BlockId::Height(height));
-        let block = chain
-            .rpc
-            .call(methods::block::RpcBlockRequest { block_reference })
-            .await;
+        let block = chain.rpc.call(methods::block::RpcBlockRequest { block_reference }).await;
         let block = block.expect("no height was skipped");
         supply = block.header.total_supply.as_yoctonear();
         burnt += block.chunks[0].balance_burnt.as_yoctonear();
@@ -38,11 +35,7 @@ async fn stated(chain: &Chain) -> (u128, u128) {
     (supply, burnt)
 }
 
-fn random_actions(
-    rng: &mut StdRng,
-    accounts: &[AccountId],
-    nth: usize,
-) -> (AccountId, Vec<Action>) {
+fn random_actions(rng: &mut StdRng, accounts: &[AccountId], nth: usize) -> (AccountId, Vec<Action>) {
     let to = accounts.choose(rng).expect("there are accounts").clone();
     let other = accounts.choose(rng).expect("there are accounts").clone();
     let deposit = Balance::from_yoctonear(rng.random_range(0..near(3).as_yoctonear()));
@@ -56,24 +49,12 @@ fn random_actions(
         4 => (to, vec![call("relay", target, gas, deposit)]),
         5 => (to, vec![call("relay_fail", target, gas, deposit)]),
         6 => (to, vec![call("pay", target, gas, deposit)]),
-        7 => (
-            to,
-            vec![call("deep", &[rng.random_range(0..8)], gas, deposit)],
-        ),
+        7 => (to, vec![call("deep", &[rng.random_range(0..8)], gas, deposit)]),
         8 => {
             let key = SecretKey::from_seed(KeyType::ED25519, "child").public_key();
-            (
-                id(&format!("child{nth}.near")),
-                vec![create(), full_key(&key), transfer(deposit)],
-            )
+            (id(&format!("child{nth}.near")), vec![create(), full_key(&key), transfer(deposit)])
         }
-        _ => (
-            to,
-            vec![
-                call("add", b"", gas, deposit),
-                call("share", b"", gas, Balance::ZERO),
-            ],
-        ),
+        _ => (to, vec![call("add", b"", gas, deposit), call("share", b"", gas, Balance::ZERO)]),
     }
 }
 
