@@ -121,12 +121,16 @@ fn chain() {
         assert!(after.timestamp() > before.timestamp());
         let by_hash = worker.view_block().block_hash(*after.hash()).await.expect("a block");
         assert_eq!(by_hash.height(), after.height());
-        let chunk = worker.view_chunk().block_hash_and_shard(*after.hash(), 0.into());
-        assert_eq!(chunk.await.expect("a chunk").chunk_hash(), after.chunks()[0].chunk_hash);
+        let chunk = worker.view_chunk().block_hash_and_shard(*after.hash(), 0);
+        assert_eq!(chunk.await.expect("a chunk").header.chunk_hash, after.chunks()[0].chunk_hash);
         assert!(worker.gas_price().await.expect("a price") > NearToken::from_yoctonear(0));
 
         let alice = worker.dev_create_account().await.expect("an account");
-        let calls = (0..10).map(|_| alice.call(contract.id(), "add").gas(GAS).transact());
+        // The first call lets near-workspaces learn the nonce, which the others count up.
+        // Their arguments differ so that no two can be the same transaction.
+        let call = |nth: u8| alice.call(contract.id(), "add").args(vec![nth]).gas(GAS).transact();
+        call(0).await.expect("sent").into_result().expect("it succeeds");
+        let calls = (1..10).map(call);
         for outcome in futures_of(calls).await {
             assert!(outcome.is_success(), "{outcome:?}");
         }
@@ -135,9 +139,7 @@ fn chain() {
 }
 
 /// Runs all at once and returns what they gave.
-async fn futures_of<F>(
-    futures: impl Iterator<Item = F>,
-) -> Vec<near_workspaces::result::ExecutionFinalResult>
+async fn futures_of<F>(futures: impl Iterator<Item = F>) -> Vec<near_workspaces::result::ExecutionFinalResult>
 where
     F: Future<Output = near_workspaces::Result<near_workspaces::result::ExecutionFinalResult>>
         + Send

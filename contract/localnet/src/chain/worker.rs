@@ -131,11 +131,13 @@ fn run(mut chain: Chain, commands: &Receiver<Command>) -> Result<()> {
     let block_time = chain.shared.rules.block_time;
     let mut next = Instant::now() + block_time;
     loop {
-        let batch = gather(&mut chain, commands, next)?;
+        let mut batch = gather(&mut chain, commands, next)?;
         if batch.stop {
             return Ok(());
         }
         next = Instant::now() + block_time;
+        // Clients that send several at once do not wait for their order.
+        batch.work.transactions.sort_by_key(|t| t.transaction.nonce().nonce());
         let refused = chain.produce(batch.work)?;
         answer(batch.submitters, refused);
         for done in batch.done {
