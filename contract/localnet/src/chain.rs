@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::error::{Error, Result};
 use crate::genesis::{self, Genesis};
 use crate::runtime::{Applied, BlockContext, Runtime};
-use crate::state::State;
+use crate::state::{Change, State};
 use crate::store::{Commit, Resumed, Store, StoredOutcome};
 use crate::vm::Vm;
 
@@ -303,7 +303,7 @@ impl Chain {
         transactions: &[SignedTransaction],
         outcomes: &[StoredOutcome],
         receipts: &[near_primitives::receipt::Receipt],
-        changes: &[(Arc<[u8]>, Option<Arc<[u8]>>)],
+        changes: &[Change],
     ) -> Result<()> {
         let keep_from = self.head.height.saturating_sub(self.shared.rules.history);
         self.shared.store.commit(&Commit {

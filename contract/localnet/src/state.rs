@@ -23,6 +23,8 @@ mod trie_path;
 pub(crate) use trie_path::TriePath;
 
 type Bytes = Arc<[u8]>;
+/// A key that was written, with its value, or that was removed.
+pub(crate) type Change = (Bytes, Option<Bytes>);
 
 /// One version of the state, cheap to copy.
 #[derive(Clone, Default)]
@@ -45,7 +47,7 @@ impl State {
     }
 
     /// The keys changed since the last call, with their new values.
-    pub(crate) fn take_changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         let dirty = std::mem::take(&mut self.dirty);
         dirty
             .into_iter()
@@ -215,7 +217,7 @@ impl State {
         let changes: Vec<(&[u8], Option<&[u8]>)> = self
             .dirty
             .iter()
-            .map(|key| (Borrow::<[u8]>::borrow(key), self.map.get(key).map(|v| Borrow::<[u8]>::borrow(v))))
+            .map(|key| (Borrow::<[u8]>::borrow(key), self.map.get(key).map(Borrow::<[u8]>::borrow)))
             .collect();
         if changes.is_empty() { *previous } else { CryptoHash::hash_borsh((previous, changes)) }
     }

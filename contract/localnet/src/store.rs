@@ -15,6 +15,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
 use crate::chain::Block;
 use crate::error::{Error, Result};
+use crate::state::Change;
 
 type Hash = [u8; 32];
 
@@ -43,7 +44,7 @@ pub(crate) struct Commit<'a> {
     pub(crate) transactions: &'a [SignedTransaction],
     pub(crate) outcomes: &'a [StoredOutcome],
     pub(crate) receipts: &'a [Receipt],
-    pub(crate) changes: &'a [(Arc<[u8]>, Option<Arc<[u8]>>)],
+    pub(crate) changes: &'a [Change],
     /// Nanoseconds by which the chain's clock runs ahead.
     pub(crate) clock_offset: u64,
     /// Blocks below this height are forgotten.
@@ -269,10 +270,7 @@ fn outdated(table: &Table<'_, u64, &'static [u8]>, keep_from: BlockHeight) -> Re
     Ok(old)
 }
 
-fn apply_changes(
-    table: &mut Table<'_, &'static [u8], &'static [u8]>,
-    changes: &[(Arc<[u8]>, Option<Arc<[u8]>>)],
-) -> Result<()> {
+fn apply_changes(table: &mut Table<'_, &'static [u8], &'static [u8]>, changes: &[Change]) -> Result<()> {
     for (key, value) in changes {
         match value {
             Some(value) => {

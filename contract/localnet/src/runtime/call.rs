@@ -1,7 +1,6 @@
 //! Calling contracts, in receipts and in queries.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use near_primitives::account::{Account, AccountContract};
 use near_primitives::action::FunctionCallAction;
@@ -163,7 +162,7 @@ pub(crate) fn view_call(
         predecessor_account_id: account_id.clone(),
         refund_to_account_id: account_id.clone(),
         input: Rc::from(args),
-        promise_results: Arc::new([]),
+        promise_results: Vec::new().into(),
         block_height: block.height,
         block_timestamp: block.timestamp,
         epoch_height: block.epoch_height,

@@ -25,7 +25,7 @@ impl TriePath {
 
 fn nibble(key: &[u8], at: usize) -> Option<u8> {
     let byte = *key.get(at / 2)?;
-    Some(if at % 2 == 0 { byte >> 4 } else { byte & 0xf })
+    Some(if at.is_multiple_of(2) { byte >> 4 } else { byte & 0xf })
 }
 
 fn common_nibbles(a: &[u8], b: &[u8]) -> usize {

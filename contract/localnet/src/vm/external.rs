@@ -165,8 +165,8 @@ fn call_permission(
 }
 
 impl External for CallExternal<'_> {
-    fn storage_set<'b>(
-        &'b mut self,
+    fn storage_set(
+        &mut self,
         tracker: &mut dyn StorageAccessTracker,
         key: &[u8],
         value: &[u8],
