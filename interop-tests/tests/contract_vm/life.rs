@@ -344,6 +344,39 @@ fn a_hub_keeps_all_its_neighbours() {
     assert!(neighbours(&mut vm, 0).is_empty());
 }
 
+/// Neighbours on both sides of a group's border, before and after the hub's pages split.
+#[test]
+fn a_hub_spans_groups_of_nodes() {
+    let mut vm = Vm::started();
+    vm.register("hub.test", Yocto::near(1_000)).expect("register");
+    let stake = vm.config().register_storage.checked_add(Yocto::near(5)).expect("sum");
+    for leaf in 1..550 {
+        let args = serde_json::to_vec(&Vm::register_args(&format!("leaf{leaf}.test"))).expect("arguments");
+        let name = format!("leaf{leaf}.test");
+        vm.call_unchecked(&name, method::REGISTER, args, stake).expect("register");
+    }
+    let leaves = || (470..550).step_by(2).chain((471..550).step_by(2));
+    let mut channels = Vec::new();
+    for leaf in leaves() {
+        channels.push(vm.open("hub.test", &format!("leaf{leaf}.test"), Yocto::ZERO, Yocto::ZERO));
+    }
+    let expected: Vec<(u32, u32)> = (470..550).map(|leaf| (leaf, 1)).collect();
+    assert_eq!(neighbours(&mut vm, 0), expected);
+    assert_eq!(neighbours(&mut vm, 511), [(0, 1)]);
+    assert_eq!(neighbours(&mut vm, 512), [(0, 1)]);
+    let page: Vec<NeighbourView> =
+        vm.view(method::NEIGHBOURS, &json!({ "index": 0, "from": 510, "limit": 4 }));
+    assert_eq!(page.iter().map(|link| link.index).collect::<Vec<_>>(), [510, 511, 512, 513]);
+    // Everything beyond the border leaves; what is before it stays.
+    for (leaf, channel) in leaves().zip(channels) {
+        if leaf >= 512 {
+            vm.act("any.test", method::SEVER, json!({ "order": order("hub.test", channel) })).expect("sever");
+        }
+    }
+    assert_eq!(neighbours(&mut vm, 0), expected[..42]);
+    assert!(neighbours(&mut vm, 512).is_empty());
+}
+
 #[test]
 fn changes_bring_a_follower_to_the_present() {
     let mut vm = Vm::with_nodes(&["alice.test", "bob.test"]);
