@@ -63,6 +63,8 @@ impl Supervisor {
     pub(crate) async fn run(mut self) -> Result<(), ClientError> {
         let mut stop = self.stop.subscribe();
         let result = tokio::select! {
+            // A stop that was asked for comes first: the API ends by itself then, in good order.
+            biased;
             _ = stop.wait_for(|stop| *stop) => Ok(()),
             ended = self.tasks.join_next() => match ended {
                 Some(Ok((_, Err(error)))) => Err(error),
