@@ -171,6 +171,67 @@ proptest! {
     }
 }
 
+/// Aims a frame at exchanges that exist.
+fn aim(frame: Frame, exchange: ExchangeId) -> Frame {
+    match frame {
+        Frame::Ack(ack) => Frame::Ack(Ack { exchanges: vec![exchange], ..ack }),
+        Frame::Done(done) => Frame::Done(Done { exchanges: vec![exchange], ..done }),
+        Frame::Credit(credit) => Frame::Credit(Credit { exchange, ..credit }),
+        Frame::Fragment(fragment) => Frame::Fragment(Fragment { exchange, ..fragment }),
+        Frame::Response(mut response) => {
+            response.responses.iter_mut().for_each(|item| item.exchange = exchange);
+            Frame::Response(response)
+        }
+        Frame::Reject(mut reject) => {
+            reject.rejections.iter_mut().for_each(|item| item.exchange = exchange);
+            Frame::Reject(reject)
+        }
+        Frame::Request(mut request) => {
+            request.requests.iter_mut().for_each(|item| item.exchange = exchange);
+            Frame::Request(request)
+        }
+        other => other,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever two peers send, the node neither panics nor pays, and goes on working for them.
+    #[test]
+    fn random_frames_cost_the_node_nothing(
+        frames in prop::collection::vec((frame(), any::<bool>(), any::<bool>()), 1..30),
+    ) {
+        let mut rig = Rig::new();
+        let (id, request) = rig.relayed(b"question", 100);
+        for (frame, from_up, aimed) in frames {
+            let (peer, exchange) = match from_up {
+                true => (rig.up.public(), ExchangeId(1)),
+                false => (rig.down.public(), request.exchange),
+            };
+            let frame = if aimed { aim(frame, exchange) } else { frame };
+            rig.frame(peer, frame);
+            if rig.disconnected.contains(&peer) {
+                rig.disconnected.clear();
+                rig.reconnect(peer);
+            }
+        }
+        let paid = rig.node.channel(OUT).unwrap();
+        prop_assert_eq!(paid.totals.sent_b, Yocto::ZERO);
+        prop_assert_eq!(rig.node.channel(IN).unwrap().totals.sent_b, Yocto::ZERO);
+        // The upstream peer may have given its request up with a Done; else it is answered still.
+        let (up, down) = (rig.up.public(), rig.down.public());
+        rig.reconnect(up);
+        rig.reconnect(down);
+        if rig.node.unfinished() > 0 {
+            let item = rig.response(id, request.exchange, b"answer");
+            rig.respond(item);
+            let answered = rig.responses_up_got().iter().any(|item| item.body.as_deref() == Some(&b"answer"[..]));
+            prop_assert!(answered);
+        }
+    }
+}
+
 fn raw(kind: u8, payload: &[u8]) -> BytesMut {
     let mut src = BytesMut::from(&(payload.len() as u32 + 1).to_be_bytes()[..]);
     src.extend_from_slice(&[kind]);

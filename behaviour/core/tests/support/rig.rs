@@ -205,6 +205,14 @@ impl Rig {
         self.frame(peer, Frame::Sync(Sync { epoch, answers, complete: true, ..Sync::default() }));
     }
 
+    /// Loses all connections of a peer and connects it again.
+    pub fn reconnect(&mut self, peer: NodeKey) {
+        for conn in (1..=self.conns).map(ConnId) {
+            self.input(Input::Disconnected { peer, conn });
+        }
+        self.connect(peer);
+    }
+
     pub fn frame(&mut self, peer: NodeKey, frame: Frame) {
         // The latest connection of each peer counts.
         for conn in (1..=self.conns).rev().map(ConnId) {
