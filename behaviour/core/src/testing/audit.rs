@@ -1,6 +1,6 @@
 //! Judges a world that has come to rest, by its books and events alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use por_types::{ChannelId, Yocto};
 
@@ -29,8 +29,14 @@ impl World {
         let mut report = Report { requests: self.asked.len() as u64, ..Report::default() };
         report.crashes = self.hosts.iter().map(|host| u64::from(host.life.saturating_sub(1) / 2)).sum();
         let mut paid: BTreeMap<ChannelId, i128> = BTreeMap::new();
-        for &token in self.asked.keys() {
-            self.audit_request(token, &mut report, &mut paid);
+        let started: BTreeSet<(usize, u64)> = self
+            .hosts
+            .iter()
+            .flat_map(|host| host.started.values().map(|token| (host.index, *token)))
+            .collect();
+        for (&token, asked) in &self.asked {
+            let started = started.contains(&(asked.author, token));
+            self.audit_request(token, started, &mut report, &mut paid);
         }
         self.audit_channels(&paid, &mut report);
         for host in &self.hosts {
@@ -46,7 +52,13 @@ impl World {
         report
     }
 
-    fn audit_request(&self, token: u64, report: &mut Report, paid: &mut BTreeMap<ChannelId, i128>) {
+    fn audit_request(
+        &self,
+        token: u64,
+        started: bool,
+        report: &mut Report,
+        paid: &mut BTreeMap<ChannelId, i128>,
+    ) {
         let asked = &self.asked[&token];
         let author = &self.hosts[asked.author];
         let outcomes = author.outcomes.get(&token).map(Vec::as_slice).unwrap_or_default();
@@ -55,7 +67,6 @@ impl World {
         if lives.len() != outcomes.len() {
             report.violations.push(format!("request {token} has several outcomes in one life"));
         }
-        let started = author.started.values().any(|t| *t == token);
         match outcomes.first() {
             None if started => report.violations.push(format!("request {token} has no outcome")),
             None => report.never_started += 1,
