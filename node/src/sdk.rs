@@ -2,14 +2,16 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use por_node::sdk::{AppPricing, Bytes, Node, NodeSetup};
+//! use por_node::config::Overrides;
+//! use por_node::home::Home;
+//! use por_node::keys::PasswordSource;
+//! use por_node::sdk::{AppPricing, Node, NodeSetup};
 //!
-//! let setup = NodeSetup::load(home()?, Default::default(), &password())?;
-//! let node = Node::start(setup).await?;
-//! node.serve("echo", AppPricing::default(), 64, |request| async move { request.body }).await?;
+//! let setup = NodeSetup::load(Home::locate(None)?, Overrides::default(), &PasswordSource::default())?;
+//! let mut node = Node::start(setup).await?;
+//! let _echo = node.serve("echo", AppPricing::default(), 64, |request| async move { request.body }).await?;
+//! node.stopped().await?;
 //! # Ok(()) }
-//! # fn home() -> Result<por_node::home::Home, por_node::exit::CliError> { por_node::home::Home::locate(None) }
-//! # fn password() -> por_node::keys::PasswordSource { unimplemented!() }
 //! ```
 //!
 //! The daemon `por run` is this and nothing else: programs beside it use [`crate::client`] or plain

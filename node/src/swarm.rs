@@ -232,6 +232,7 @@ async fn listen(
 ) -> Result<Vec<Multiaddr>, SwarmError> {
     let mut waiting = HashSet::new();
     for addr in addresses {
+        check_free(addr)?;
         waiting.insert(swarm.listen_on(addr.clone()).map_err(|error| listen_error(addr, &error))?);
     }
     let mut bound = Vec::new();
@@ -251,6 +252,24 @@ async fn listen(
         }
     }
     Ok(bound)
+}
+
+/// The transport shares its ports (`SO_REUSEPORT`), so it would listen beside another node without
+/// an error, and each would get some of the connections. A plain bind tells.
+fn check_free(addr: &Multiaddr) -> Result<(), SwarmError> {
+    use libp2p::multiaddr::Protocol;
+    let mut parts = addr.iter();
+    let ip: std::net::IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => {
+            std::net::TcpListener::bind((ip, port)).map(drop).map_err(|error| io_error(addr, &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn listen_error(addr: &Multiaddr, error: &TransportError<io::Error>) -> SwarmError {

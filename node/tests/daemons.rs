@@ -1,0 +1,219 @@
+//! Daemons in one process over TCP loopback, on a local chain that runs the real contract.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{World, eventually, request, terms};
+use por_node::client::{Client, ErrorCode, QuoteRequest};
+use por_node::sdk::{AppPricing, Bytes, Node};
+use por_types::interface::ChannelStatus;
+use por_types::{Side, Yocto};
+use tokio::sync::Semaphore;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_open_pay_close_and_settle() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    let pricing = AppPricing { base: Yocto(500), per_byte: Yocto::ZERO };
+    let _echo =
+        bob.node().serve("echo", pricing, 16, |incoming| async move { incoming.body }).await.expect("serve");
+
+    // The quote is what is paid, to the yocto.
+    let query = QuoteRequest {
+        destination: bob.node().key(),
+        app: None,
+        body_len: 5,
+        response_limit: 5,
+        server_price: Yocto(500),
+        max_latency_ms: None,
+        alternatives: None,
+    };
+    let quote = alice.node().quote(&query).await.expect("quote");
+    let edge = terms().price(5, 5).expect("price");
+    assert_eq!(quote.routes[0].price, edge.checked_add(Yocto(500)).expect("sum"));
+    let mut ask = request(&bob, "echo", b"hello");
+    ask.server_price = Yocto(500);
+    let answer = alice.node().request(ask.clone()).await.expect("answer");
+    assert_eq!(&answer.body[..], b"hello");
+    assert_eq!(answer.price, quote.routes[0].price);
+    assert_eq!(answer.receipt.receipt.request, answer.request);
+    assert_eq!(answer.route, vec![channel]);
+
+    // Each failure has its kind, and costs nothing.
+    let mut dear = ask.clone();
+    dear.max_price = Some(Yocto(answer.price.0 - 1));
+    assert_eq!(alice.node().request(dear).await.expect_err("too dear").code, ErrorCode::Budget);
+    let unserved = request(&bob, "nothing", b"hello");
+    assert_eq!(alice.node().request(unserved).await.expect_err("no app").code, ErrorCode::NotFound);
+    let mut nowhere = ask.clone();
+    nowhere.destination = por_node::keys::generate_node_key().public();
+    assert_eq!(alice.node().request(nowhere).await.expect_err("no node").code, ErrorCode::NoRoute);
+
+    let info = eventually("the refund is counted", || async {
+        let info = alice.channel(channel).await?;
+        let spent = info.totals.sent_a.checked_sub(info.totals.sent_b).ok()?;
+        (spent == answer.price && info.unfinished == 0).then_some(info)
+    })
+    .await;
+    assert_eq!((info.side, info.status), (Side::A, ChannelStatus::Open));
+
+    alice.client().close_channel(channel).await.expect("close");
+    for side in [&alice, &bob] {
+        eventually("the channel closes and its bonds come back", || async {
+            let info = side.channel(channel).await?;
+            matches!(info.status, ChannelStatus::Closed { bonds_until_ms: None, .. }).then_some(())
+        })
+        .await;
+    }
+    let chain = world.observer().await;
+    let bond = Yocto::near(1);
+    let owed = |deposit: Yocto, sent: Yocto, received: Yocto| {
+        deposit
+            .checked_add(received)
+            .and_then(|sum| sum.checked_sub(sent))
+            .and_then(|sum| sum.checked_add(bond))
+    };
+    let (sent_a, sent_b) = (info.totals.sent_a, info.totals.sent_b);
+    let alice_has = chain.withdrawable(&alice.account).await.expect("view");
+    let bob_has = chain.withdrawable(&bob.account).await.expect("view");
+    assert_eq!(alice_has, owed(Yocto::near(10), sent_a, sent_b).expect("sum"));
+    assert_eq!(bob_has, owed(Yocto::near(5), sent_b, sent_a).expect("sum"));
+    let taken = bob.client().withdraw(None).await.expect("withdraw");
+    assert_eq!(taken.amount, Some(bob_has));
+    world.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_restarts_in_the_middle_loses_nothing() {
+    let world = World::start().await;
+    let mut relay = world.node("relay", &[]).await;
+    let mut author = world.node("author", &[&relay]).await;
+    let mut server = world.node("server", &[&relay]).await;
+    let first = author.open_channel(&relay, Yocto::near(10)).await;
+    let second = relay.open_channel(&server, Yocto::near(10)).await;
+
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let serving = server
+        .node()
+        .serve("echo", AppPricing::default(), 16, move |incoming| {
+            let held = held.clone();
+            async move {
+                if incoming.body.starts_with(b"wait")
+                    && let Ok(permit) = held.acquire().await
+                {
+                    permit.forget();
+                }
+                incoming.body
+            }
+        })
+        .await
+        .expect("serve");
+    let answer = author.ask(&server, "echo", b"over the relay").await;
+    assert_eq!(answer.route, vec![first, second]);
+
+    let body = [b"wait".as_slice(), &[7; 100_000]].concat();
+    let pending = author.node().request(request(&server, "echo", &body));
+    let restarts = async {
+        eventually("the request reaches the server's channel", || async {
+            let busy = relay.channel(second).await.is_some_and(|info| info.unfinished > 0);
+            busy.then_some(())
+        })
+        .await;
+        relay.stop().await;
+        relay.start().await;
+        gate.add_permits(1);
+    };
+    let (answer, ()) = tokio::join!(pending, restarts);
+    assert_eq!(answer.expect("the answer outlives the restart").body, Bytes::from(body));
+
+    // Destination and author restart too; the ledgers stay the same on both ends.
+    drop(serving);
+    server.stop().await;
+    server.start().await;
+    author.stop().await;
+    author.start().await;
+    for (channel, one, other) in [(first, &author, &relay), (second, &relay, &server)] {
+        eventually("both ends agree", || async {
+            let (one, other) = (one.channel(channel).await?, other.channel(channel).await?);
+            let agree = one.totals == other.totals && one.unfinished == 0 && other.unfinished == 0;
+            agree.then_some(())
+        })
+        .await;
+    }
+    world.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_clients_serve_and_ask_over_http() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+
+    // As programs beside the daemons find them.
+    let asker = Client::from_home(alice.home().data_dir()).expect("the daemon's address");
+    let server = Client::from_home(bob.home().data_dir()).expect("the daemon's address");
+    let app = server.serve("upper case", AppPricing::default(), 8).await.expect("serve");
+    let body = vec![b'x'; 300_000];
+    let ask = request(&bob, "upper case", &body);
+    let pending = asker.request(ask.clone());
+    let serve = async {
+        let incoming = app.next().await.expect("a request");
+        assert_eq!(incoming.author, alice.node().key());
+        assert_eq!(incoming.response_limit, body.len() as u64);
+        let too_long = Bytes::from(vec![0; body.len() + 1]);
+        let refused = app.respond(incoming.request, too_long).await.expect_err("longer than paid for");
+        assert_eq!(refused.code, ErrorCode::Usage);
+        app.respond(incoming.request, incoming.body.to_ascii_uppercase().into()).await.expect("respond");
+    };
+    let (answer, ()) = tokio::join!(pending, serve);
+    assert_eq!(answer.expect("answer").body, vec![b'X'; 300_000]);
+
+    let stranger = Client::new(alice.node().api_addr(), "not the token".into());
+    assert_eq!(stranger.status().await.expect_err("wrong token").code, ErrorCode::WrongKey);
+    let status = asker.status().await.expect("status");
+    assert!(status.registered && status.connected_peers == 1 && status.traffic.answered == 1, "{status:?}");
+
+    // A provider is found by the other node, and the announcement outlives a restart.
+    let key = [9; 32];
+    server.provide(&key).await.expect("announce");
+    let found = eventually("the provider is found", || async {
+        let found = asker.providers(&key, 1, Duration::from_secs(5)).await.expect("search");
+        found.first().cloned()
+    })
+    .await;
+    assert_eq!(found.node_key, bob.node().key());
+    app.stop().await.expect("stop");
+    assert_eq!(asker.request(ask).await.expect_err("no longer served").code, ErrorCode::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_start_says_why() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let error = alice.home().lock().expect_err("the home is taken");
+    assert_eq!(error.code, por_node::exit::ExitCode::Exists, "{error}");
+
+    let elsewhere = alice.elsewhere(world.homes().join("elsewhere"));
+    let other = elsewhere.setup();
+    let error = Node::start(other).await.err().expect("the port is taken");
+    assert_eq!(error.code, ErrorCode::PortInUse, "{error}");
+
+    alice.stop().await;
+    let gone = Client::from_home(alice.home().data_dir()).expect_err("the daemon has gone");
+    assert_eq!(gone.code, ErrorCode::Unreachable);
+    let store = alice.home().store_file();
+    let mut bytes = std::fs::read(&store).expect("store");
+    for byte in bytes.iter_mut().skip(64).step_by(97) {
+        *byte ^= 0xff;
+    }
+    std::fs::write(&store, &bytes).expect("write");
+    let error = Node::start(alice.setup()).await.err().expect("a damaged store");
+    assert_eq!(error.code, ErrorCode::CorruptStore, "{error}");
+    assert!(error.to_string().contains(&store.display().to_string()), "{error}");
+}
