@@ -1,0 +1,267 @@
+//! The binary `por`: what goes wrong is one line, one fix and an exit code; and a daemon's life.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Por {
+    home: PathBuf,
+    password: Option<&'static str>,
+}
+
+impl Por {
+    fn at(dir: &TempDir, name: &str) -> Por {
+        Por { home: dir.path().join(name), password: None }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_por"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        if let Some(password) = self.password {
+            command.env("POR_PASSWORD", password);
+        }
+        command.stdin(Stdio::null()).arg("--home").arg(&self.home).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("por runs")
+    }
+
+    /// Runs a verb that must succeed and gives its JSON.
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[&["--json"], args].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {errors}");
+        serde_json::from_slice(&output.stdout).expect("JSON on standard output")
+    }
+
+    /// Runs a verb that must fail: with this code, two lines on standard error, nothing on
+    /// standard output. Returns the first line.
+    fn fails(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {errors}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        // The daemon logs before the error.
+        let lines: Vec<&str> = errors.lines().collect();
+        let [.., error, fix] = lines.as_slice() else { panic!("{args:?}: {errors}") };
+        assert!(error.starts_with("error: ") && fix.starts_with("fix: "), "{args:?}: {errors}");
+        (*error).to_owned()
+    }
+
+    fn init(&self, network: &Path, more: &[&str]) -> Value {
+        let network = network.to_str().expect("text");
+        let fixed =
+            ["init", "--network", network, "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"];
+        self.json(&[&fixed, more].concat())
+    }
+}
+
+/// A running `por`, stopped when dropped.
+struct Running(Child);
+
+impl Running {
+    fn spawn(mut command: Command) -> Running {
+        Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("por runs"))
+    }
+
+    /// Asks it to stop and gives its exit code.
+    fn terminate(&mut self) -> Option<i32> {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().expect("kill").success());
+        wait_for("the process to end", || self.0.try_wait().expect("wait").map(|status| status.code()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn network_file(dir: &TempDir, rpc: &str) -> PathBuf {
+    let path = dir.path().join("network.toml");
+    let text = format!("chain_id = \"localnet\"\ncontract = \"por.localnet\"\nrpc_urls = [\"{rpc}\"]\n");
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+fn dead_endpoint() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    format!("http://{}", listener.local_addr().expect("addr"))
+}
+
+fn start(por: &Por) -> Running {
+    let mut running = Running::spawn(por.command(&["run"]));
+    wait_for("the daemon", || {
+        assert!(running.0.try_wait().expect("wait").is_none(), "the daemon ended");
+        por.run(&["status"]).status.success().then_some(())
+    });
+    running
+}
+
+#[test]
+fn wrong_arguments_and_missing_homes() {
+    let dir = tempfile::tempdir().expect("directory");
+    let por = Por::at(&dir, "none");
+    por.fails(&["frobnicate"], 2);
+    por.fails(&[], 2);
+    por.fails(&["stake", "many"], 2);
+    por.fails(&["request", "alice", "app"], 2);
+    por.fails(&["init", "--network", "testnet"], 2);
+    por.fails(&["init", "--network", "/no/such/file"], 4);
+    por.fails(&["run"], 4);
+    let error = por.fails(&["status"], 6);
+    assert!(error.contains("daemon"), "{error}");
+    let help = por.run(&["--help"]);
+    assert!(help.status.success() && !help.stdout.is_empty());
+    let json = por.run(&["--json", "status"]);
+    let error: Value = serde_json::from_slice(&json.stderr).expect("JSON on standard error");
+    assert_eq!((error["exit"].as_u64(), error["code"].as_str()), (Some(6), Some("unreachable")));
+}
+
+#[test]
+fn init_makes_a_home_once_and_keys_stay_secret() {
+    let dir = tempfile::tempdir().expect("directory");
+    let por = Por::at(&dir, "a");
+    let network = network_file(&dir, &dead_endpoint());
+    let path = network.to_str().expect("text");
+    let error = por.fails(&["init", "--network", path], 6);
+    assert!(error.contains("cannot connect"), "{error}");
+    // A failed init leaves nothing in the way of the next.
+    let made = por.init(&network, &["--faucet", "0"]);
+    assert_eq!(made["account"].as_str().map(str::len), Some(64), "an implicit account");
+    por.fails(&["init", "--network", path, "--faucet", "0"], 13);
+    let error = por.fails(&["run"], 6);
+    assert!(error.contains("RPC"), "{error}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let key = por.home.join("node.key");
+        let mode = std::fs::metadata(&key).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+        let error = por.fails(&["run"], 11);
+        assert!(error.contains("others can read"), "{error}");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_named() {
+    let dir = tempfile::tempdir().expect("directory");
+    let network = network_file(&dir, &dead_endpoint());
+    let right = Por { password: Some("right"), ..Por::at(&dir, "a") };
+    right.init(&network, &["--faucet", "0", "--encrypt"]);
+    let wrong = Por { password: Some("wrong"), ..Por::at(&dir, "a") };
+    let error = wrong.fails(&["run"], 11);
+    assert!(error.contains("wrong password"), "{error}");
+    Por::at(&dir, "a").fails(&["run"], 11);
+    // With the right one it gets as far as the chain.
+    right.fails(&["run"], 6);
+}
+
+#[test]
+fn credentials_of_near_cli_are_imported() {
+    let dir = tempfile::tempdir().expect("directory");
+    let network = network_file(&dir, &dead_endpoint());
+    let key = por_node::keys::generate_near_key();
+    let file = dir.path().join("carol.testnet.json");
+    let public = key.public_key();
+    let json = format!(r#"{{"account_id":"carol.testnet","public_key":"{public}","private_key":"{key}"}}"#);
+    std::fs::write(&file, json).expect("written");
+    let path = file.to_str().expect("text");
+    let por = Por::at(&dir, "a");
+    let made = por.init(&network, &["--import-near", path]);
+    assert_eq!(made["account"], "carol.testnet");
+    assert_eq!(made["near_key"], public.to_string());
+    let network = network.to_str().expect("text");
+    let other = ["init", "--network", network, "--import-near", path, "--account", "dave.testnet"];
+    Por::at(&dir, "b").fails(&other, 11);
+}
+
+#[test]
+fn a_daemon_lives_on_a_local_chain() {
+    let dir = tempfile::tempdir().expect("directory");
+    let network = dir.path().join("net.toml");
+    let chain_home = Por::at(&dir, "chain");
+    let file = network.to_str().expect("text");
+    let args = ["--json", "localnet", "--port", "0", "--network-file", file, "--block-time", "100ms"];
+    let mut chain = Running::spawn(chain_home.command(&args));
+    let mut line = String::new();
+    BufReader::new(chain.0.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let running: Value = serde_json::from_str(&line).expect("JSON");
+
+    let por = Por::at(&dir, "a");
+    por.init(&network, &["--account", "alice.localnet"]);
+    let mut daemon = start(&por);
+    assert_eq!(por.json(&["status"])["registered"], false);
+    por.json(&["register", "--stake", "3 NEAR"]);
+    let status = wait_for("the registration", || {
+        Some(por.json(&["status"])).filter(|status| status["registered"] == true)
+    });
+    assert_eq!(status["stake"], por_types::Yocto::near(3).to_string());
+    bad_requests(&por, &status);
+    ports_and_locks(&dir, &por, &network, running["rpc_url"].as_str().expect("url"));
+
+    assert_eq!(daemon.terminate(), Some(0));
+    assert!(!por.home.join("api-addr").exists());
+    por.fails(&["status"], 6);
+    std::fs::write(por.home.join("por.redb"), b"not a database").expect("written");
+    let error = por.fails(&["run"], 14);
+    assert!(error.contains("por.redb"), "{error}");
+    assert_eq!(chain.terminate(), Some(0));
+}
+
+/// Unknown ids, no route, not enough money.
+fn bad_requests(por: &Por, status: &Value) {
+    let nobody = por_node::keys::generate_node_key().public().to_string();
+    por.fails(&["channel", "top-up", "99", "1 NEAR"], 4);
+    por.fails(&["channel", "propose", "bob.localnet", "--deposit", "1 NEAR"], 4);
+    por.fails(&["channel", "propose", "bob.localnet", "--deposit", "1", "--rtt-ms", "0"], 2);
+    por.fails(&["stake", "100000 NEAR"], 8);
+    por.fails(&["unstake", "100 NEAR"], 8);
+    por.fails(&["withdraw"], 8);
+    por.fails(&["route", &nobody], 3);
+    por.fails(&["request", &nobody, "app", "--deadline", "2s"], 3);
+    let own = status["node_key"].as_str().expect("key");
+    let output = por.run(&["route", own]);
+    assert!(!output.status.success(), "a node has no route to itself");
+}
+
+/// One daemon per home; ports that are taken; contracts that are not there.
+fn ports_and_locks(dir: &TempDir, por: &Por, network: &Path, rpc: &str) {
+    let error = por.fails(&["run"], 13);
+    assert!(error.contains("another daemon"), "{error}");
+    let second = Por::at(dir, "b");
+    second.init(network, &["--account", "bob.localnet"]);
+    let taken = std::fs::read_to_string(por.home.join("api-addr")).expect("the daemon runs");
+    second.fails(&["run", "--api", taken.trim()], 12);
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let port = holder.local_addr().expect("addr").port();
+    second.fails(&["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{port}")], 12);
+    let port = rpc.rsplit(':').next().expect("port");
+    second.fails(&["localnet", "--port", port], 12);
+    let empty = Por::at(dir, "c");
+    empty.init(network, &["--contract", "nobody.localnet", "--account", "carol.localnet"]);
+    let error = empty.fails(&["run"], 4);
+    assert!(error.contains("no contract"), "{error}");
+}
