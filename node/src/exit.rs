@@ -181,7 +181,14 @@ impl std::error::Error for CliError {}
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
-        CliError { code: error.code.into(), message: error.message, fix: error.fix }
+        let ClientError { code, mut message, mut fix } = error;
+        // Many messages say what to do after a semicolon: that is the second line.
+        if fix.is_empty()
+            && let Some((what, advice)) = message.rsplit_once("; ")
+        {
+            (message, fix) = (what.to_owned(), advice.to_owned());
+        }
+        CliError { code: code.into(), message, fix }
     }
 }
 
@@ -208,5 +215,7 @@ mod tests {
         let error = CliError::usage("bad\nthing", "do  this");
         assert_eq!(error.to_string(), "error: bad thing\nfix: do this");
         assert_eq!(CliError::usage("bad", "").to_string(), "error: bad");
+        let joined = ClientError::new(ErrorCode::PortInUse, "port 1 is in use; take another", "");
+        assert_eq!(CliError::from(joined).to_string(), "error: port 1 is in use\nfix: take another");
     }
 }

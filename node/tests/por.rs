@@ -239,7 +239,7 @@ fn bad_requests(por: &Por, status: &Value) {
     por.fails(&["channel", "propose", "bob.localnet", "--deposit", "1", "--rtt-ms", "0"], 2);
     por.fails(&["stake", "100000 NEAR"], 8);
     por.fails(&["unstake", "100 NEAR"], 8);
-    por.fails(&["withdraw"], 8);
+    por.fails(&["withdraw", "5 NEAR"], 8);
     por.fails(&["route", &nobody], 3);
     por.fails(&["request", &nobody, "app", "--deadline", "2s"], 3);
     let own = status["node_key"].as_str().expect("key");

@@ -101,7 +101,7 @@ impl ChainError {
             ChainError::Lagging { .. } => "wait, or add another endpoint to network.rpc_urls",
             ChainError::Foreign { .. } => "check chain id and contract, or update this program",
             ChainError::NoContract { .. } => "check the --contract account and the network",
-            ChainError::Contract { .. } => "",
+            ChainError::Contract { .. } => "correct what it says and repeat the call",
             ChainError::Rejected { .. } => "correct what it says and repeat the call",
             ChainError::Funds { .. } => "transfer NEAR to the account, or use a smaller amount",
             ChainError::NoAccount { .. } => "create and fund the account first",
@@ -133,7 +133,13 @@ fn contract_error_code(contract: Option<&str>) -> ErrorCode {
 
 impl From<ChainError> for ClientError {
     fn from(error: ChainError) -> ClientError {
-        ClientError::new(error.error_code(), error.to_string(), error.fix())
+        let code = error.error_code();
+        let message = error.to_string();
+        // The contract says what happened and, after a semicolon, what to do.
+        match (&error, message.rsplit_once("; ")) {
+            (ChainError::Contract { .. }, Some((what, fix))) => ClientError::new(code, what, fix),
+            _ => ClientError::new(code, message, error.fix()),
+        }
     }
 }
 

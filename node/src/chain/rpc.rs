@@ -6,7 +6,8 @@ use std::time::Duration;
 use near_jsonrpc_client::errors::{JsonRpcError, JsonRpcServerError};
 use near_jsonrpc_client::methods::RpcMethod;
 use near_jsonrpc_client::{JsonRpcClient, methods};
-use near_primitives::types::{BlockReference, Finality};
+use near_primitives::hash::CryptoHash;
+use near_primitives::types::{BlockId, BlockReference, Finality};
 use rand::Rng as _;
 
 use super::error::ChainError;
@@ -185,6 +186,25 @@ impl Rpc {
             let header = block.header;
             self.rise(floor, header.height)?;
             Ok(Head { height: header.height, hash: header.hash, time_ms: header.timestamp / 1_000_000 })
+        };
+        let answer = self.ask(&request, self.limits.try_timeout, |_| true, accept).await;
+        answer.map_err(|failure| match failure {
+            RpcFailure::Nobody(error) => error,
+            RpcFailure::Handler { error, .. } => ChainError::Unreachable { reasons: error.to_string() },
+        })
+    }
+
+    /// Takes note of a block that is final: views from here on are not older than it.
+    pub(super) async fn rise_to(&self, block: CryptoHash) -> Result<(), ChainError> {
+        let request = methods::block::RpcBlockRequest {
+            block_reference: BlockReference::BlockId(BlockId::Hash(block)),
+        };
+        let accept = |view: near_primitives::views::BlockView| {
+            if view.header.hash != block {
+                return Err(Skip("gave another block than asked for".to_owned()));
+            }
+            self.floor.fetch_max(view.header.height, Ordering::AcqRel);
+            Ok(())
         };
         let answer = self.ask(&request, self.limits.try_timeout, |_| true, accept).await;
         answer.map_err(|failure| match failure {

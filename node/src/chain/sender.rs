@@ -14,6 +14,7 @@ use near_jsonrpc_primitives::types::transactions::{
     RpcTransactionError, RpcTransactionResponse, TransactionInfo,
 };
 use near_primitives::errors::InvalidTxError;
+use near_primitives::hash::CryptoHash;
 use near_primitives::views::{FinalExecutionOutcomeView, TxExecutionStatus};
 use tokio::sync::{mpsc, oneshot};
 
@@ -129,7 +130,10 @@ impl Sender {
         let mut signings = 0;
         let outcome = loop {
             let again = match self.fate(&record.sent, fresh).await? {
-                Fate::Final(view) => break tx::outcome(method, &view),
+                Fate::Final(view) => {
+                    self.see(&view).await;
+                    break tx::outcome(method, &view);
+                }
                 Fate::Dead(error) if resign_helps(&error) && signings < MAX_SIGNINGS => true,
                 Fate::Dead(error) => break Err(self.reader.rejected(&error, &self.key)),
                 Fate::Overtaken => match self.effect(&record).await {
@@ -154,12 +158,24 @@ impl Sender {
         if matches!(outcome, Err(ChainError::Undecided { .. })) {
             return outcome;
         }
-        // Views from here on are of this outcome or later.
-        let _ = self.reader.rpc.head().await;
         if let Err(error) = self.store.remove(id).await {
             tracing::error!(error, method, "a finished intent stays in the store");
         }
         outcome
+    }
+
+    /// Makes sure that views from here on show the outcome, also those of an endpoint that lags.
+    async fn see(&self, view: &FinalExecutionOutcomeView) {
+        let mut blocks: Vec<CryptoHash> =
+            view.receipts_outcome.iter().map(|receipt| receipt.block_hash).collect();
+        blocks.push(view.transaction_outcome.block_hash);
+        blocks.sort_unstable();
+        blocks.dedup();
+        for block in blocks {
+            if let Err(error) = self.reader.rpc.rise_to(block).await {
+                tracing::debug!(%block, %error, "a block of an outcome cannot be read");
+            }
+        }
     }
 
     /// Sends a transaction, again and again if need be, until its fate is certain. Sending the
