@@ -61,6 +61,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Rm { ids } => local::rm(&context, ids).await,
         Command::Gc => local::gc(&context).await,
         Command::Serve(serve) => network::serve(&context, serve).await,
+        #[cfg(feature = "demo")]
+        Command::Demo(demo) => crate::demo::run(&context, demo).await,
+        #[cfg(feature = "demo")]
+        Command::Node => crate::demo::cluster::run_node(&context.home).await,
     }
 }
 

@@ -17,6 +17,8 @@
 pub mod answer;
 pub mod budget;
 pub mod cli;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod dir;
 pub mod exit;
 pub mod fetch;

@@ -63,6 +63,13 @@ pub enum Command {
     Gc,
     /// Offer what is in the store until interrupted.
     Serve(Serve),
+    /// Watch a file travel through paid relays: a local chain and five nodes, on this machine.
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::Demo),
+    /// Runs a node of the demo.
+    #[cfg(feature = "demo")]
+    #[command(name = crate::demo::cluster::NODE_COMMAND, hide = true)]
+    Node,
 }
 
 #[derive(Debug, ClapArgs)]

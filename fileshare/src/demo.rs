@@ -1,0 +1,366 @@
+//! `fileshare demo`: a file travels through paid relays, on a local chain with the real contract and
+//! five nodes in processes of their own.
+
+mod books;
+pub mod cluster;
+mod tell;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use clap::Args;
+use por_types::{ChannelId, Terms, Yocto};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+
+use self::books::ChannelBook;
+use self::cluster::{Cluster, until};
+use self::tell::Tell;
+use crate::cli::Context;
+use crate::exit::{Exit, Failure};
+use crate::progress::bytes;
+
+/// The file that is shared if none is named: this program itself.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// File to share; by default this program's own executable.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Keep everything that the nodes wrote in this new folder.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// Neighbours, from the reader to the server; the last two edges are the dearer way round.
+const EDGES: [(&str, &str, u128); 5] =
+    [("alice", "bob", 2), ("bob", "carol", 1), ("carol", "dave", 1), ("bob", "erin", 4), ("erin", "dave", 4)];
+const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "erin"];
+const READER: &str = "alice";
+const SERVER: &str = "dave";
+
+/// What each account gets at first, stakes, and puts into each of its channels.
+const FUNDS: Yocto = Yocto::near(100);
+const STAKE: Yocto = Yocto::near(20);
+const DEPOSIT: Yocto = Yocto::near(10);
+/// What an edge of factor 1 asks for a GiB.
+const GIB_PRICE: Yocto = Yocto::millinear(10);
+/// Server's price: 0.02 NEAR a GiB.
+const SERVER_PRICE: &str = "0.02NEAR/GiB";
+/// Most that the reader agrees to spend.
+const MAX_SPEND: &str = "9NEAR";
+
+/// Terms of an edge; `factor` makes one dearer than another.
+pub fn terms(factor: u128) -> Terms {
+    Terms {
+        rtt_ms: 1_000,
+        bytes_per_s: 50_000_000,
+        base_fee: Yocto(factor * 1_000_000_000_000_000_000),
+        byte_fee: Yocto(factor * (GIB_PRICE.0 >> 30)),
+        heartbeat_ms: 1_000,
+        grace_ms: 5_000,
+        max_requests: 1_000,
+        max_bytes: 1 << 30,
+    }
+}
+
+/// Runs the demo to its end.
+pub(crate) async fn run(context: &Context, demo: Demo) -> Result<(), Failure> {
+    let scratch = Scratch::new(demo.keep)?;
+    let exe = std::env::current_exe().map_err(|error| Failure::io("finding this program", &error))?;
+    let file = demo.file.unwrap_or_else(|| exe.clone());
+    let file = file.canonicalize().map_err(|error| Failure::io(file.display(), &error))?;
+    let tell = Tell::new(context.json);
+    let result = tokio::select! {
+        result = play(&tell, exe, &file, scratch.path()) => result,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted", "")),
+    };
+    if let (Err(_), Scratch::Kept(dir)) = (&result, &scratch) {
+        tell.note(&format!("what the nodes wrote is in {}", dir.display()));
+    }
+    result
+}
+
+/// Where the nodes live: removed at the end unless it is to be kept.
+enum Scratch {
+    Temporary(tempfile::TempDir),
+    Kept(PathBuf),
+}
+
+impl Scratch {
+    fn new(keep: Option<PathBuf>) -> Result<Scratch, Failure> {
+        let Some(dir) = keep else {
+            let dir = tempfile::Builder::new().prefix("por-demo-").tempdir();
+            return dir.map(Scratch::Temporary).map_err(|error| Failure::io("making a temporary folder", &error));
+        };
+        std::fs::create_dir(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
+        let dir = dir.canonicalize().map_err(|error| Failure::io(dir.display(), &error))?;
+        Ok(Scratch::Kept(dir))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Scratch::Temporary(dir) => dir.path(),
+            Scratch::Kept(dir) => dir,
+        }
+    }
+}
+
+async fn play(tell: &Tell, exe: PathBuf, file: &Path, dir: &Path) -> Result<(), Failure> {
+    let cluster = stage(tell, exe, dir).await?;
+    let channels = open_channels(tell, &cluster).await?;
+    let (id, _server) = put(tell, &cluster, file).await?;
+    let spent = get(tell, &cluster, &id, file, dir).await?;
+    let mut books = read_books(&cluster, &channels).await?;
+    tell.earnings(&books, &nodes(&books)?, READER, SERVER);
+    settle(tell, &cluster, &channels).await?;
+    books = read_books(&cluster, &channels).await?;
+    prove(tell, &cluster, &books, spent).await?;
+    cluster.stop().await
+}
+
+/// Chain, accounts, daemons, stakes.
+async fn stage(tell: &Tell, exe: PathBuf, dir: &Path) -> Result<Cluster, Failure> {
+    tell.step(
+        "A chain",
+        "A NEAR chain starts in this process, with the real contract on it. The contract holds the\n\
+         money of every channel and pays out what both ends have signed.",
+    );
+    let mut cluster = Cluster::start(exe, dir).await?;
+    let network = cluster.network();
+    let rpc = network.rpc_urls.first().cloned().unwrap_or_default();
+    tell.fact(&format!("contract {} on {}, RPC at {rpc}", network.contract, network.chain_id), json!({ "network": network }));
+
+    tell.step(
+        "Five nodes",
+        "Each is a process of its own with an account of 100 NEAR and a stake of 20 NEAR in the\n\
+         contract. Alice wants a file, Dave has it. They are not neighbours.",
+    );
+    for name in NAMES {
+        cluster.add(name, FUNDS).await?;
+        let member = cluster.member(name);
+        let status = member.status().await?;
+        let listening = status.listening.first().cloned().unwrap_or_default();
+        tell.fact(
+            &format!("{name:<6} {}  {listening}", short(&status.node_key.to_string())),
+            json!({ "node": name, "account": member.account, "node_key": status.node_key, "listening": listening }),
+        );
+    }
+    for name in NAMES {
+        cluster.member(name).client.register(STAKE).await?;
+    }
+    Ok(cluster)
+}
+
+async fn open_channels(tell: &Tell, cluster: &Cluster) -> Result<Vec<ChannelId>, Failure> {
+    tell.step(
+        "Channels",
+        "Neighbours open payment channels: each puts 10 NEAR into the contract, and from then on\n\
+         they pay each other with signatures alone. Each edge has its price; the way over Erin is\n\
+         dearer.\n\n\
+         \x20   alice ──── bob ──── carol ──── dave\n\
+         \x20                 └───── erin ──────┘",
+    );
+    let mut channels = Vec::new();
+    for (a, b, factor) in EDGES {
+        let channel = cluster.open(a, b, DEPOSIT, &terms(factor)).await?;
+        tell.fact(
+            &format!("channel {channel}: {a} – {b}, {} per GiB", Yocto(GIB_PRICE.0 * factor).to_near_string()),
+            json!({ "channel": channel, "a": a, "b": b, "deposit": DEPOSIT, "terms": terms(factor) }),
+        );
+        channels.push(channel);
+    }
+    cluster.settle_graph(EDGES.len()).await?;
+    Ok(channels)
+}
+
+#[derive(Deserialize)]
+struct Put {
+    id: String,
+}
+
+async fn put(tell: &Tell, cluster: &Cluster, file: &Path) -> Result<(String, Child), Failure> {
+    let len = std::fs::metadata(file).map_err(|error| Failure::io(file.display(), &error))?.len();
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    tell.step(
+        "Dave puts a file",
+        &format!("{name}, {}. Its id is the root of its hash tree, so whoever fetches it can check every byte.", bytes(len)),
+    );
+    let output = cluster
+        .command(SERVER)
+        .args(["--json", "put"])
+        .arg(file)
+        .output()
+        .await
+        .map_err(|error| Failure::io("fileshare put", &error))?;
+    if !output.status.success() {
+        return Err(failed("fileshare put", &String::from_utf8_lossy(&output.stderr)));
+    }
+    let put: Put = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::new(Exit::Other, format!("fileshare put: {error}"), ""))?;
+    let log = std::fs::File::create(cluster.member(SERVER).home.join("serve.log"))
+        .map_err(|error| Failure::io("fileshare serve", &error))?;
+    let server = cluster
+        .command(SERVER)
+        .args(["serve", "--price", SERVER_PRICE])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| Failure::io("fileshare serve", &error))?;
+    until("dave: its file server", || async {
+        let status = cluster.member(SERVER).status().await?;
+        Ok((status.apps.len() >= 2).then_some(()))
+    })
+    .await?;
+    tell.fact(&format!("id {}", put.id), json!({ "id": put.id, "size": len, "name": name }));
+    tell.fact(&format!("dave serves it for {SERVER_PRICE}"), json!({ "server": SERVER, "price": SERVER_PRICE }));
+    Ok((put.id, server))
+}
+
+/// What the lines of `fileshare --json get` say.
+#[derive(Deserialize)]
+struct Line {
+    event: String,
+    #[serde(default)]
+    done: u64,
+    #[serde(default)]
+    total: u64,
+    #[serde(default)]
+    spent: Option<Yocto>,
+}
+
+async fn get(tell: &Tell, cluster: &Cluster, id: &str, file: &Path, dir: &Path) -> Result<Yocto, Failure> {
+    tell.step(
+        "Alice gets it",
+        "She finds Dave through the network's directory, asks for his price, and sends requests along\n\
+         the cheapest way. With each request she pays Bob for the whole way; Bob keeps the price of\n\
+         his edge and pays Carol, Carol pays Dave. Dave signs each answer, and every relay checks it\n\
+         before it passes it on.",
+    );
+    let target = dir.join("received");
+    let started = std::time::Instant::now();
+    let mut child = cluster
+        .command(READER)
+        .args(["--json", "get", id, "--yes", "--max-spend", MAX_SPEND, "-o"])
+        .arg(&target)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::io("fileshare get", &error))?;
+    let (mut spent, mut last) = (None, String::new());
+    if let Some(errors) = child.stderr.take() {
+        let mut lines = BufReader::new(errors).lines();
+        while let Ok(Some(text)) = lines.next_line().await {
+            if let Ok(line) = serde_json::from_str::<Line>(&text) {
+                tell.progress(line.done, line.total, line.spent);
+                if line.event == "summary" {
+                    spent = line.spent;
+                }
+            }
+            last = text;
+        }
+    }
+    let status = child.wait().await.map_err(|error| Failure::io("fileshare get", &error))?;
+    if !status.success() {
+        return Err(failed("fileshare get", &last));
+    }
+    let spent = spent.ok_or_else(|| Failure::new(Exit::Other, "fileshare get told no price", ""))?;
+    let elapsed = started.elapsed();
+    let (one, other) = (file.to_owned(), target);
+    let same = crate::net::blocking(move || same_bytes(&one, &other)).await??;
+    if !same {
+        return Err(Failure::new(Exit::VerificationFailed, "what arrived is not what was put", "report this as a defect"));
+    }
+    tell.fact(
+        &format!("arrived and verified in {:.1} s, byte for byte what Dave put; paid {}", elapsed.as_secs_f64(), spent.to_near_string()),
+        json!({ "verified": true, "seconds": elapsed.as_secs_f64(), "spent": spent }),
+    );
+    Ok(spent)
+}
+
+/// Compares two files without trusting any hash that took part in the transfer.
+fn same_bytes(one: &Path, other: &Path) -> Result<bool, Failure> {
+    use std::io::Read;
+    let open = |path: &Path| std::fs::File::open(path).map_err(|error| Failure::io(path.display(), &error));
+    let (mut left, mut right) = (open(one)?, open(other)?);
+    let (mut a, mut b) = (vec![0; 1 << 20], Vec::new());
+    loop {
+        let count = left.read(&mut a).map_err(|error| Failure::io(one.display(), &error))?;
+        b.clear();
+        // At the end of the first file the second must end too: ask it for one byte more.
+        let wanted = if count == 0 { 1 } else { count as u64 };
+        (&mut right).take(wanted).read_to_end(&mut b).map_err(|error| Failure::io(other.display(), &error))?;
+        if a[..count] != b[..] {
+            return Ok(false);
+        }
+        if count == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+async fn read_books(cluster: &Cluster, channels: &[ChannelId]) -> Result<Vec<ChannelBook>, Failure> {
+    let mut books = Vec::new();
+    for (id, (a, b, _)) in channels.iter().zip(EDGES) {
+        books.push(books::channel(cluster, *id, a, b).await?);
+    }
+    Ok(books)
+}
+
+fn nodes(channels: &[ChannelBook]) -> Result<Vec<books::NodeBook>, Failure> {
+    NAMES.iter().map(|name| books::node(name, channels)).collect()
+}
+
+/// Closes all channels with both ends' agreement, and has everything paid out.
+async fn settle(tell: &Tell, cluster: &Cluster, channels: &[ChannelId]) -> Result<(), Failure> {
+    tell.step(
+        "Settlement on chain",
+        "Both ends of each channel tell the contract their totals; they agree, so it pays out after a\n\
+         short notice in which either could still prove a later payment.",
+    );
+    for (id, (a, _, _)) in channels.iter().zip(EDGES) {
+        cluster.member(a).client.close_channel(*id).await?;
+    }
+    for (id, (a, b, _)) in channels.iter().zip(EDGES) {
+        for side in [a, b] {
+            let closed = |info: &por_node::client::ChannelInfo| {
+                matches!(info.status, por_types::interface::ChannelStatus::Closed { .. })
+            };
+            cluster.member(side).wait_channel(*id, closed).await?;
+        }
+    }
+    for name in NAMES {
+        cluster.member(name).client.withdraw(None).await?;
+    }
+    tell.fact("all channels are closed and paid out", json!({ "closed": channels }));
+    Ok(())
+}
+
+async fn prove(tell: &Tell, cluster: &Cluster, channels: &[ChannelBook], spent: Yocto) -> Result<(), Failure> {
+    let observer = cluster.member(READER).account.clone();
+    let chain = cluster.local().connect(observer, None).await.map_err(por_node::exit::CliError::from)?;
+    let mut nodes = nodes(channels)?;
+    for node in &mut nodes {
+        let account = &cluster.member(&node.name).account;
+        node.wallet = chain.balance(account).await.map_err(por_node::exit::CliError::from)?;
+    }
+    let checks = books::checks(&chain, channels, &nodes, READER, spent).await?;
+    tell.step("The books", "Every line is exact, to the yocto (10^-24 NEAR).");
+    tell.books(channels, &nodes, &checks);
+    if checks.iter().all(books::Check::holds) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Fatal, "the books do not balance", "report this as a defect"))
+}
+
+fn failed(what: &str, output: &str) -> Failure {
+    let last = output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    Failure::new(Exit::Other, format!("{what}: {last}"), "run the demo with --keep DIR and read the logs of the nodes")
+}
+
+fn short(key: &str) -> String {
+    key.chars().take(20).chain("…".chars()).collect()
+}

@@ -1,0 +1,159 @@
+//! Who paid whom, and the proof that it adds up.
+
+use por_node::chain::Chain;
+use por_node::client::ChannelInfo;
+use por_types::interface::{BooksView, ChannelStatus};
+use por_types::{ChannelId, Yocto};
+use serde::Serialize;
+
+use super::cluster::Cluster;
+use crate::exit::{Exit, Failure};
+
+/// What came of one channel.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChannelBook {
+    pub channel: ChannelId,
+    pub a: String,
+    pub b: String,
+    pub deposit_a: Yocto,
+    pub deposit_b: Yocto,
+    /// All that each side has ever paid the other; both sides' ledgers say the same.
+    pub sent_a: Yocto,
+    pub sent_b: Yocto,
+    /// What the contract has paid out.
+    pub paid_a: Option<Yocto>,
+    pub paid_b: Option<Yocto>,
+}
+
+/// What a node has paid and received over all its channels.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeBook {
+    pub name: String,
+    pub received: Yocto,
+    pub paid: Yocto,
+    /// On its account on the chain.
+    pub wallet: Option<Yocto>,
+}
+
+impl NodeBook {
+    /// What it has won; `Err` holds what it has spent on balance.
+    pub fn profit(&self) -> Result<Yocto, Yocto> {
+        self.received.checked_sub(self.paid).map_err(|_| self.paid.saturating_sub(self.received))
+    }
+}
+
+/// One line of the proof.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub what: String,
+    pub left: Yocto,
+    pub right: Yocto,
+}
+
+impl Check {
+    pub fn holds(&self) -> bool {
+        self.left == self.right
+    }
+}
+
+fn overflow<E: std::fmt::Display>(error: E) -> Failure {
+    Failure::new(Exit::Fatal, format!("the books do not fit: {error}"), "report this as a defect")
+}
+
+fn sum(amounts: impl IntoIterator<Item = Yocto>) -> Result<Yocto, Failure> {
+    Yocto::checked_sum(amounts).map_err(overflow)
+}
+
+/// Reads a channel from both of its ends, once they agree and nothing is under way on it.
+pub async fn channel(cluster: &Cluster, id: ChannelId, a: &str, b: &str) -> Result<ChannelBook, Failure> {
+    let (left, right) = super::cluster::until(&format!("channel {id}: both ends to agree"), || async {
+        let (left, right) = (cluster.member(a).channel(id).await?, cluster.member(b).channel(id).await?);
+        let (Some(left), Some(right)) = (left, right) else { return Ok(None) };
+        let settled = left.totals == right.totals && left.unfinished + right.unfinished == 0;
+        Ok(settled.then_some((left, right)))
+    })
+    .await?;
+    Ok(book(&left, &right, a, b))
+}
+
+fn book(left: &ChannelInfo, right: &ChannelInfo, a: &str, b: &str) -> ChannelBook {
+    let (paid_a, paid_b) = match &left.status {
+        ChannelStatus::Closed { paid_a, paid_b, .. } => (Some(*paid_a), Some(*paid_b)),
+        _ => (None, None),
+    };
+    ChannelBook {
+        channel: left.channel,
+        a: a.to_owned(),
+        b: b.to_owned(),
+        deposit_a: left.deposit_mine,
+        deposit_b: right.deposit_mine,
+        sent_a: left.totals.sent_a,
+        sent_b: left.totals.sent_b,
+        paid_a,
+        paid_b,
+    }
+}
+
+/// Sums of a node over the channels.
+pub fn node(name: &str, channels: &[ChannelBook]) -> Result<NodeBook, Failure> {
+    let of = |ours: fn(&ChannelBook) -> (&str, Yocto, Yocto)| {
+        channels.iter().map(ours).filter(|(end, ..)| *end == name).map(|(_, paid, got)| (paid, got)).collect::<Vec<_>>()
+    };
+    let mut lines = of(|c| (c.a.as_str(), c.sent_a, c.sent_b));
+    lines.extend(of(|c| (c.b.as_str(), c.sent_b, c.sent_a)));
+    let paid = sum(lines.iter().map(|(paid, _)| *paid))?;
+    let received = sum(lines.iter().map(|(_, received)| *received))?;
+    Ok(NodeBook { name: name.to_owned(), received, paid, wallet: None })
+}
+
+/// Everything that has to be equal, to the yocto.
+pub async fn checks(
+    chain: &Chain,
+    channels: &[ChannelBook],
+    nodes: &[NodeBook],
+    reader: &str,
+    spent: Yocto,
+) -> Result<Vec<Check>, Failure> {
+    let mut checks = Vec::new();
+    for book in channels {
+        let id = book.channel;
+        let pot = sum([book.deposit_a, book.deposit_b])?;
+        if let (Some(paid_a), Some(paid_b)) = (book.paid_a, book.paid_b) {
+            checks.push(Check {
+                what: format!("channel {id}: paid out = paid in"),
+                left: sum([paid_a, paid_b])?,
+                right: pot,
+            });
+            checks.push(Check {
+                what: format!("channel {id}: {} gets what the ledgers say", book.a),
+                left: sum([paid_a, book.sent_a])?,
+                right: sum([book.deposit_a, book.sent_b])?,
+            });
+        }
+    }
+    let profits = nodes.iter().filter_map(|node| node.profit().ok());
+    let losses = nodes.iter().filter_map(|node| node.profit().err());
+    checks.push(Check { what: "all that was earned = all that was spent".into(), left: sum(profits)?, right: sum(losses)? });
+    if let Some(reader) = nodes.iter().find(|node| node.name == reader) {
+        checks.push(Check {
+            what: format!("{}'s channels = the prices that its get was quoted", reader.name),
+            left: reader.profit().err().unwrap_or(Yocto::ZERO),
+            right: spent,
+        });
+    }
+    checks.push(contract(&chain.books().await.map_err(por_node::exit::CliError::from)?)?);
+    Ok(checks)
+}
+
+fn contract(books: &BooksView) -> Result<Check, Failure> {
+    let owed = sum([
+        books.deposits,
+        books.stakes,
+        books.bonds,
+        books.escrow,
+        books.treasury,
+        books.withdrawable,
+        books.storage,
+    ])?;
+    Ok(Check { what: "the contract holds = what it owes".into(), left: books.balance, right: owed })
+}

@@ -1,0 +1,280 @@
+//! A local chain and a few nodes as processes of their own, on loopback. For the demo and for tests
+//! over processes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use por_node::client::{ActionResult, ChannelInfo, Client, Status};
+use por_node::config::{Config, NetworkConfig, Overrides};
+use por_node::home::Home;
+use por_node::sdk::Multiaddr;
+use por_node::keys::{self, Keys, NodeSetup, PasswordSource};
+use por_node::localnet::{LocalNetwork, LocalNetworkConfig};
+use por_types::interface::ChannelStatus;
+use por_types::{AccountId, ChannelId, NodeKey, Terms, Yocto};
+use tokio::process::{Child, Command};
+
+use crate::exit::{Exit, Failure};
+
+/// Longest wait for anything that the cluster does; it all takes seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Name of the command by which the binary runs a node, not shown to users.
+pub const NODE_COMMAND: &str = "__node";
+
+/// One node: its home, its daemon, and the server that runs beside it.
+#[derive(Debug)]
+pub struct Member {
+    pub name: String,
+    pub account: AccountId,
+    pub key: NodeKey,
+    pub home: PathBuf,
+    pub client: Client,
+    pub process: Option<Child>,
+}
+
+/// The chain and its nodes. Dropping it ends the processes.
+#[derive(Debug)]
+pub struct Cluster {
+    exe: PathBuf,
+    dir: PathBuf,
+    local: LocalNetwork,
+    pub members: Vec<Member>,
+}
+
+impl Cluster {
+    /// Starts a chain with the contract. `exe` is a binary with the command line of `fileshare`.
+    pub async fn start(exe: PathBuf, dir: &Path) -> Result<Cluster, Failure> {
+        let local = LocalNetwork::start(LocalNetworkConfig::default()).await?;
+        Ok(Cluster { exe, dir: dir.to_owned(), local, members: Vec::new() })
+    }
+
+    pub fn network(&self) -> NetworkConfig {
+        self.local.network_config()
+    }
+
+    pub fn local(&self) -> &LocalNetwork {
+        &self.local
+    }
+
+    pub fn member(&self, name: &str) -> &Member {
+        let index = self.index(name);
+        &self.members[index]
+    }
+
+    fn index(&self, name: &str) -> usize {
+        // A wrong name is a mistake in the program that made the cluster.
+        self.members.iter().position(|member| member.name == name).expect("a member of this cluster")
+    }
+
+    /// Makes a node with an account that holds `funds`, and starts its daemon.
+    pub async fn add(&mut self, name: &str, funds: Yocto) -> Result<(), Failure> {
+        let home = Home::at(self.dir.join(name));
+        home.create()?;
+        let account: AccountId = format!("{name}.localnet")
+            .parse()
+            .map_err(|error| Failure::new(Exit::Usage, format!("{name}: {error}"), "use lowercase letters"))?;
+        let (node, near) = (keys::generate_node_key(), keys::generate_near_key());
+        let keys = Keys { node, near, near_account: Some(account.clone()) };
+        keys.save(&home, None)?;
+        let mut network = self.network();
+        for member in &self.members {
+            network.boot_peers.extend(member.addresses().await?);
+        }
+        let mut config = Config::new(account.clone(), network);
+        let any = "/ip4/127.0.0.1/tcp/0".parse();
+        config.p2p.listen = vec![any.map_err(|_| Failure::new(Exit::Other, "no such address", ""))?];
+        config.api.listen = ([127, 0, 0, 1], 0).into();
+        config.save(&home)?;
+        self.local.faucet(&account, &keys.near.public_key(), funds).await?;
+        let mut member = Member {
+            name: name.to_owned(),
+            account,
+            key: keys.node.public(),
+            home: home.data_dir().to_owned(),
+            client: Client::new(([127, 0, 0, 1], 1).into(), String::new()),
+            process: None,
+        };
+        member.run(&self.exe).await?;
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// Opens a channel between two members and waits until both can use it.
+    pub async fn open(&self, a: &str, b: &str, deposit: Yocto, terms: &Terms) -> Result<ChannelId, Failure> {
+        let (a, b) = (self.member(a), self.member(b));
+        let proposed = a.client.propose_channel(&b.account, deposit, terms.clone()).await?;
+        let channel = named(&proposed)?;
+        b.client.confirm_channel(channel, deposit, Some(terms.clone())).await?;
+        for side in [a, b] {
+            side.wait_channel(channel, |info| info.status == ChannelStatus::Open && info.connected).await?;
+        }
+        Ok(channel)
+    }
+
+    /// Waits until all members know the same, whole graph.
+    pub async fn settle_graph(&self, channels: usize) -> Result<(), Failure> {
+        for member in &self.members {
+            let what = format!("{}: the graph", member.name);
+            until(&what, || async {
+                let status = member.client.status().await?;
+                Ok((status.graph_channels as usize >= channels).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Kills a daemon as a crash would.
+    pub async fn kill(&mut self, name: &str) -> Result<(), Failure> {
+        let index = self.index(name);
+        if let Some(mut process) = self.members[index].process.take() {
+            process.kill().await.map_err(|error| Failure::io("stopping a node", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Starts a killed daemon again.
+    pub async fn revive(&mut self, name: &str) -> Result<(), Failure> {
+        let index = self.index(name);
+        let exe = self.exe.clone();
+        self.members[index].run(&exe).await
+    }
+
+    /// A command line of this binary for a member's daemon.
+    pub fn command(&self, name: &str) -> Command {
+        let member = self.member(name);
+        let mut command = clean(&self.exe);
+        command.arg("--home").arg(&member.home);
+        command
+    }
+
+    /// Ends all processes and the chain.
+    pub async fn stop(mut self) -> Result<(), Failure> {
+        for member in &mut self.members {
+            if let Some(mut process) = member.process.take() {
+                let _ = process.kill().await;
+            }
+        }
+        Ok(self.local.shutdown().await?)
+    }
+}
+
+impl Member {
+    async fn run(&mut self, exe: &Path) -> Result<(), Failure> {
+        let log = self.home.join("log");
+        let failed = |error: &std::io::Error| Failure::io("starting a node", error);
+        let file = File::options().create(true).append(true).open(&log).map_err(|error| failed(&error))?;
+        let errors = file.try_clone().map_err(|error| failed(&error))?;
+        let _ = std::fs::remove_file(self.home.join(por_node::client::ADDR_FILE));
+        let mut command = clean(exe);
+        command.arg("--home").arg(&self.home).arg(NODE_COMMAND);
+        // Stays open as long as this process lives.
+        command.stdin(Stdio::piped()).stdout(file).stderr(errors);
+        let mut process = command.spawn().map_err(|error| failed(&error))?;
+        let (name, home) = (self.name.clone(), self.home.clone());
+        let what = format!("{name}: its daemon");
+        let started = until(&what, || {
+            let ended = process.try_wait();
+            let home = &home;
+            async move {
+                if let Ok(Some(status)) = ended {
+                    return Err(died(home, status));
+                }
+                let Ok(client) = Client::from_home(home) else { return Ok(None) };
+                Ok(client.status().await.is_ok().then_some(client))
+            }
+        });
+        self.client = started.await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    pub async fn status(&self) -> Result<Status, Failure> {
+        Ok(self.client.status().await?)
+    }
+
+    /// Addresses with the peer id, for others to dial.
+    pub async fn addresses(&self) -> Result<Vec<Multiaddr>, Failure> {
+        let status = self.status().await?;
+        let whole = status.listening.iter().map(|address| {
+            let text = if address.contains("/p2p/") { address.clone() } else { format!("{address}/p2p/{}", status.peer_id) };
+            text.parse().map_err(|_| Failure::new(Exit::Other, format!("not an address: {text}"), ""))
+        });
+        whole.collect()
+    }
+
+    pub async fn channel(&self, channel: ChannelId) -> Result<Option<ChannelInfo>, Failure> {
+        Ok(self.client.channels().await?.into_iter().find(|info| info.channel == channel))
+    }
+
+    pub async fn wait_channel(
+        &self,
+        channel: ChannelId,
+        wanted: impl Fn(&ChannelInfo) -> bool,
+    ) -> Result<ChannelInfo, Failure> {
+        until(&format!("{}: channel {channel}", self.name), || async {
+            Ok(self.channel(channel).await?.filter(|info| wanted(info)))
+        })
+        .await
+    }
+}
+
+/// The daemon of a member, in this process, until it is told to end or its parent is gone.
+pub(crate) async fn run_node(home: &Path) -> Result<(), Failure> {
+    let setup = NodeSetup::load(Home::at(home), Overrides::default(), &PasswordSource::default())?;
+    let (gone, parent_gone) = tokio::sync::oneshot::channel::<()>();
+    // The parent holds the other end of stdin and never writes.
+    std::thread::spawn(move || {
+        let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+        drop(gone);
+    });
+    let parent_gone = async {
+        let _ = parent_gone.await;
+    };
+    Ok(por_node::runtime::run(setup, parent_gone).await?)
+}
+
+/// The channel that an action made.
+fn named(result: &ActionResult) -> Result<ChannelId, Failure> {
+    result.channel.ok_or_else(|| Failure::new(Exit::Other, "the contract named no channel", "report this as a defect"))
+}
+
+/// A command with an environment that has no settings of the user's own nodes.
+fn clean(exe: &Path) -> Command {
+    let mut command = Command::new(exe);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("POR_") {
+            command.env_remove(name);
+        }
+    }
+    command.kill_on_drop(true);
+    command
+}
+
+fn died(home: &Path, status: std::process::ExitStatus) -> Failure {
+    let log = std::fs::read_to_string(home.join("log")).unwrap_or_default();
+    let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty").to_owned();
+    Failure::new(Exit::Other, format!("a node ended with {status}: {last}"), format!("read {}", home.join("log").display()))
+}
+
+/// Asks again until there is an answer, for at most [`PATIENCE`].
+pub async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<Option<T>, Failure>>,
+{
+    let wait = async {
+        loop {
+            if let Some(answer) = ask().await? {
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::new(Exit::Deadline, format!("{what} did not come within two minutes"), "read the logs of the nodes")),
+    }
+}
