@@ -92,7 +92,9 @@ impl Scratch {
     fn new(keep: Option<PathBuf>) -> Result<Scratch, Failure> {
         let Some(dir) = keep else {
             let dir = tempfile::Builder::new().prefix("por-demo-").tempdir();
-            return dir.map(Scratch::Temporary).map_err(|error| Failure::io("making a temporary folder", &error));
+            return dir
+                .map(Scratch::Temporary)
+                .map_err(|error| Failure::io("making a temporary folder", &error));
         };
         std::fs::create_dir(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
         let dir = dir.canonicalize().map_err(|error| Failure::io(dir.display(), &error))?;
@@ -108,7 +110,7 @@ impl Scratch {
 }
 
 async fn play(tell: &Tell, exe: PathBuf, file: &Path, dir: &Path) -> Result<(), Failure> {
-    let cluster = stage(tell, exe, dir).await?;
+    let (cluster, surplus) = stage(tell, exe, dir).await?;
     let channels = open_channels(tell, &cluster).await?;
     let (id, _server) = put(tell, &cluster, file).await?;
     let spent = get(tell, &cluster, &id, file, dir).await?;
@@ -116,12 +118,12 @@ async fn play(tell: &Tell, exe: PathBuf, file: &Path, dir: &Path) -> Result<(), 
     tell.earnings(&books, &nodes(&books)?, READER, SERVER);
     settle(tell, &cluster, &channels).await?;
     books = read_books(&cluster, &channels).await?;
-    prove(tell, &cluster, &books, spent).await?;
+    prove(tell, &cluster, &books, spent, surplus).await?;
     cluster.stop().await
 }
 
 /// Chain, accounts, daemons, stakes.
-async fn stage(tell: &Tell, exe: PathBuf, dir: &Path) -> Result<Cluster, Failure> {
+async fn stage(tell: &Tell, exe: PathBuf, dir: &Path) -> Result<(Cluster, Yocto), Failure> {
     tell.step(
         "A chain",
         "A NEAR chain starts in this process, with the real contract on it. The contract holds the\n\
@@ -129,8 +131,12 @@ async fn stage(tell: &Tell, exe: PathBuf, dir: &Path) -> Result<Cluster, Failure
     );
     let mut cluster = Cluster::start(exe, dir).await?;
     let network = cluster.network();
+    let surplus = books::read(&cluster.chain().await?).await?.surplus;
     let rpc = network.rpc_urls.first().cloned().unwrap_or_default();
-    tell.fact(&format!("contract {} on {}, RPC at {rpc}", network.contract, network.chain_id), json!({ "network": network }));
+    tell.fact(
+        &format!("contract {} on {}, RPC at {rpc}", network.contract, network.chain_id),
+        json!({ "network": network }),
+    );
 
     tell.step(
         "Five nodes",
@@ -150,7 +156,7 @@ async fn stage(tell: &Tell, exe: PathBuf, dir: &Path) -> Result<Cluster, Failure
     for name in NAMES {
         cluster.member(name).client.register(STAKE).await?;
     }
-    Ok(cluster)
+    Ok((cluster, surplus))
 }
 
 async fn open_channels(tell: &Tell, cluster: &Cluster) -> Result<Vec<ChannelId>, Failure> {
@@ -166,7 +172,10 @@ async fn open_channels(tell: &Tell, cluster: &Cluster) -> Result<Vec<ChannelId>,
     for (a, b, factor) in EDGES {
         let channel = cluster.open(a, b, DEPOSIT, &terms(factor)).await?;
         tell.fact(
-            &format!("channel {channel}: {a} – {b}, {} per GiB", Yocto(GIB_PRICE.0 * factor).to_near_string()),
+            &format!(
+                "channel {channel}: {a} – {b}, {} per GiB",
+                Yocto(GIB_PRICE.0 * factor).to_near_string()
+            ),
             json!({ "channel": channel, "a": a, "b": b, "deposit": DEPOSIT, "terms": terms(factor) }),
         );
         channels.push(channel);
@@ -185,7 +194,10 @@ async fn put(tell: &Tell, cluster: &Cluster, file: &Path) -> Result<(String, Chi
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     tell.step(
         "Dave puts a file",
-        &format!("{name}, {}. Its id is the root of its hash tree, so whoever fetches it can check every byte.", bytes(len)),
+        &format!(
+            "{name}, {}. Its id is the root of its hash tree, so whoever fetches it can check every byte.",
+            bytes(len)
+        ),
     );
     let output = cluster
         .command(SERVER)
@@ -215,7 +227,10 @@ async fn put(tell: &Tell, cluster: &Cluster, file: &Path) -> Result<(String, Chi
     })
     .await?;
     tell.fact(&format!("id {}", put.id), json!({ "id": put.id, "size": len, "name": name }));
-    tell.fact(&format!("dave serves it for {SERVER_PRICE}"), json!({ "server": SERVER, "price": SERVER_PRICE }));
+    tell.fact(
+        &format!("dave serves it for {SERVER_PRICE}"),
+        json!({ "server": SERVER, "price": SERVER_PRICE }),
+    );
     Ok((put.id, server))
 }
 
@@ -272,10 +287,18 @@ async fn get(tell: &Tell, cluster: &Cluster, id: &str, file: &Path, dir: &Path) 
     let (one, other) = (file.to_owned(), target);
     let same = crate::net::blocking(move || same_bytes(&one, &other)).await??;
     if !same {
-        return Err(Failure::new(Exit::VerificationFailed, "what arrived is not what was put", "report this as a defect"));
+        return Err(Failure::new(
+            Exit::VerificationFailed,
+            "what arrived is not what was put",
+            "report this as a defect",
+        ));
     }
     tell.fact(
-        &format!("arrived and verified in {:.1} s, byte for byte what Dave put; paid {}", elapsed.as_secs_f64(), spent.to_near_string()),
+        &format!(
+            "arrived and verified in {:.1} s, byte for byte what Dave put; paid {}",
+            elapsed.as_secs_f64(),
+            spent.to_near_string()
+        ),
         json!({ "verified": true, "seconds": elapsed.as_secs_f64(), "spent": spent }),
     );
     Ok(spent)
@@ -292,7 +315,10 @@ fn same_bytes(one: &Path, other: &Path) -> Result<bool, Failure> {
         b.clear();
         // At the end of the first file the second must end too: ask it for one byte more.
         let wanted = if count == 0 { 1 } else { count as u64 };
-        (&mut right).take(wanted).read_to_end(&mut b).map_err(|error| Failure::io(other.display(), &error))?;
+        (&mut right)
+            .take(wanted)
+            .read_to_end(&mut b)
+            .map_err(|error| Failure::io(other.display(), &error))?;
         if a[..count] != b[..] {
             return Ok(false);
         }
@@ -339,15 +365,20 @@ async fn settle(tell: &Tell, cluster: &Cluster, channels: &[ChannelId]) -> Resul
     Ok(())
 }
 
-async fn prove(tell: &Tell, cluster: &Cluster, channels: &[ChannelBook], spent: Yocto) -> Result<(), Failure> {
-    let observer = cluster.member(READER).account.clone();
-    let chain = cluster.local().connect(observer, None).await.map_err(por_node::exit::CliError::from)?;
+async fn prove(
+    tell: &Tell,
+    cluster: &Cluster,
+    channels: &[ChannelBook],
+    spent: Yocto,
+    surplus: Yocto,
+) -> Result<(), Failure> {
+    let chain = cluster.chain().await?;
     let mut nodes = nodes(channels)?;
     for node in &mut nodes {
         let account = &cluster.member(&node.name).account;
         node.wallet = chain.balance(account).await.map_err(por_node::exit::CliError::from)?;
     }
-    let checks = books::checks(&chain, channels, &nodes, READER, spent).await?;
+    let checks = books::checks(&chain, channels, &nodes, READER, spent, surplus).await?;
     tell.step("The books", "Every line is exact, to the yocto (10^-24 NEAR).");
     tell.books(channels, &nodes, &checks);
     if checks.iter().all(books::Check::holds) {
@@ -358,7 +389,11 @@ async fn prove(tell: &Tell, cluster: &Cluster, channels: &[ChannelBook], spent: 
 
 fn failed(what: &str, output: &str) -> Failure {
     let last = output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    Failure::new(Exit::Other, format!("{what}: {last}"), "run the demo with --keep DIR and read the logs of the nodes")
+    Failure::new(
+        Exit::Other,
+        format!("{what}: {last}"),
+        "run the demo with --keep DIR and read the logs of the nodes",
+    )
 }
 
 fn short(key: &str) -> String {

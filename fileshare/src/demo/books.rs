@@ -97,7 +97,12 @@ fn book(left: &ChannelInfo, right: &ChannelInfo, a: &str, b: &str) -> ChannelBoo
 /// Sums of a node over the channels.
 pub fn node(name: &str, channels: &[ChannelBook]) -> Result<NodeBook, Failure> {
     let of = |ours: fn(&ChannelBook) -> (&str, Yocto, Yocto)| {
-        channels.iter().map(ours).filter(|(end, ..)| *end == name).map(|(_, paid, got)| (paid, got)).collect::<Vec<_>>()
+        channels
+            .iter()
+            .map(ours)
+            .filter(|(end, ..)| *end == name)
+            .map(|(_, paid, got)| (paid, got))
+            .collect::<Vec<_>>()
     };
     let mut lines = of(|c| (c.a.as_str(), c.sent_a, c.sent_b));
     lines.extend(of(|c| (c.b.as_str(), c.sent_b, c.sent_a)));
@@ -113,6 +118,7 @@ pub async fn checks(
     nodes: &[NodeBook],
     reader: &str,
     spent: Yocto,
+    surplus: Yocto,
 ) -> Result<Vec<Check>, Failure> {
     let mut checks = Vec::new();
     for book in channels {
@@ -133,7 +139,11 @@ pub async fn checks(
     }
     let profits = nodes.iter().filter_map(|node| node.profit().ok());
     let losses = nodes.iter().filter_map(|node| node.profit().err());
-    checks.push(Check { what: "all that was earned = all that was spent".into(), left: sum(profits)?, right: sum(losses)? });
+    checks.push(Check {
+        what: "all that was earned = all that was spent".into(),
+        left: sum(profits)?,
+        right: sum(losses)?,
+    });
     if let Some(reader) = nodes.iter().find(|node| node.name == reader) {
         checks.push(Check {
             what: format!("{}'s channels = the prices that its get was quoted", reader.name),
@@ -141,11 +151,18 @@ pub async fn checks(
             right: spent,
         });
     }
-    checks.push(contract(&chain.books().await.map_err(por_node::exit::CliError::from)?)?);
+    checks.push(contract(&read(chain).await?, surplus)?);
     Ok(checks)
 }
 
-fn contract(books: &BooksView) -> Result<Check, Failure> {
+/// The contract's books.
+pub async fn read(chain: &Chain) -> Result<BooksView, Failure> {
+    Ok(chain.books().await.map_err(por_node::exit::CliError::from)?)
+}
+
+/// `surplus`: what the account held beyond its books before anybody used it (unused gas of its
+/// own deployment comes back to it); not a yocto may have been added or taken since.
+fn contract(books: &BooksView, surplus: Yocto) -> Result<Check, Failure> {
     let owed = sum([
         books.deposits,
         books.stakes,
@@ -154,6 +171,7 @@ fn contract(books: &BooksView) -> Result<Check, Failure> {
         books.treasury,
         books.withdrawable,
         books.storage,
+        surplus,
     ])?;
     Ok(Check { what: "the contract holds = what it owes".into(), left: books.balance, right: owed })
 }

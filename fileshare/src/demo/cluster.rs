@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use por_node::chain::Chain;
 use por_node::client::{ActionResult, ChannelInfo, Client, Status};
 use por_node::config::{Config, NetworkConfig, Overrides};
+use por_node::exit::CliError;
 use por_node::home::Home;
-use por_node::sdk::Multiaddr;
 use por_node::keys::{self, Keys, NodeSetup, PasswordSource};
 use por_node::localnet::{LocalNetwork, LocalNetworkConfig};
+use por_node::sdk::Multiaddr;
 use por_types::interface::ChannelStatus;
 use por_types::{AccountId, ChannelId, NodeKey, Terms, Yocto};
 use tokio::process::{Child, Command};
@@ -55,8 +57,10 @@ impl Cluster {
         self.local.network_config()
     }
 
-    pub fn local(&self) -> &LocalNetwork {
-        &self.local
+    /// Views of the contract, without a key.
+    pub async fn chain(&self) -> Result<Chain, Failure> {
+        let observer = self.local.contract().clone();
+        Ok(self.local.connect(observer, None).await.map_err(CliError::from)?)
     }
 
     pub fn member(&self, name: &str) -> &Member {
@@ -73,9 +77,9 @@ impl Cluster {
     pub async fn add(&mut self, name: &str, funds: Yocto) -> Result<(), Failure> {
         let home = Home::at(self.dir.join(name));
         home.create()?;
-        let account: AccountId = format!("{name}.localnet")
-            .parse()
-            .map_err(|error| Failure::new(Exit::Usage, format!("{name}: {error}"), "use lowercase letters"))?;
+        let account: AccountId = format!("{name}.localnet").parse().map_err(|error| {
+            Failure::new(Exit::Usage, format!("{name}: {error}"), "use lowercase letters")
+        })?;
         let (node, near) = (keys::generate_node_key(), keys::generate_near_key());
         let keys = Keys { node, near, near_account: Some(account.clone()) };
         keys.save(&home, None)?;
@@ -200,7 +204,11 @@ impl Member {
     pub async fn addresses(&self) -> Result<Vec<Multiaddr>, Failure> {
         let status = self.status().await?;
         let whole = status.listening.iter().map(|address| {
-            let text = if address.contains("/p2p/") { address.clone() } else { format!("{address}/p2p/{}", status.peer_id) };
+            let text = if address.contains("/p2p/") {
+                address.clone()
+            } else {
+                format!("{address}/p2p/{}", status.peer_id)
+            };
             text.parse().map_err(|_| Failure::new(Exit::Other, format!("not an address: {text}"), ""))
         });
         whole.collect()
@@ -239,7 +247,9 @@ pub(crate) async fn run_node(home: &Path) -> Result<(), Failure> {
 
 /// The channel that an action made.
 fn named(result: &ActionResult) -> Result<ChannelId, Failure> {
-    result.channel.ok_or_else(|| Failure::new(Exit::Other, "the contract named no channel", "report this as a defect"))
+    result
+        .channel
+        .ok_or_else(|| Failure::new(Exit::Other, "the contract named no channel", "report this as a defect"))
 }
 
 /// A command with an environment that has no settings of the user's own nodes.
@@ -256,8 +266,13 @@ fn clean(exe: &Path) -> Command {
 
 fn died(home: &Path, status: std::process::ExitStatus) -> Failure {
     let log = std::fs::read_to_string(home.join("log")).unwrap_or_default();
-    let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty").to_owned();
-    Failure::new(Exit::Other, format!("a node ended with {status}: {last}"), format!("read {}", home.join("log").display()))
+    let last =
+        log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty").to_owned();
+    Failure::new(
+        Exit::Other,
+        format!("a node ended with {status}: {last}"),
+        format!("read {}", home.join("log").display()),
+    )
 }
 
 /// Asks again until there is an answer, for at most [`PATIENCE`].
@@ -275,6 +290,10 @@ where
     };
     match tokio::time::timeout(PATIENCE, wait).await {
         Ok(result) => result,
-        Err(_) => Err(Failure::new(Exit::Deadline, format!("{what} did not come within two minutes"), "read the logs of the nodes")),
+        Err(_) => Err(Failure::new(
+            Exit::Deadline,
+            format!("{what} did not come within two minutes"),
+            "read the logs of the nodes",
+        )),
     }
 }

@@ -72,13 +72,20 @@ impl Tell {
     }
 
     pub fn earnings(&self, channels: &[ChannelBook], nodes: &[NodeBook], reader: &str, server: &str) {
-        self.step("Who paid whom", "Nothing of this is on chain yet: it is what the ends of each channel have signed.");
+        self.step(
+            "Who paid whom",
+            "Nothing of this is on chain yet: it is what the ends of each channel have signed.",
+        );
         for book in channels {
             let ChannelBook { channel, a, b, sent_a, sent_b, .. } = book;
             let text = match (sent_a.is_zero(), sent_b.is_zero()) {
                 (true, true) => format!("channel {channel}: {a} – {b} was not used"),
                 (false, true) => format!("channel {channel}: {a} paid {b} {}", sent_a.to_near_string()),
-                _ => format!("channel {channel}: {a} paid {b} {}, {b} paid {a} {}", sent_a.to_near_string(), sent_b.to_near_string()),
+                _ => format!(
+                    "channel {channel}: {a} paid {b} {}, {b} paid {a} {}",
+                    sent_a.to_near_string(),
+                    sent_b.to_near_string()
+                ),
             };
             self.fact(&text, json!({ "book": book }));
         }
@@ -105,11 +112,18 @@ impl Tell {
                 .iter()
                 .map(|check| json!({ "what": check.what, "left": check.left, "right": check.right, "holds": check.holds() }))
                 .collect();
-            return self.event("books", json!({ "channels": channels, "nodes": nodes, "checks": checks, "balanced": balanced }));
+            return self.event(
+                "books",
+                json!({ "channels": channels, "nodes": nodes, "checks": checks, "balanced": balanced }),
+            );
         }
         for node in nodes {
             if let Some(wallet) = node.wallet {
-                self.line(&format!("   {:<6} has {} on its account (after gas), its stake is still in the contract", node.name, wallet.to_near_string()));
+                self.line(&format!(
+                    "   {:<6} has {} on its account (after gas), its stake is still in the contract",
+                    node.name,
+                    wallet.to_near_string()
+                ));
             }
         }
         self.line("");
