@@ -148,24 +148,24 @@ impl Graph {
         let (a, b) = (self.vertex(view.key_a), self.vertex(view.key_b));
         let edge = Edge { view: view.clone(), open: is_open(&view.status), a, b };
         let core = edge.to_core();
-        let open = edge.open;
-        let place = match self.by_channel.get(&view.channel) {
+        let (place, was_open) = match self.by_channel.get(&view.channel) {
             Some(&place) => {
-                self.edges[place as usize] = edge;
-                place
+                let old = std::mem::replace(&mut self.edges[place as usize], edge);
+                (place, old.open)
             }
             None => {
                 let place = self.edges.len() as u32;
                 self.edges.push(edge);
                 self.by_channel.insert(view.channel, place);
-                place
+                (place, false)
             }
         };
         for end in [a, b] {
             let list = &mut self.nodes[end as usize].open;
-            list.retain(|&other| other != place);
-            if open {
-                list.push(place);
+            match (was_open, core.open) {
+                (false, true) => list.push(place),
+                (true, false) => list.retain(|&other| other != place),
+                _ => {}
             }
         }
         core

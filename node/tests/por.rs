@@ -231,6 +231,64 @@ fn a_daemon_lives_on_a_local_chain() {
     assert_eq!(chain.terminate(), Some(0));
 }
 
+#[test]
+fn two_daemons_open_a_channel_and_one_pays_the_other() {
+    let dir = tempfile::tempdir().expect("directory");
+    let network = dir.path().join("net.toml");
+    let file = network.to_str().expect("text");
+    let chain_home = Por::at(&dir, "chain");
+    let args = ["--json", "localnet", "--port", "0", "--network-file", file, "--block-time", "100ms"];
+    let mut chain = Running::spawn(chain_home.command(&args));
+    let mut line = String::new();
+    BufReader::new(chain.0.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+
+    let (alice, bob) = (Por::at(&dir, "a"), Por::at(&dir, "b"));
+    bob.init(&network, &["--account", "bob.localnet"]);
+    let _bob = start(&bob);
+    bob.json(&["register", "--stake", "5 NEAR"]);
+    let status = bob.json(&["status"]);
+    let (address, peer) = (status["listening"][0].as_str(), status["peer_id"].as_str().expect("peer id"));
+    let boot = format!("{}/p2p/{peer}", address.expect("address"));
+    alice.init(&network, &["--account", "alice.localnet", "--boot", &boot]);
+    let _alice = start(&alice);
+    alice.json(&["register", "--stake", "5 NEAR"]);
+    let promise = ["channel", "propose", "bob.localnet", "--deposit", "1 NEAR", "--rtt-ms", "2000"];
+    let id = alice.json(&promise)["channel"].to_string();
+    // The daemon learns of the proposal from the chain.
+    wait_for("the proposal", || (!bob.json(&["channel", "list"])[0].is_null()).then_some(()));
+    bob.json(&["channel", "confirm", &id]);
+
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let client = por_node::client::Client::from_home(&bob.home).expect("the daemon runs");
+    let server = runtime.block_on(client.serve("echo", Default::default(), 4)).expect("serves");
+    runtime.spawn(async move {
+        while let Ok(incoming) = server.next().await {
+            server.respond(incoming.request, incoming.body).await.expect("answers");
+        }
+    });
+    wait_for("the channel", || {
+        let channel = &alice.json(&["channel", "list"])[0];
+        (channel["status"]["state"] == "open" && channel["connected"] == true).then_some(())
+    });
+    let body = dir.path().join("body");
+    std::fs::write(&body, b"hello \xff\x00 bob").expect("written");
+    let answer = wait_for("the first route", || {
+        let output = alice.run(&["request", peer, "echo", body.to_str().expect("text"), "--deadline", "30s"]);
+        output.status.success().then_some(output)
+    });
+    assert_eq!(answer.stdout, b"hello \xff\x00 bob");
+    let quote = alice.json(&["route", peer, "--body-len", "12"]);
+    assert_eq!(quote["routes"][0]["hops"].as_array().map(Vec::len), Some(1));
+    let request = ["request", peer, "echo", body.to_str().expect("text"), "--max-price", "1"];
+    alice.fails(&request, 8);
+    alice.fails(&["request", peer, "nothing", "--deadline", "5s"], 4);
+    let channel = &alice.json(&["channel", "list"])[0];
+    let paid: u128 = channel["totals"]["sent_a"].as_str().and_then(|s| s.parse().ok()).expect("amount");
+    assert!(paid > 0, "{channel}");
+    let table = String::from_utf8(alice.run(&["channel", "list"]).stdout).expect("text");
+    assert!(table.contains("bob.localnet") && table.contains("open"), "{table}");
+}
+
 /// Unknown ids, no route, not enough money.
 fn bad_requests(por: &Por, status: &Value) {
     let nobody = por_node::keys::generate_node_key().public().to_string();

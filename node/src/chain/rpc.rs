@@ -213,12 +213,25 @@ impl Rpc {
         })
     }
 
-    /// Chain id that the endpoints name; all that answer must agree.
+    /// Asks every endpoint for its chain: those that answer must be on `expected`, and one has to
+    /// answer.
     pub(super) async fn check_chain_id(&self, expected: &str) -> Result<(), ChainError> {
         let accept = |status: near_primitives::views::StatusResponse| Ok(status.chain_id);
         let request = methods::status::RpcStatusRequest;
-        let answer = self.ask(&request, self.limits.try_timeout, |_| true, accept).await;
-        match answer {
+        let asked = self.endpoints.iter().map(|endpoint| async {
+            let answer = tokio::time::timeout(self.limits.try_timeout, endpoint.client.call(&request)).await;
+            Some((&endpoint.url, answer.ok()?.ok()?.chain_id))
+        });
+        let answers: Vec<_> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        if let Some((url, found)) = answers.iter().find(|(_, found)| found != expected) {
+            let reason = format!("the RPC endpoint {url} is on chain {found}, not on {expected}");
+            return Err(ChainError::Foreign { reason });
+        }
+        if !answers.is_empty() {
+            return Ok(());
+        }
+        // Nobody yet: the usual patience, and the reasons.
+        match self.ask(&request, self.limits.try_timeout, |_| true, accept).await {
             Ok(found) if found == expected => Ok(()),
             Ok(found) => Err(ChainError::Foreign {
                 reason: format!("the RPC endpoint is on chain {found}, not on {expected}"),

@@ -30,7 +30,7 @@ pub(super) async fn request(context: &Context, args: RequestArgs) -> Result<(), 
     let client = context.client()?;
     let limit = por_core::Limits::default().max_body;
     let source = args.body.clone();
-    let body = tokio::task::spawn_blocking(move || read_body(source.as_deref(), u64::from(limit)));
+    let body = tokio::task::spawn_blocking(move || read_body(source.as_deref(), limit));
     let body = body.await.map_err(|error| CliError::new(ExitCode::Other, error.to_string(), ""))??;
     let response = client
         .request(ApiRequest {

@@ -60,7 +60,7 @@ pub(super) fn status(status: &Status) -> String {
     facts(&rows)
 }
 
-pub(super) fn peers(peers: &Vec<PeerInfo>) -> String {
+pub(super) fn peers(peers: &[PeerInfo]) -> String {
     let rows: Vec<Vec<String>> = peers
         .iter()
         .map(|peer| {
@@ -90,7 +90,7 @@ fn state(channel: &ChannelInfo) -> String {
     }
 }
 
-pub(super) fn channels(channels: &Vec<ChannelInfo>) -> String {
+pub(super) fn channels(channels: &[ChannelInfo]) -> String {
     let rows: Vec<Vec<String>> = channels
         .iter()
         .map(|channel| {

@@ -33,7 +33,7 @@ pub(super) async fn status(context: &Context) -> Result<(), CliError> {
 
 pub(super) async fn peers(context: &Context) -> Result<(), CliError> {
     let peers = context.client()?.peers().await?;
-    context.output.print(&peers, tables::peers)
+    context.output.print(&peers, |peers| tables::peers(peers))
 }
 
 pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<(), CliError> {
@@ -45,7 +45,7 @@ pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<
     let result = match action {
         ChannelAction::List => {
             let channels = client.channels().await?;
-            return context.output.print(&channels, tables::channels);
+            return context.output.print(&channels, |channels| tables::channels(channels));
         }
         ChannelAction::Propose { account, deposit, terms: args } => {
             let proposal = Terms::from(args);
