@@ -274,13 +274,18 @@ impl AppServer {
         }
     }
 
-    /// Answers a request. Answering one that was answered already does nothing.
+    /// Answers a request. Answering one that was answered already, or that came before a restart of
+    /// the daemon (it is delivered again), does nothing.
     ///
     /// Errors: [`ErrorCode::Usage`] if the body is longer than the request's response limit.
     pub async fn respond(&self, request: RequestId, body: Bytes) -> Result<(), ClientError> {
         let id = request.to_string();
         let call = Call::new(Method::POST, &["apps", &self.app, "responses", &id], QUICK).body(body);
-        self.client.transport.send(call).await.map(drop)
+        match self.client.transport.send(call).await {
+            // Answered before, or the daemon was restarted and delivers the request again.
+            Err(error) if error.code == ErrorCode::NotFound => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Stops serving: the node rejects new requests for the app.

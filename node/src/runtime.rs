@@ -105,11 +105,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     let NodeSetup { home, config, keys, .. } = setup;
     let network = config.network();
     let identity = StoreIdentity { network: network.clone(), node_key: keys.node.public() };
-    let (path, for_store) = (home.store_file(), identity.clone());
-    let store = tokio::task::spawn_blocking(move || NodeStore::open(&path, &for_store))
-        .await
-        .map_err(|error| other(error.to_string()))?
-        .map_err(store_error)?;
+    let store = open_store(home.store_file(), identity.clone()).await?;
     let limits = Limits::default();
     let por = libp2p_por::Config::new(network.clone())
         .with_limits(limits.clone())
@@ -175,6 +171,12 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     Ok((daemon, supervisor))
 }
 
+async fn open_store(path: std::path::PathBuf, identity: StoreIdentity) -> Result<NodeStore, ClientError> {
+    // Checking a large store takes a while.
+    let open = tokio::task::spawn_blocking(move || NodeStore::open(&path, &identity));
+    open.await.map_err(|error| other(error.to_string()))?.map_err(store_error)
+}
+
 fn swarm_config(config: &Config) -> SwarmConfig {
     SwarmConfig {
         listen: config.p2p.listen.clone(),
@@ -191,25 +193,27 @@ async fn follow_graph(
     interval: Duration,
 ) -> Result<(), ClientError> {
     let mut failing = false;
+    let mut told = 0;
     loop {
-        match sync.step().await {
+        let news = match sync.step().await {
             Ok(step) => {
                 failing = false;
-                let told = daemon.control.update_graph(step.version, step.chain_time_ms, step.edges).await;
-                told.map_err(|_| other("the protocol driver has stopped"))?;
+                Some((step.version, step.chain_time_ms, step.edges))
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "the chain cannot be followed");
                 }
-                // What the failed step applied before it failed was not told.
-                let (version, time, edges) = {
-                    let graph = daemon.graph.read();
-                    (graph.version(), graph.chain_time_ms(), graph.edges())
-                };
-                let told = daemon.control.update_graph(version, time, edges).await;
-                told.map_err(|_| other("the protocol driver has stopped"))?;
+                let graph = daemon.graph.read();
+                // Pages that came before the failure are in the graph; their edges are not known here.
+                let partly = graph.version() != told;
+                partly.then(|| (graph.version(), graph.chain_time_ms(), graph.edges()))
             }
+        };
+        if let Some((version, time, edges)) = news {
+            let update = daemon.control.update_graph(version, time, edges).await;
+            update.map_err(|_| other("the protocol driver has stopped"))?;
+            told = version;
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}

@@ -32,7 +32,7 @@ pub use ledger::LedgerStore;
 pub use rows::AppTable;
 
 use ledger::Shared;
-use rows::StoreTable;
+use rows::{KeyValue, StoreTable};
 
 /// Version of the layout of the database.
 const FORMAT: u32 = 1;
@@ -114,7 +114,7 @@ impl NodeStore {
     }
 
     /// All rows of one of the node's own tables, in key order.
-    pub fn list(&self, table: AppTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn list(&self, table: AppTable) -> Result<Vec<KeyValue>, StoreError> {
         self.shared().read(|db| rows::list(db, StoreTable::App(table)))
     }
 

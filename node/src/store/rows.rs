@@ -11,6 +11,9 @@ use super::error::StoreError;
 const CHECKSUM: usize = 8;
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
+/// Key and value.
+pub(super) type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// Tables of the node itself, beside those of the protocol's ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +105,7 @@ pub(super) fn initialise(database: &Database, key: &[u8], value: &[u8]) -> Resul
 /// Writes rows of one transaction; opens each table once.
 pub(super) struct Writer<'t> {
     transaction: &'t WriteTransaction,
-    tables: Vec<(StoreTable, redb::Table<'t, &'static [u8], &'static [u8]>)>,
+    tables: Vec<(StoreTable, OpenTable<'t>)>,
     sealed: Vec<u8>,
 }
 
@@ -147,7 +150,7 @@ pub(super) fn get(database: &Database, table: StoreTable, key: &[u8]) -> Result<
     rows.get(key)?.map(|sealed| open(table, key, sealed.value())).transpose()
 }
 
-pub(super) fn list(database: &Database, table: StoreTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+pub(super) fn list(database: &Database, table: StoreTable) -> Result<Vec<KeyValue>, ReadError> {
     let transaction = database.begin_read()?;
     let rows = transaction.open_table(table.definition())?;
     let mut all = Vec::new();

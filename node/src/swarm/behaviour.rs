@@ -13,7 +13,7 @@ use libp2p::{StreamProtocol, identify, ping};
 use super::{IDENTIFY_PROTOCOL, KAD_PROTOCOL};
 
 /// How long other nodes keep a provider record.
-const PROVIDER_TTL: Duration = Duration::from_secs(3600);
+pub(crate) const PROVIDER_TTL: Duration = Duration::from_secs(3600);
 /// How often this node announces what it provides.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(20 * 60);
 /// Most provider keys of this node.

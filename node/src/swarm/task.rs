@@ -13,7 +13,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
 use tokio::sync::{mpsc, watch};
 
-use super::behaviour::{NodeBehaviour, NodeBehaviourEvent};
+use super::behaviour::{NodeBehaviour, NodeBehaviourEvent, PROVIDER_TTL};
 use super::{Command, KAD_PROTOCOL};
 use crate::client::PeerInfo;
 
@@ -21,8 +21,9 @@ use crate::client::PeerInfo;
 const MAX_ADDRESSES: usize = 16;
 /// Most peers whose descriptions are kept.
 const MAX_PEERS: usize = 4096;
-/// Most provider keys of others that are kept.
+/// Most provider keys of others that are kept, and most that one peer may bring.
 const MAX_PROVIDER_KEYS: usize = 1 << 16;
+const MAX_KEYS_PER_PEER: usize = 1 << 13;
 /// Time between lookups of the same peer.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 /// After the first peers came, what was announced to nobody is announced again.
@@ -50,7 +51,8 @@ pub struct SwarmTask {
     searches: HashMap<QueryId, mpsc::Sender<PeerId>>,
     lookups: HashMap<QueryId, PeerId>,
     looked_up: HashMap<PeerId, Instant>,
-    provider_keys: HashSet<RecordKey>,
+    /// Who brought a key first, and when it was announced last.
+    provider_keys: HashMap<RecordKey, (PeerId, Instant)>,
     reannounce: Option<tokio::time::Instant>,
 }
 
@@ -70,7 +72,7 @@ impl SwarmTask {
             searches: HashMap::new(),
             lookups: HashMap::new(),
             looked_up: HashMap::new(),
-            provider_keys: HashSet::new(),
+            provider_keys: HashMap::new(),
             reannounce: None,
         }
     }
@@ -217,16 +219,39 @@ impl SwarmTask {
 
     /// Provider records are kept only for providers that are nodes, and in bounded number.
     fn on_provider_record(&mut self, mut record: ProviderRecord) {
-        let full = self.provider_keys.len() >= MAX_PROVIDER_KEYS && !self.provider_keys.contains(&record.key);
-        if full || record.key.as_ref().len() != 32 || libp2p_por::node_key(&record.provider).is_none() {
-            tracing::debug!(provider = %record.provider, full, "provider record refused");
+        let (key, provider, now) = (record.key.clone(), record.provider, Instant::now());
+        let known = self.provider_keys.get(&key).map(|(first, _)| *first);
+        let room = known.is_some() || self.room_for_key(&provider, now);
+        if !room || key.as_ref().len() != 32 || libp2p_por::node_key(&provider).is_none() {
+            tracing::debug!(%provider, room, "provider record refused");
             return;
         }
         record.addresses.truncate(MAX_ADDRESSES);
-        let key = record.key.clone();
         if self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_ok() {
-            self.provider_keys.insert(key);
+            self.provider_keys.insert(key, (known.unwrap_or(provider), now));
         }
+    }
+
+    /// Whether a peer may bring one more key; drops what has expired if there is no room.
+    fn room_for_key(&mut self, provider: &PeerId, now: Instant) -> bool {
+        let full = |keys: &HashMap<RecordKey, (PeerId, Instant)>| {
+            let theirs = keys.values().filter(|(first, _)| first == provider).count();
+            keys.len() >= MAX_PROVIDER_KEYS || theirs >= MAX_KEYS_PER_PEER
+        };
+        if !full(&self.provider_keys) {
+            return true;
+        }
+        let store = self.swarm.behaviour_mut().kad.store_mut();
+        self.provider_keys.retain(|key, (_, announced)| {
+            let fresh = now.duration_since(*announced) < PROVIDER_TTL;
+            if !fresh {
+                for gone in store.providers(key) {
+                    store.remove_provider(key, &gone.provider);
+                }
+            }
+            fresh
+        });
+        !full(&self.provider_keys)
     }
 
     fn on_query(&mut self, id: QueryId, result: QueryResult, last: bool) {
