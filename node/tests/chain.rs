@@ -120,7 +120,8 @@ async fn calls_views_and_the_graph() {
     assert_eq!(sync.step().await.expect("step").edges.len(), 0, "nothing new");
     let graph = sync.graph();
     assert_eq!(graph.read().node_count(), 2);
-    assert_eq!(graph.read().version(), a.config().await.expect("config").graph_version);
+    let version = graph.read().version();
+    assert_eq!(version, a.config().await.expect("config").graph_version);
 
     let locked = a.call(Intent::new(Call::Unstake(UnstakeArgs { amount: Yocto::near(5) }))).await;
     assert_eq!(locked.expect_err("a channel locks it").contract_code(), Some(code::STAKE_LOCKED));
@@ -310,4 +311,24 @@ async fn dead_and_lagging_endpoints_are_passed_over() {
     assert!(chain.node(&alice.account).await.expect("view").is_some(), "the old answer was taken");
     assert!(chain.head().await.expect("head").height > old.height);
     assert!(proxy.replayed() > 0, "the endpoint that lags was never asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_chain_goes_on_with_its_contract() {
+    let dir = tempfile::tempdir().expect("directory");
+    let config = LocalNetworkConfig {
+        home: Some(dir.path().to_owned()),
+        block_time: Duration::from_millis(50),
+        ..Default::default()
+    };
+    let world = World { net: LocalNetwork::start(config.clone()).await.expect("starts") };
+    let alice = world.actor("alice.localnet").await;
+    register(&world.chain(&alice).await, &alice, Yocto::near(1)).await;
+    world.net.shutdown().await.expect("stops");
+
+    let world = World { net: LocalNetwork::start(config).await.expect("starts again") };
+    let chain = world.chain(&alice).await;
+    assert_eq!(stake_of(&chain).await, Yocto::near(1));
+    chain.call(Intent::new(Call::Stake { amount: Yocto::near(1) })).await.expect("stakes");
+    assert_eq!(stake_of(&chain).await, Yocto::near(2));
 }
