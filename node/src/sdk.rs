@@ -27,7 +27,6 @@ use tokio::task::JoinHandle;
 
 use crate::api::ApiListener;
 use crate::client::{ChannelInfo, Client, Quote, QuoteRequest, Status};
-use crate::home::HomeLock;
 use crate::runtime::{self, Daemon, Stop, other, setup_error};
 
 pub use crate::client::{ApiRequest as Request, ApiResponse as Response, ClientError as Error, ErrorCode};
@@ -36,15 +35,14 @@ pub use bytes::Bytes;
 pub use libp2p::Multiaddr;
 pub use por_core::AppPricing;
 
-/// A running node. Dropping it stops it at once, as a crash would, which it survives;
-/// [`Node::shutdown`] does it cleanly.
+/// A running node. Dropping it stops it in the background; [`Node::shutdown`] waits until it has
+/// stopped and its home is free again.
 pub struct Node {
     daemon: Arc<Daemon>,
     api_addr: SocketAddr,
     token: String,
     stop: Stop,
     running: Option<JoinHandle<Result<(), Error>>>,
-    _lock: HomeLock,
 }
 
 /// A paid request that a handler has to answer.
@@ -75,8 +73,14 @@ impl Node {
         let api_stop = stop.clone();
         supervisor
             .spawn(runtime::API_TASK, async move { listener.serve(api, &secret, home, api_stop).await });
-        let running = Some(tokio::spawn(supervisor.run()));
-        Ok(Node { daemon, api_addr, token, stop, running, _lock: setup.lock })
+        let lock = setup.lock;
+        let running = tokio::spawn(async move {
+            let result = supervisor.run().await;
+            // Only now that the store is closed may another process have the home.
+            drop(lock);
+            result
+        });
+        Ok(Node { daemon, api_addr, token, stop, running: Some(running) })
     }
 
     /// The node's key: how others address it.
@@ -178,9 +182,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            running.abort();
-        }
+        self.stop.stop();
     }
 }
 

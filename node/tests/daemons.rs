@@ -204,7 +204,9 @@ async fn what_cannot_start_says_why() {
     let error = Node::start(other).await.err().expect("the port is taken");
     assert_eq!(error.code, ErrorCode::PortInUse, "{error}");
 
-    alice.stop().await;
+    // Dropped without a word: the home is free once everything is durable.
+    drop(alice.node.take());
+    eventually("the home is free", || async { alice.home().lock().ok().map(drop) }).await;
     let gone = Client::from_home(alice.home().data_dir()).expect_err("the daemon has gone");
     assert_eq!(gone.code, ErrorCode::Unreachable);
     let store = alice.home().store_file();
