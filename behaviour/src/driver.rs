@@ -26,6 +26,8 @@ use crate::store::{Store, StoreError};
 
 /// Messages taken in per round.
 const MAX_ROUND: usize = 512;
+/// Batches that may wait for the store before peers have to wait too.
+const MAX_UNCOMMITTED: u64 = 64;
 /// Rounds before the executor gets a turn.
 const MAX_ROUNDS: usize = 8;
 /// Room in a server's queue whatever it asks for; costs nothing while empty.
@@ -143,7 +145,8 @@ impl Driver {
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {
         let mut any = self.poll_store(cx)?;
         self.shared.register_driver(cx.waker());
-        for _ in 0..MAX_ROUND {
+        // While the store lags, peers wait: what they sent is held in their own buffers, not here.
+        for _ in 0..if self.is_store_behind() { 0 } else { MAX_ROUND } {
             let Poll::Ready(Some(message)) = self.inbox.poll_next_unpin(cx) else { break };
             any = true;
             self.on_handler(message);
@@ -163,6 +166,10 @@ impl Driver {
             self.input(Input::Tick);
         }
         Ok(any)
+    }
+
+    fn is_store_behind(&self) -> bool {
+        self.submitted.saturating_sub(self.durable) >= MAX_UNCOMMITTED
     }
 
     fn poll_store(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {

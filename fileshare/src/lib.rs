@@ -2,13 +2,13 @@
 //!
 //! A file is named by the BLAKE3 hash of its bytes ([`id::ContentId`]). It is
 //! served in windows of at most 8 MiB, each a self-verifying slice of the hash
-//! tree ([`slice`]), so that a single paid request carries everything that its
+//! tree ([`mod@slice`]), so that a single paid request carries everything that its
 //! receiver needs to check it, and windows may come from several providers at once.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`id`] | content ids |
-//! | [`tree`], [`slice`], [`outboard`] | the hash tree: hashing, encoding, verifying |
+//! | [`tree`], [`mod@slice`], [`outboard`] | the hash tree: hashing, encoding, verifying |
 //! | [`store`] | what this machine can serve |
 //! | [`part`] | a download under way on disk, resumable after a crash |
 //! | [`dir`] | directories |

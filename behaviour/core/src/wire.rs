@@ -5,7 +5,8 @@
 //! except for [`Frame::Fragment`], whose payload is `exchange: u64 BE ++ part: u8 ++ offset: u64 BE
 //! ++ data`. Unknown types are errors, unknown map keys are ignored.
 //!
-//! The requester opens a substream per lane; requests travel from its opener, replies return on it.
+//! Each side opens a substream per lane and sends all its frames on those two, requests and replies
+//! alike, so that they arrive in the order in which they were made.
 //!
 //! Hello belongs to the transport: a driver sends [`Hello::new`], checks the peer's with
 //! [`Hello::check`] and hands it to the node with `Input::Connected`. It never reaches the node as a
@@ -36,7 +37,7 @@ pub enum Lane {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// First frame of each substream, from its opener; the acceptor answers with its own.
+    /// First frame of each substream, from its opener.
     Hello(Hello),
     /// After Hello on the control lane, both ways; and as heartbeat.
     Sync(Sync),

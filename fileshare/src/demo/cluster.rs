@@ -275,7 +275,7 @@ fn died(home: &Path, status: std::process::ExitStatus) -> Failure {
     )
 }
 
-/// Asks again until there is an answer, for at most [`PATIENCE`].
+/// Asks again until there is an answer, for at most two minutes.
 pub async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<Option<T>, Failure>>,

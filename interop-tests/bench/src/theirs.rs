@@ -1,0 +1,167 @@
+//! libp2p's request-response: unpaid, unsigned, nothing stored; over the same transport.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Instant;
+
+use anyhow::anyhow;
+use async_trait::async_trait;
+use futures::stream::FuturesUnordered;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use libp2p::request_response::{self, Event, Message, OutboundRequestId, ProtocolSupport};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::BODY;
+
+/// Bodies of a fixed length: the cheapest codec there can be.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plain;
+
+async fn read<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; BODY];
+    io.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+#[async_trait]
+impl request_response::Codec for Plain {
+    type Protocol = StreamProtocol;
+    type Request = Vec<u8>;
+    type Response = Vec<u8>;
+
+    async fn read_request<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Vec<u8>> {
+        read(io).await
+    }
+
+    async fn read_response<T: AsyncRead + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+    ) -> io::Result<Vec<u8>> {
+        read(io).await
+    }
+
+    async fn write_request<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        body: Vec<u8>,
+    ) -> io::Result<()> {
+        io.write_all(&body).await
+    }
+
+    async fn write_response<T: AsyncWrite + Unpin + Send>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        body: Vec<u8>,
+    ) -> io::Result<()> {
+        io.write_all(&body).await
+    }
+}
+
+type Behaviour = request_response::Behaviour<Plain>;
+
+/// A client and a server.
+pub struct Pair {
+    calls: mpsc::Sender<oneshot::Sender<anyhow::Result<()>>>,
+}
+
+fn swarm() -> anyhow::Result<Swarm<Behaviour>> {
+    let protocol = (StreamProtocol::new("/bench/1"), ProtocolSupport::Full);
+    let config = request_response::Config::default().with_max_concurrent_streams(4096);
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(4096);
+    Ok(SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, || muxer.clone())?
+        .with_behaviour(|_| Behaviour::new([protocol], config))?
+        .build())
+}
+
+impl Pair {
+    pub async fn start() -> anyhow::Result<Pair> {
+        let mut server = swarm()?;
+        server.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = server.select_next_some().await {
+                break address;
+            }
+        };
+        let peer = *server.local_peer_id();
+        tokio::spawn(serve(server));
+        let (calls, receiver) = mpsc::channel(4096);
+        tokio::spawn(ask(swarm()?, peer, address, receiver));
+        Ok(Pair { calls })
+    }
+
+    /// Requests per second with `inflight` of them under way all the time.
+    pub async fn measure(&self, count: usize, inflight: usize) -> anyhow::Result<f64> {
+        let one = || async {
+            let (done, is_done) = oneshot::channel();
+            self.calls.send(done).await.map_err(|_| anyhow!("the client has ended"))?;
+            is_done.await?
+        };
+        let start = Instant::now();
+        let mut running: FuturesUnordered<_> = (0..inflight.min(count)).map(|_| one()).collect();
+        let mut sent = running.len();
+        while let Some(result) = running.next().await {
+            result?;
+            if sent < count {
+                sent += 1;
+                running.push(one());
+            }
+        }
+        Ok(count as f64 / start.elapsed().as_secs_f64())
+    }
+}
+
+async fn serve(mut swarm: Swarm<Behaviour>) {
+    loop {
+        if let SwarmEvent::Behaviour(Event::Message {
+            message: Message::Request { request, channel, .. },
+            ..
+        }) = swarm.select_next_some().await
+        {
+            // A client that is gone does not wait for it.
+            let _ = swarm.behaviour_mut().send_response(channel, request);
+        }
+    }
+}
+
+async fn ask(
+    mut swarm: Swarm<Behaviour>,
+    peer: PeerId,
+    address: Multiaddr,
+    mut calls: mpsc::Receiver<oneshot::Sender<anyhow::Result<()>>>,
+) {
+    swarm.add_peer_address(peer, address);
+    let mut running: HashMap<OutboundRequestId, oneshot::Sender<anyhow::Result<()>>> = HashMap::new();
+    loop {
+        tokio::select! {
+            call = calls.recv() => {
+                let Some(call) = call else { return };
+                running.insert(swarm.behaviour_mut().send_request(&peer, vec![7; BODY]), call);
+            }
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::Behaviour(Event::Message { message: Message::Response { request_id, .. }, .. }) => {
+                    if let Some(call) = running.remove(&request_id) {
+                        let _ = call.send(Ok(()));
+                    }
+                }
+                SwarmEvent::Behaviour(Event::OutboundFailure { request_id, error, .. }) => {
+                    if let Some(call) = running.remove(&request_id) {
+                        let _ = call.send(Err(error.into()));
+                    }
+                }
+                _ => {}
+            },
+        }
+    }
+}
