@@ -1,8 +1,8 @@
 //! The contract of Proof of Response: nodes, their stake, and the channels between them.
 //!
 //! A call reads top to bottom in `entry/`: check the caller and the arguments, move money in
-//! [`books`], change records, write the change log, emit an event. Records live under
-//! one-byte prefixes ([`store`]); nothing iterates over a collection that callers can grow
+//! `books`, change records, write the change log, emit an event. Records live under
+//! one-byte prefixes (`store`); nothing iterates over a collection that callers can grow
 //! without bound. All arguments and answers are types of `por_types::interface`.
 
 mod adjacency;

@@ -5,7 +5,6 @@ use std::io;
 use std::time::Instant;
 
 use anyhow::anyhow;
-use async_trait::async_trait;
 use futures::stream::FuturesUnordered;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::request_response::{self, Event, Message, OutboundRequestId, ProtocolSupport};
@@ -25,7 +24,6 @@ async fn read<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-#[async_trait]
 impl request_response::Codec for Plain {
     type Protocol = StreamProtocol;
     type Request = Vec<u8>;
