@@ -102,6 +102,9 @@ impl Cluster {
             process: None,
         };
         member.run(&self.exe).await?;
+        // A node that is started again is found where it was.
+        config.p2p.listen = bound(&member.status().await?)?;
+        config.save(&home)?;
         self.members.push(member);
         Ok(())
     }
@@ -243,6 +246,15 @@ pub(crate) async fn run_node(home: &Path) -> Result<(), Failure> {
         let _ = parent_gone.await;
     };
     Ok(por_node::runtime::run(setup, parent_gone).await?)
+}
+
+/// Addresses that a daemon is bound to, without its peer id.
+fn bound(status: &Status) -> Result<Vec<Multiaddr>, Failure> {
+    let plain = status.listening.iter().map(|address| {
+        let text = address.split("/p2p/").next().unwrap_or_default();
+        text.parse().map_err(|_| Failure::new(Exit::Other, format!("not an address: {text}"), ""))
+    });
+    plain.collect()
 }
 
 /// The channel that an action made.

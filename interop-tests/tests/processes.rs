@@ -1,0 +1,188 @@
+//! Nodes as processes of their own, on a local chain: killed in the middle of a get, and lied to by a
+//! damaged file.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use por_fileshare::demo::cluster::{Cluster, until};
+use por_fileshare::demo::terms;
+use por_types::{ChannelId, Yocto};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+
+const DEPOSIT: Yocto = Yocto::near(5);
+/// Longest that one command of a test may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn exe() -> PathBuf {
+    env!("CARGO_BIN_EXE_por-interop-fileshare").into()
+}
+
+/// `reader` – `relay` – `server`, with channels.
+async fn row(dir: &Path) -> (Cluster, Vec<ChannelId>) {
+    let mut cluster = Cluster::start(exe(), dir).await.expect("a chain");
+    for name in ["reader", "relay", "server"] {
+        cluster.add(name, Yocto::near(100)).await.expect("a node");
+        cluster.member(name).client.register(Yocto::near(10)).await.expect("registered");
+    }
+    let first = cluster.open("reader", "relay", DEPOSIT, &terms(1)).await.expect("a channel");
+    let second = cluster.open("relay", "server", DEPOSIT, &terms(1)).await.expect("a channel");
+    cluster.settle_graph(2).await.expect("the graph");
+    (cluster, vec![first, second])
+}
+
+/// Bytes that do not compress or repeat.
+fn content(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Puts a file at the server and serves it; the id and the serving process.
+async fn serve(cluster: &Cluster, file: &Path) -> (String, Child) {
+    let put = cluster.command("server").arg("put").arg(file).output().await.expect("put runs");
+    assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
+    let id = String::from_utf8(put.stdout).expect("an id").trim().to_owned();
+    let server = cluster
+        .command("server")
+        .args(["serve", "--price", "0.01NEAR/GiB"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("serve runs");
+    let ready = || async {
+        let status = cluster.member("server").status().await?;
+        Ok((status.apps.len() >= 2).then_some(()))
+    };
+    until("the server", ready).await.expect("it serves");
+    (id, server)
+}
+
+fn get(cluster: &Cluster, id: &str, target: &Path) -> Child {
+    cluster
+        .command("reader")
+        .args(["--json", "get", id, "--yes", "--max-spend", "1NEAR", "--window", "1", "-o"])
+        .arg(target)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("get runs")
+}
+
+async fn end(mut child: Child) -> (i32, String) {
+    let mut said = String::new();
+    let errors = child.stderr.take();
+    let run = async {
+        if let Some(errors) = errors {
+            let mut lines = BufReader::new(errors).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                said.push_str(&line);
+                said.push('\n');
+            }
+        }
+        child.wait().await.expect("it ends")
+    };
+    let status = tokio::time::timeout(PATIENCE, run).await.expect("get does not hang");
+    (status.code().unwrap_or(-1), said)
+}
+
+/// Both ends of each channel agree, nothing is under way, and nothing was made or lost.
+async fn assert_books(cluster: &Cluster, channels: &[ChannelId]) {
+    for (id, (a, b)) in channels.iter().zip([("reader", "relay"), ("relay", "server")]) {
+        let settled = || async {
+            let (left, right) =
+                (cluster.member(a).channel(*id).await?, cluster.member(b).channel(*id).await?);
+            let (Some(left), Some(right)) = (left, right) else { return Ok(None) };
+            let agreed = left.totals == right.totals && left.unfinished + right.unfinished == 0;
+            Ok(agreed.then_some((left, right)))
+        };
+        let (left, right) = until("both ends of a channel to agree", settled).await.expect("they agree");
+        assert_eq!(left.balance_mine, right.balance_theirs);
+        assert_eq!(left.balance_theirs, right.balance_mine);
+        let pot = DEPOSIT.checked_add(DEPOSIT).expect("small");
+        assert_eq!(left.balance_mine.checked_add(left.balance_theirs), Ok(pot));
+        assert!(left.balance_mine < DEPOSIT, "{a} has paid {b}");
+    }
+}
+
+/// Waits until some of the file has arrived.
+async fn under_way(target: &Path) {
+    let part = target.with_extension("part");
+    let some = || async {
+        use std::os::unix::fs::MetadataExt;
+        let written = std::fs::metadata(&part).is_ok_and(|metadata| metadata.blocks() > 0);
+        Ok(written.then_some(()))
+    };
+    until("the first bytes", some).await.expect("they arrive");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_daemons_resume_a_get() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut cluster, channels) = row(dir.path()).await;
+    let file = dir.path().join("file");
+    let bytes = content(96 << 20);
+    std::fs::write(&file, &bytes).expect("written");
+    let (id, _server) = serve(&cluster, &file).await;
+    let target = dir.path().join("copy");
+
+    let mut first = get(&cluster, &id, &target);
+    // Its pipe must not fill.
+    let mut errors = first.stderr.take().expect("piped");
+    let drain = tokio::spawn(async move { tokio::io::copy(&mut errors, &mut tokio::io::sink()).await });
+    under_way(&target).await;
+    cluster.kill("relay").await.expect("killed");
+    cluster.kill("reader").await.expect("killed");
+    assert!(!target.exists(), "the daemons were killed in the middle of the get");
+    cluster.revive("relay").await.expect("started again");
+    cluster.revive("reader").await.expect("started again");
+    let status = tokio::time::timeout(PATIENCE, first.wait()).await.expect("get does not hang");
+    let mut done = status.expect("it ends").success();
+    drain.abort();
+    let mut said = String::new();
+    for _ in 0..10 {
+        if done {
+            break;
+        }
+        assert!(!target.exists(), "an unfinished get leaves no file under the final name");
+        let (code, output) = end(get(&cluster, &id, &target)).await;
+        assert!([0, 3, 4, 5, 6, 10].contains(&code), "exit {code}: {output}");
+        done = code == 0;
+        said = output;
+    }
+    assert!(done, "{said}");
+    assert!(std::fs::read(&target).expect("the file") == bytes, "byte for byte the same");
+    assert_books(&cluster, &channels).await;
+    cluster.stop().await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_in_the_served_file_fails_the_get() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (cluster, _) = row(dir.path()).await;
+    let file = dir.path().join("file");
+    let mut bytes = content(3 << 20);
+    std::fs::write(&file, &bytes).expect("written");
+    let before = std::fs::metadata(&file).expect("there").modified().expect("a time");
+    let (id, _server) = serve(&cluster, &file).await;
+    bytes[2 << 20] ^= 1;
+    std::fs::write(&file, &bytes).expect("written");
+    // As bit rot does it: the file looks as before.
+    let handle = std::fs::File::options().write(true).open(&file).expect("there");
+    handle.set_modified(before).expect("set");
+    let target = dir.path().join("copy");
+    let (code, output) = end(get(&cluster, &id, &target)).await;
+    assert_ne!(code, 0, "{output}");
+    assert!(!target.exists(), "nothing that is not verified has the final name");
+    cluster.stop().await.expect("stopped");
+}
