@@ -51,8 +51,8 @@ struct Redial {
 /// a handler exists for each of them.
 pub struct Behaviour {
     config: Arc<Config>,
-    shared: Arc<Shared>,
-    to_driver: mpsc::Sender<FromHandler>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) to_driver: mpsc::Sender<FromHandler>,
     from_driver: mpsc::Receiver<Event>,
     wanted: Arc<HashSet<NodeKey>>,
     connections: HashMap<PeerId, HashSet<ConnectionId>>,

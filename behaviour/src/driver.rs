@@ -56,6 +56,8 @@ pub struct Driver {
     messages: mpsc::Receiver<Message>,
     to_behaviour: mpsc::Sender<Event>,
     links: HashMap<ConnId, Link>,
+    /// Connections that have closed, until everything they said has been taken in.
+    closing: Vec<ConnId>,
     counterparties: HashSet<NodeKey>,
     requests: Requests,
     servings: HashMap<String, mpsc::Sender<Delivery>>,
@@ -108,6 +110,7 @@ pub(crate) fn assemble(
         messages,
         to_behaviour,
         links: HashMap::new(),
+        closing: Vec::new(),
         counterparties: HashSet::new(),
         requests: Requests::default(),
         servings: HashMap::new(),
@@ -145,16 +148,21 @@ impl Driver {
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {
         let mut any = self.poll_store(cx)?;
         self.shared.register_driver(cx.waker());
+        // What a connection said before it closed is on its way already, and is taken in first.
+        self.closing.extend(self.shared.take_closed());
         // While the store lags, peers wait: what they sent is held in their own buffers, not here.
-        for _ in 0..if self.is_store_behind() { 0 } else { MAX_ROUND } {
+        let mut room = if self.is_store_behind() { 0 } else { MAX_ROUND };
+        while room > 0 {
             let Poll::Ready(Some(message)) = self.inbox.poll_next_unpin(cx) else { break };
+            room -= 1;
             any = true;
             self.on_handler(message);
         }
-        // After the messages: whatever a closed connection had to say has been taken in.
-        for conn in self.shared.take_closed() {
-            any = true;
-            self.on_closed(conn);
+        if room > 0 {
+            for conn in std::mem::take(&mut self.closing) {
+                any = true;
+                self.on_closed(conn);
+            }
         }
         for _ in 0..MAX_ROUND {
             let Poll::Ready(Some(message)) = self.messages.poll_next_unpin(cx) else { break };
@@ -496,5 +504,43 @@ impl Drop for Driver {
         for (_, reply) in self.requests.starting.drain() {
             drop(reply);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use por_core::Limits;
+    use por_core::types::Network;
+    use por_core::wire::Hello;
+
+    use super::*;
+    use crate::MemoryStore;
+
+    /// A connection that is ready and closed while the driver is busy must not be taken for open
+    /// when its first message is reached at last.
+    #[test]
+    fn a_connection_that_closed_before_it_was_noticed_leaves_nothing() {
+        let network =
+            Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+        let secret = NodeSecret::from_seed(&[1; 32]);
+        let peer = NodeSecret::from_seed(&[2; 32]).public();
+        let store = Box::new(MemoryStore::default());
+        let (behaviour, _control, mut driver) =
+            assemble(Config::new(network.clone()), secret, store).expect("an empty store loads");
+        let send = |message| behaviour.to_driver.clone().try_send(message).expect("each sender has a place");
+        for _ in 0..2 * MAX_ROUND {
+            send(FromHandler::Drained { conn: ConnId(1), bytes: 1 });
+        }
+        let hello = Hello::new(network, Lane::Control, &Limits::default());
+        send(FromHandler::Ready { conn: ConnId(2), peer, hello, outbound: Arc::default() });
+        behaviour.shared.closed(ConnId(2));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..4 {
+            assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+        }
+        assert!(driver.links.is_empty());
+        assert!(driver.closing.is_empty());
     }
 }
