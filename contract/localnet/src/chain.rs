@@ -208,7 +208,7 @@ impl Chain {
     /// Why a transaction cannot be valid in the next block, judging by its block hash.
     fn check_age(&self, transaction: &SignedTransaction) -> Result<Option<InvalidTxError>> {
         let known = self.shared.store.height_of(transaction.transaction.block_hash())?;
-        let oldest = (self.head.height + 1).saturating_sub(self.shared.rules.validity);
+        let oldest = self.head.height.saturating_sub(self.shared.rules.validity);
         Ok(match known {
             Some(height) if height >= oldest => None,
             _ => Some(InvalidTxError::Expired),

@@ -19,7 +19,7 @@ use near_primitives::utils::{create_receipt_id_from_receipt_id, create_receipt_i
 
 use crate::error::{Error, Result};
 use crate::fees::TransactionCost;
-use crate::state::State;
+use crate::state::{Recorder, State};
 use crate::validate::{Refusal, charge_transaction, check_transaction};
 use crate::vm::Vm;
 
@@ -71,11 +71,13 @@ pub(crate) struct Runtime<'a> {
     applied: Applied,
     /// Receipts that run right behind the one that made them.
     instant: VecDeque<Receipt>,
+    recorder: Recorder,
 }
 
 impl<'a> Runtime<'a> {
     pub(crate) fn new(block: &'a BlockContext, state: &'a mut State) -> Self {
-        Self { block, state, applied: Applied::default(), instant: VecDeque::new() }
+        let recorder = Recorder::new(state.clone());
+        Self { block, state, applied: Applied::default(), instant: VecDeque::new(), recorder }
     }
 
     /// Applies the transactions, then the receipts that have waited for this block.
@@ -101,8 +103,11 @@ impl<'a> Runtime<'a> {
         Ok(self.applied)
     }
 
+    /// Whether the receipts that are left wait for the next block: its gas is used up, or its
+    /// validators would have too much state to be shown.
     fn is_full(&self) -> bool {
-        self.applied.gas_used >= self.block.gas_limit
+        let proof_limit = self.block.config.witness_config.main_storage_proof_size_soft_limit;
+        self.applied.gas_used >= self.block.gas_limit || self.recorder.bytes() as u64 > proof_limit
     }
 
     /// Charges the signers. Receipts to the signer itself are returned, as they run in

@@ -18,9 +18,10 @@ use near_primitives::types::AccountId;
 
 use crate::error::{Error, Result};
 
+mod recorder;
 mod trie_path;
 
-pub(crate) use trie_path::TriePath;
+pub(crate) use recorder::Recorder;
 
 type Bytes = Arc<[u8]>;
 /// A key that was written, with its value, or that was removed.

@@ -18,7 +18,7 @@ use super::execute::{ActionResult, Running, code_hash, overflow};
 use super::{BlockContext, Runtime};
 use crate::error::{Error, Result};
 use crate::fees::{add_balance, add_gas};
-use crate::state::State;
+use crate::state::{Recorder, State};
 use crate::vm::{Call, CallExternal, Origin, Scope, call_error, no_contract};
 
 impl Runtime<'_> {
@@ -41,7 +41,7 @@ impl Runtime<'_> {
         let max_gas = config.wasm_config.limit_config.max_gas_burnt;
         let wanted = Call { code_hash, code, method: &call.method_name, max_gas };
         let scope = scope(self.block, &account_id, running.action_hash);
-        let mut external = CallExternal::new(scope, self.state);
+        let mut external = CallExternal::new(scope, self.state, &mut self.recorder, running.proof_before);
         let outcome = self.block.vm.run(config, wanted, &mut external, &context)?;
         let (promises, resumed) = external.finish();
 
@@ -177,7 +177,8 @@ pub(crate) fn view_call(
         output_data_receivers: Vec::new(),
     };
     let wanted = Call { code_hash: code_hash(&contract, &code), code, method, max_gas: max_gas_burnt };
-    let mut external = CallExternal::new(scope(block, account_id, action_hash), state);
+    let mut recorder = Recorder::for_query(state.clone());
+    let mut external = CallExternal::new(scope(block, account_id, action_hash), state, &mut recorder, 0);
     let outcome = block.vm.run(&block.config, wanted, &mut external, &context).map_err(ViewFailure::Chain)?;
     if let Some(error) = outcome.aborted {
         return Err(failure(format!("{error:?}"), call_error(error, account_id)));

@@ -84,6 +84,8 @@ pub(super) struct Running<'a> {
     pub(super) actor: AccountId,
     pub(super) index: usize,
     pub(super) action_hash: CryptoHash,
+    /// The size of the block's storage proof before the receipt, in bytes.
+    pub(super) proof_before: usize,
 }
 
 impl Running<'_> {
@@ -122,6 +124,7 @@ impl Runtime<'_> {
             actor: receipt.predecessor_id().clone(),
             index: 0,
             action_hash: CryptoHash::default(),
+            proof_before: self.recorder.start_receipt(receipt.receiver_id()),
         };
         let mut result = self.run_actions(&mut running)?;
         if result.result.is_ok() {

@@ -1,4 +1,4 @@
-//! How deep a key lies in NEAR's trie.
+//! The nodes of NEAR's trie on the way to a key.
 //!
 //! NEAR charges a contract for each trie node on the way to a key it writes, and
 //! limits the size of the nodes and values a receipt may touch. The map has no
@@ -7,20 +7,29 @@
 
 use super::{Bytes, State};
 
-/// A branch with all of its sixteen children, as the trie stores it.
-const BRANCH_BYTES: usize = 16 * 32 + 11;
+/// Bytes of every stored node besides its own: its tag, and the memory its subtree uses.
+const NODE: usize = 1 + 8;
+/// A reference to a value: its length and its hash.
+const VALUE_REF: usize = 4 + 32;
+const HASH: usize = 32;
+/// Which of its children a branch has.
+const CHILD_MASK: usize = 2;
 
-/// The way to a key: lengths, in half bytes, of the prefixes at which it branches.
-pub(crate) struct TriePath {
-    /// Where the nodes on the way branch, from the root down.
-    pub(crate) branches: Vec<usize>,
-    /// Nodes on the way: branches, extensions between them, and the leaf.
-    pub(crate) nodes: u64,
+/// A node on the way to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TrieNode {
+    /// Half bytes of the key before this node.
+    pub(crate) start: usize,
+    kind: Kind,
 }
 
-impl TriePath {
-    /// A bound on the stored size of one branch on the way, in bytes.
-    pub(crate) const BRANCH_BYTES: usize = BRANCH_BYTES;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Leads past so many half bytes that all keys below share.
+    Extension(usize),
+    Branch,
+    /// Holds a value behind so many half bytes.
+    Leaf(usize),
 }
 
 fn nibble(key: &[u8], at: usize) -> Option<u8> {
@@ -37,20 +46,39 @@ fn common_nibbles(a: &[u8], b: &[u8]) -> usize {
     2 * same + half
 }
 
+/// The first `depth` half bytes of a key, in bytes; an odd one is followed by zero.
+pub(crate) fn prefix(key: &[u8], depth: usize) -> Vec<u8> {
+    let mut prefix = key[..depth / 2].to_vec();
+    if depth % 2 == 1 {
+        prefix.push(key[depth / 2] & 0xf0);
+    }
+    prefix
+}
+
+/// The stored length of a part of a key, with its length prefix.
+fn encoded(nibbles: usize) -> usize {
+    4 + nibbles / 2 + 1
+}
+
 impl State {
-    /// The way to `key`, which need not exist.
-    pub(crate) fn trie_path(&self, key: &[u8]) -> TriePath {
-        let mut path = TriePath { branches: Vec::new(), nodes: 0 };
+    /// The nodes on the way to `key`, which need not exist, from the root down.
+    pub(crate) fn trie_path(&self, key: &[u8]) -> Vec<TrieNode> {
+        let mut path = Vec::new();
         let mut depth = 0;
         while let Some((first, last)) = self.span(key, depth) {
-            let branch = common_nibbles(&first, &last);
-            if first == last || common_nibbles(key, &first) < branch {
-                // A leaf, or an extension that leads elsewhere: the way ends here.
-                path.nodes += 1;
+            if first == last {
+                path.push(TrieNode { start: depth, kind: Kind::Leaf(2 * first.len() - depth) });
                 return path;
             }
-            path.nodes += 1 + u64::from(branch > depth);
-            path.branches.push(branch);
+            let branch = common_nibbles(&first, &last);
+            if branch > depth {
+                path.push(TrieNode { start: depth, kind: Kind::Extension(branch - depth) });
+            }
+            if common_nibbles(key, &first) < branch {
+                // The extension leads elsewhere: the way ends here.
+                return path;
+            }
+            path.push(TrieNode { start: branch, kind: Kind::Branch });
             if nibble(key, branch).is_none() {
                 return path;
             }
@@ -59,13 +87,47 @@ impl State {
         path
     }
 
+    /// The stored size of a node on the way to `key`, in bytes.
+    pub(crate) fn trie_node_bytes(&self, key: &[u8], node: TrieNode) -> usize {
+        NODE + match node.kind {
+            Kind::Extension(nibbles) => encoded(nibbles) + HASH,
+            Kind::Leaf(nibbles) => encoded(nibbles) + VALUE_REF,
+            Kind::Branch => {
+                let holds_value =
+                    node.start.is_multiple_of(2) && self.map.contains_key(prefix(key, node.start).as_slice());
+                let value = if holds_value { VALUE_REF } else { 0 };
+                CHILD_MASK + HASH * self.children(key, node.start) + value
+            }
+        }
+    }
+
+    /// How many half bytes follow the first `depth` ones of `key` in the keys that share them.
+    fn children(&self, key: &[u8], depth: usize) -> usize {
+        let mut next = 0u8;
+        let mut children = 0;
+        while next < 16 {
+            let mut from = prefix(key, depth);
+            match from.last_mut().filter(|_| depth % 2 == 1) {
+                Some(last) => *last |= next,
+                None => from.push(next << 4),
+            }
+            let found = self.map.get_next(from.as_slice());
+            let Some((found, _)) = found.filter(|(found, _)| common_nibbles(key, found) >= depth) else {
+                break;
+            };
+            let Some(child) = nibble(found, depth) else { break };
+            children += 1;
+            next = child + 1;
+        }
+        children
+    }
+
     /// The first and the last key that share the first `depth` half bytes of `key`.
     fn span(&self, key: &[u8], depth: usize) -> Option<(Bytes, Bytes)> {
-        let mut low = key[..depth / 2].to_vec();
+        let low = prefix(key, depth);
         let mut high = low.clone();
-        if depth % 2 == 1 {
-            low.push(key[depth / 2] & 0xf0);
-            high.push(key[depth / 2] | 0x0f);
+        if let Some(last) = high.last_mut().filter(|_| depth % 2 == 1) {
+            *last |= 0x0f;
         }
         // Keys are shorter than 2,200 bytes: this sorts behind all that share the prefix.
         high.resize(high.len() + 2_200, 0xff);
@@ -84,27 +146,42 @@ mod tests {
         State::from_entries(keys.iter().map(|key| (key.to_vec(), vec![1])))
     }
 
+    fn sizes(state: &State, key: &[u8]) -> Vec<usize> {
+        state.trie_path(key).into_iter().map(|node| state.trie_node_bytes(key, node)).collect()
+    }
+
     #[test]
-    fn path_counts_branches_extensions_and_the_leaf() {
+    fn path_has_branches_extensions_and_the_leaf() {
         // Root: extension over 0x1, branch at half byte 1, then leaves.
         let two = state(&[&[0x12, 0x34], &[0x15, 0x34]]);
         let path = two.trie_path(&[0x12, 0x34]);
-        assert_eq!(path.branches, vec![1]);
-        assert_eq!(path.nodes, 3);
+        let starts: Vec<usize> = path.iter().map(|node| node.start).collect();
+        assert_eq!(starts, [0, 1, 2]);
         // A key that leaves the extension sees only the extension.
-        assert_eq!(two.trie_path(&[0x22]).nodes, 1);
+        assert_eq!(two.trie_path(&[0x22]).len(), 1);
         // A missing child ends at the branch.
-        assert_eq!(two.trie_path(&[0x17]).nodes, 2);
+        assert_eq!(two.trie_path(&[0x17]).len(), 2);
         // A key that is the prefix of another ends at its branch.
         let nested = state(&[&[0x12], &[0x12, 0x34]]);
         let path = nested.trie_path(&[0x12]);
-        assert_eq!(path.branches, vec![2]);
-        assert_eq!(path.nodes, 2);
-        assert_eq!(nested.trie_path(&[0x12, 0x34]).nodes, 3);
+        assert_eq!(path.last().map(|node| (node.start, node.kind)), Some((2, Kind::Branch)));
+        assert_eq!(path.len(), 2);
+        assert_eq!(nested.trie_path(&[0x12, 0x34]).len(), 3);
+    }
+
+    #[test]
+    fn nodes_have_the_size_of_their_stored_form() {
+        let two = state(&[&[0x12, 0x34], &[0x15, 0x34]]);
+        // Tag and memory, the length and one byte of key, and the child's hash; tag and
+        // memory, mask and two hashes; tag and memory, length and two bytes of key, and
+        // the reference to the value.
+        assert_eq!(sizes(&two, &[0x12, 0x34]), [9 + 5 + 32, 9 + 2 + 64, 9 + 6 + 36]);
+        let nested = state(&[&[0x12], &[0x12, 0x34], &[0x12, 0x84], &[0x12, 0xf4]]);
+        assert_eq!(sizes(&nested, &[0x12]), [9 + 6 + 32, 9 + 2 + 3 * 32 + 36]);
     }
 
     #[test]
     fn an_empty_state_has_no_nodes() {
-        assert_eq!(state(&[]).trie_path(&[1, 2]).nodes, 0);
+        assert!(state(&[]).trie_path(&[1, 2]).is_empty());
     }
 }

@@ -1,7 +1,6 @@
 //! What a running contract sees of the chain.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::cell::RefCell;
 
 use near_crypto::PublicKey;
 use near_primitives::account::{AccessKey, AccessKeyPermission, FunctionCallPermission};
@@ -31,7 +30,7 @@ use near_vm_runner::logic::types::{
 use near_vm_runner::logic::{External, HostError, StorageAccessTracker, VMLogicError, ValuePtr};
 
 use super::promises::Promises;
-use crate::state::{State, TriePath};
+use crate::state::{Recorder, State};
 
 type Result<T, E = VMLogicError> = std::result::Result<T, E>;
 
@@ -56,20 +55,29 @@ pub(crate) struct CallExternal<'a> {
     /// Data for yielded promises that this call resumes.
     resumed: Vec<Receipt>,
     ids: u64,
-    proof: Cell<usize>,
-    proved: RefCell<HashSet<Vec<u8>>>,
+    recorder: RefCell<&'a mut Recorder>,
+    /// The size of the proof when the receipt began.
+    proof_before: usize,
 }
 
-struct Value<'a>(&'a [u8]);
+/// A value that was found, but is not read yet.
+struct Value<'b, 'a> {
+    bytes: &'b [u8],
+    /// Where to record that it is read, and under which key.
+    proof: Option<(&'b RefCell<&'a mut Recorder>, Vec<u8>)>,
+}
 
-impl ValuePtr for Value<'_> {
+impl ValuePtr for Value<'_, '_> {
     fn len(&self) -> u32 {
         // Values are limited to 4 MiB when they are written.
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 
     fn deref(&self, _: &mut dyn StorageAccessTracker) -> Result<Vec<u8>> {
-        Ok(self.0.to_vec())
+        if let Some((recorder, key)) = &self.proof {
+            recorder.borrow_mut().read_value(key);
+        }
+        Ok(self.bytes.to_vec())
     }
 }
 
@@ -78,7 +86,12 @@ fn broken(error: &crate::Error) -> VMLogicError {
 }
 
 impl<'a> CallExternal<'a> {
-    pub(crate) fn new(scope: Scope<'a>, state: &'a mut State) -> Self {
+    pub(crate) fn new(
+        scope: Scope<'a>,
+        state: &'a mut State,
+        recorder: &'a mut Recorder,
+        proof_before: usize,
+    ) -> Self {
         let prefix = trie_key_parsers::get_raw_prefix_for_contract_data(scope.account_id, &[]);
         Self {
             scope,
@@ -87,8 +100,8 @@ impl<'a> CallExternal<'a> {
             promises: Promises::default(),
             resumed: Vec::new(),
             ids: 0,
-            proof: Cell::new(0),
-            proved: RefCell::default(),
+            recorder: RefCell::new(recorder),
+            proof_before,
         }
     }
 
@@ -101,25 +114,14 @@ impl<'a> CallExternal<'a> {
         [self.prefix.as_slice(), key].concat()
     }
 
-    /// Counts what a proof of the access to `key` would record, and returns the
-    /// number of trie nodes on the way.
-    fn record(&self, key: &[u8]) -> u64 {
-        let path = self.state.trie_path(key);
-        let mut proved = self.proved.borrow_mut();
-        let mut bytes = 0;
-        for branch in &path.branches {
-            let mut prefix = key.get(..branch.div_ceil(2)).unwrap_or(key).to_vec();
-            prefix.extend_from_slice(&(*branch as u64).to_le_bytes());
-            if proved.insert(prefix) {
-                bytes += TriePath::BRANCH_BYTES;
-            }
+    /// Counts a look at `key` before it changes: the trie nodes to pay for, with the old
+    /// value as one more.
+    fn touch(&self, key: &[u8]) -> u64 {
+        let mut recorder = self.recorder.borrow_mut();
+        if recorder.is_overlaid(self.state, key) {
+            return 0;
         }
-        if proved.insert(key.to_vec()) {
-            let value = self.state.get_raw(key).map_or(0, |value| value.len());
-            bytes += key.len() + value;
-        }
-        self.proof.set(self.proof.get().saturating_add(bytes));
-        path.nodes
+        recorder.look_up(key) + u64::from(recorder.read_value(key))
     }
 
     fn new_receipt(&mut self, receiver: AccountId) -> (ReceiptIndex, CryptoHash) {
@@ -172,11 +174,11 @@ impl External for CallExternal<'_> {
         value: &[u8],
     ) -> Result<Option<Vec<u8>>> {
         let key = self.storage_key(key);
-        tracker.trie_node_touched(self.record(&key))?;
-        let evicted = self.state.set_raw(key, value);
-        if let Some(old) = &evicted {
+        if let Some(old) = self.state.get_raw(&key) {
             tracker.deref_write_evicted_value_bytes(old.len() as u64)?;
         }
+        tracker.trie_node_touched(self.touch(&key))?;
+        let evicted = self.state.set_raw(key, value);
         Ok(evicted.map(|old| old.to_vec()))
     }
 
@@ -186,8 +188,17 @@ impl External for CallExternal<'_> {
         key: &[u8],
     ) -> Result<Option<Box<dyn ValuePtr + 'b>>> {
         let key = self.storage_key(key);
-        self.record(&key);
-        Ok(self.state.get_raw(&key).map(|value| Box::new(Value(value)) as Box<dyn ValuePtr + 'b>))
+        let mut recorder = self.recorder.borrow_mut();
+        let overlaid = recorder.is_overlaid(self.state, &key);
+        if !overlaid {
+            recorder.look_up(&key);
+        }
+        drop(recorder);
+        let Some(bytes) = self.state.get_raw(&key) else {
+            return Ok(None);
+        };
+        let proof = (!overlaid).then_some((&self.recorder, key));
+        Ok(Some(Box::new(Value { bytes, proof })))
     }
 
     fn storage_remove(
@@ -196,17 +207,22 @@ impl External for CallExternal<'_> {
         key: &[u8],
     ) -> Result<Option<Vec<u8>>> {
         let key = self.storage_key(key);
-        tracker.trie_node_touched(self.record(&key))?;
-        let removed = self.state.remove_raw(&key);
-        if let Some(old) = &removed {
+        if let Some(old) = self.state.get_raw(&key) {
             tracker.deref_removed_value_bytes(old.len() as u64)?;
         }
+        let nodes = self.touch(&key);
+        self.recorder.borrow_mut().remove();
+        tracker.trie_node_touched(nodes)?;
+        let removed = self.state.remove_raw(&key);
         Ok(removed.map(|old| old.to_vec()))
     }
 
     fn storage_has_key(&mut self, _: &mut dyn StorageAccessTracker, key: &[u8]) -> Result<bool> {
         let key = self.storage_key(key);
-        self.record(&key);
+        let mut recorder = self.recorder.borrow_mut();
+        if !recorder.is_overlaid(self.state, &key) {
+            recorder.look_up(&key);
+        }
         Ok(self.state.get_raw(&key).is_some())
     }
 
@@ -217,11 +233,11 @@ impl External for CallExternal<'_> {
     }
 
     fn get_recorded_storage_size(&self) -> usize {
-        self.proof.get()
+        self.recorder.borrow().bytes()
     }
 
     fn storage_proof_size_before_receipt(&self) -> usize {
-        0
+        self.proof_before
     }
 
     fn validator_stake(&self, account_id: &AccountId) -> Result<Option<Balance>> {

@@ -1,5 +1,7 @@
 //! Accounts, keys, nonces and balances.
 
+use std::time::Duration;
+
 use near_crypto::{KeyType, SecretKey};
 use near_primitives::account::{AccessKey, AccessKeyPermission, FunctionCallPermission};
 use near_primitives::action::delegate::{DelegateAction, SignedDelegateAction};
@@ -9,6 +11,7 @@ use near_primitives::errors::{
 };
 use near_primitives::hash::CryptoHash;
 use near_primitives::types::Balance;
+use por_localnet::Config;
 
 use crate::client::*;
 
@@ -72,13 +75,19 @@ async fn invalid_transactions_are_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_transaction_expires_after_a_hundred_blocks() {
-    let chain = Chain::start().await;
+    // Blocks are made only when asked for, once those that make the users final have passed.
+    let config = Config { block_time: Duration::from_secs(3_600), ..Config::default() };
+    let chain = Chain::with(config).await;
     let (alice, bob) = (chain.user().await, chain.user().await);
-    let early = chain.sign(&alice, &bob.id, vec![transfer(near(1))]).await;
+    chain.fast_forward(10).await;
+    let (height, block) = chain.head().await;
+    let last = chain.sign(&alice, &bob.id, vec![transfer(near(1))]).await;
     let late = chain.sign(&alice, &bob.id, vec![transfer(near(1))]).await;
-    chain.fast_forward(90).await;
-    succeeded(&outcome(chain.send(early).await.expect("still valid")));
+    assert_eq!(last.transaction.block_hash(), &block, "nothing happened meanwhile");
+    // The block before the transaction's may be a hundred heights above the one it names.
     chain.fast_forward(100).await;
+    assert_eq!(chain.head().await.0, height + 100);
+    succeeded(&outcome(chain.send(last).await.expect("still valid")));
     assert_eq!(invalid(chain.send(late).await.expect_err("expired")), InvalidTxError::Expired);
 }
 
@@ -131,6 +140,22 @@ async fn accounts_are_created_by_their_parents_only() {
     succeeded(&chain.act(&signer, &child, vec![delete()]).await);
     assert!(chain.find_account(&child).await.is_none());
     assert!(chain.balance(&alice.id).await > before + near(1).as_yoctonear() * 99 / 100);
+}
+
+#[tokio::test]
+async fn top_level_names_come_from_the_registrar() {
+    let chain = Chain::start().await;
+    let (alice, registrar) = (chain.user().await, chain.user_called("registrar").await);
+    let name = id("short");
+    let actions = vec![create(), full_key(&alice.key.public_key()), transfer(near(1))];
+    let outcome = chain.act(&alice, &name, actions.clone()).await;
+    let ActionErrorKind::CreateAccountOnlyByRegistrar { registrar_account_id, .. } = failed(&outcome) else {
+        panic!("unexpected {outcome:?}");
+    };
+    assert_eq!(registrar_account_id, registrar.id);
+    assert!(chain.find_account(&name).await.is_none());
+    succeeded(&chain.act(&registrar, &name, actions).await);
+    assert_eq!(chain.account(&name).await.amount, near(1));
 }
 
 #[tokio::test]

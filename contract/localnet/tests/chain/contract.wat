@@ -14,6 +14,7 @@
   (import "env" "log_utf8" (func $log (param i64 i64)))
   (import "env" "storage_write" (func $write (param i64 i64 i64 i64 i64) (result i64)))
   (import "env" "storage_read" (func $read (param i64 i64 i64) (result i64)))
+  (import "env" "storage_remove" (func $remove (param i64 i64 i64) (result i64)))
   (import "env" "promise_create"
     (func $promise_create (param i64 i64 i64 i64 i64 i64 i64 i64) (result i64)))
   (import "env" "promise_then"
@@ -77,6 +78,44 @@
   (func (export "hoard")
     (drop (call $load_input))
     (drop (call $write (i64.const 1) (i64.const 1024) (i64.const 65536) (i64.const 0) (i64.const 1))))
+
+  ;; Reads the values under the keys 0, 1, .. below the byte given as input.
+  (func $survey
+    (local $key i32)
+    (local.set $key (i32.const 0))
+    (drop (call $load_input))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $key) (i32.load8_u (i32.const 1024))))
+        (i32.store8 (i32.const 4096) (local.get $key))
+        (drop (call $read (i64.const 1) (i64.const 4096) (i64.const 0)))
+        (local.set $key (i32.add (local.get $key) (i32.const 1)))
+        (br $next))))
+  (func (export "survey") (call $survey))
+  ;; The same, after writing them all.
+  (func (export "rewrite")
+    (local $key i32)
+    (local.set $key (i32.const 0))
+    (drop (call $load_input))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $key) (i32.load8_u (i32.const 1024))))
+        (i32.store8 (i32.const 4096) (local.get $key))
+        (drop (call $write (i64.const 1) (i64.const 4096) (i64.const 65536) (i64.const 0) (i64.const 1)))
+        (local.set $key (i32.add (local.get $key) (i32.const 1)))
+        (br $next)))
+    (call $survey))
+  ;; Removes a key that does not exist as often as the two bytes of the input say.
+  (func (export "scrub")
+    (local $left i32)
+    (drop (call $load_input))
+    (local.set $left (i32.load16_u (i32.const 1024)))
+    (block $done
+      (loop $next
+        (br_if $done (i32.eqz (local.get $left)))
+        (drop (call $remove (i64.const 4) (i64.const 96) (i64.const 0)))
+        (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+        (br $next))))
 
   ;; Calls a method of the account named by the input, then reports here.
   (func $relay (param $method_len i64) (param $method i64)

@@ -1,6 +1,9 @@
 //! Contracts: calls, promises, gas, storage and failures.
 
-use near_primitives::errors::{ActionErrorKind, CompilationError, FunctionCallError, MethodResolveError};
+use near_primitives::errors::{
+    ActionErrorKind, ActionsValidationError, CompilationError, FunctionCallError, InvalidTxError,
+    MethodResolveError,
+};
 use near_primitives::types::{AccountId, Balance};
 use near_primitives::views::{FinalExecutionOutcomeView, TxExecutionStatus};
 
@@ -300,4 +303,74 @@ async fn accounts_can_share_a_global_contract() {
     succeeded(&chain.act(&bob, &bob.id, vec![use_it(shared)]).await);
     succeeded(&chain.act(&alice, &bob.id, vec![call("add", b"", 30, FREE)]).await);
     assert_eq!(count(&chain, &bob.id).await, 1);
+}
+
+/// A contract with 62 values of 64 KiB, 4,063,232 bytes together.
+async fn hoard(chain: &Chain) -> (User, AccountId) {
+    let contract = chain.deploy("contract.near", counter()).await;
+    let alice = chain.user().await;
+    for key in 0..62 {
+        succeeded(&chain.act(&alice, &contract.id, vec![call("hoard", &[key], 50, FREE)]).await);
+    }
+    (alice, contract.id)
+}
+
+#[tokio::test]
+async fn a_receipt_may_touch_four_megabytes_of_state() {
+    let chain = Chain::start().await;
+    let (alice, contract) = hoard(&chain).await;
+    let survey = |keys: u8| call("survey", &[keys], 400, FREE);
+    succeeded(&chain.act(&alice, &contract, vec![survey(60)]).await);
+    // What was touched once is not counted again.
+    succeeded(&chain.act(&alice, &contract, vec![survey(60), survey(60)]).await);
+    let error = execution_error(&chain.act(&alice, &contract, vec![survey(62)]).await);
+    assert!(error.contains("storage proof"), "{error}");
+    // Two calls of one receipt count together, and so do the values that writes replace.
+    let writes: Vec<_> = (60..62).map(|key| call("hoard", &[key], 50, FREE)).collect();
+    let both = [vec![survey(60)], writes.clone()].concat();
+    let error = execution_error(&chain.act(&alice, &contract, both).await);
+    assert!(error.contains("storage proof"), "{error}");
+    succeeded(&chain.act(&alice, &contract, writes).await);
+    // A query proves nothing to anybody.
+    chain.view(&contract, "survey", &[62]).await.expect("queries have no such limit");
+}
+
+#[tokio::test]
+async fn what_a_receipt_wrote_itself_needs_no_proof() {
+    let chain = Chain::start().await;
+    let contract = chain.deploy("contract.near", counter()).await;
+    let alice = chain.user().await;
+    let outcome = chain.act(&alice, &contract.id, vec![call("rewrite", &[62], 900, FREE)]).await;
+    succeeded(&outcome);
+}
+
+#[tokio::test]
+async fn removals_count_two_thousand_bytes_each() {
+    let chain = Chain::start().await;
+    let contract = chain.deploy("contract.near", counter()).await;
+    let alice = chain.user().await;
+    let scrub = |times: u16| call("scrub", &times.to_le_bytes(), 900, FREE);
+    // The nodes on the way to the key leave room for almost two thousand of them.
+    succeeded(&chain.act(&alice, &contract.id, vec![scrub(1_990)]).await);
+    let error = execution_error(&chain.act(&alice, &contract.id, vec![scrub(2_001)]).await);
+    assert!(error.contains("storage proof"), "{error}");
+}
+
+#[tokio::test]
+async fn a_call_may_burn_a_thousand_teragas_and_no_more_can_be_attached() {
+    let chain = Chain::start().await;
+    let contract = chain.deploy("contract.near", counter()).await;
+    let alice = chain.user().await;
+    let outcome = chain.act(&alice, &contract.id, vec![call("spin", b"", 1_000, FREE)]).await;
+    assert!(execution_error(&outcome).contains("gas"), "the loop never ends");
+    let burnt = outcome.receipts_outcome[0].outcome.gas_burnt.as_gas();
+    assert!(burnt >= 1_000 * TGAS, "{burnt}");
+    let actions = vec![call("add", b"", 600, FREE), call("add", b"", 401, FREE)];
+    let error = chain.refused(&alice, &contract.id, actions).await;
+    let InvalidTxError::ActionsValidation(ActionsValidationError::TotalPrepaidGasExceeded { limit, .. }) =
+        error
+    else {
+        panic!("unexpected {error:?}");
+    };
+    assert_eq!(limit.as_gas(), 1_000 * TGAS);
 }
