@@ -3,11 +3,13 @@
 use std::fmt;
 
 use bytes::Bytes;
+use por_types::Invalid;
 use por_types::{
-    AccountId, AmountError, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, ResponseReceipt, Side,
-    Signed, Terms, Totals, Yocto,
+    AccountId, AmountError, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, Side, Signed, Terms,
+    Totals, Yocto,
 };
-use por_types::{FlushProof, Invalid};
+
+pub use por_types::SignedReceipt;
 
 use crate::wire::{Frame, Hello, Lane};
 
@@ -261,22 +263,6 @@ impl fmt::Display for RejectReason {
             RejectReason::Invalid => "the request is invalid by its own signed bytes",
         })
     }
-}
-
-/// A destination-signed receipt with its flush proof: shows a third party what was answered.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    borsh::BorshSerialize,
-    borsh::BorshDeserialize,
-)]
-pub struct SignedReceipt {
-    pub receipt: ResponseReceipt,
-    pub proof: FlushProof,
 }
 
 /// What the node tells the application.

@@ -18,6 +18,7 @@ mod ids;
 pub mod interface;
 mod merkle;
 mod network;
+mod receipt;
 mod request;
 mod route;
 mod settle;
@@ -33,6 +34,7 @@ pub use ids::{ChannelId, Hash, IdError, NodeKey, RequestId, Signature};
 pub use merkle::{FlushProof, FlushRoot, FlushTree, MAX_FLUSH_DEPTH, leaf_hash};
 pub use near_account_id::AccountId;
 pub use network::{MAX_CHAIN_ID_LEN, Network};
+pub use receipt::{ReceiptError, SignedReceipt};
 pub use request::{
     Invalid, InvalidReason, MAX_APP_LEN, RegistrationProof, RequestHead, ResponseReceipt, SignedRequest,
 };
