@@ -102,6 +102,7 @@ impl LocalNetwork {
         faucet(&urls, &self.contract, &key.public_key(), CONTRACT_BALANCE).await?;
         let (owner, _) = self.chain.root_account();
         let args = NewArgs {
+            anchor: None,
             chain_id: LOCALNET.to_owned(),
             owner: owner.clone(),
             treasury: owner,

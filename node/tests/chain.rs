@@ -277,6 +277,7 @@ async fn foreign_chains_and_contracts_are_refused() {
         owner: future.account.clone(),
         treasury: future.account.clone(),
         params: local_params(),
+        anchor: None,
         test: true,
     };
     let urls = world.net.network_config().rpc_urls;

@@ -109,7 +109,7 @@ impl Contract {
     /// Executes a SeverOrder of either side; anyone who holds it may call. The edge leaves the
     /// graph in this call and both bonds are forfeited.
     pub fn sever(&mut self) {
-        let SeverArgs { order } = args();
+        let SeverArgs { order, .. } = args();
         let id = order.statement.channel;
         let mut record = Self::load_channel(id);
         let by = record.side_with_key(&order.statement.signer);

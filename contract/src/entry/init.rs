@@ -17,7 +17,7 @@ impl Contract {
     /// ring of the change log take in storage.
     #[init]
     pub fn new() -> Self {
-        let NewArgs { chain_id, owner, treasury, params, test } = args();
+        let NewArgs { chain_id, owner, treasury, params, test, .. } = args();
         let plain = chain_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         require!(
             plain && (1..=MAX_CHAIN_ID_LEN).contains(&chain_id.len()),

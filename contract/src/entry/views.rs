@@ -25,6 +25,13 @@ impl Contract {
             graph_version: self.graph_version,
             nodes: u64::from(self.nodes),
             channels: self.channels,
+            check_deposit: Yocto::ZERO,
+            anchor: self.config.owner.clone(),
+            attached_stake: Yocto::ZERO,
+            checks: 0,
+            governance_notice_ms: 0,
+            next_params: None,
+            next_code: None,
             register_storage: REGISTER_STORAGE,
             channel_storage: CHANNEL_STORAGE,
         }

@@ -7,8 +7,8 @@ use near_account_id::AccountId;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelId, ChannelState, CooperativeClose, NodeKey, SeverOrder, Side, Signature, Signed, Terms, Totals,
-    Yocto,
+    ChannelId, ChannelState, CooperativeClose, Draw, Hash, NewTerms, NodeKey, SeverOrder, Side, Signature,
+    Signed, Terms, Totals, Yocto,
 };
 
 /// NEP-297 `standard` of all events.
@@ -16,7 +16,7 @@ pub const EVENT_STANDARD: &str = "por";
 /// NEP-297 `version` of all events.
 pub const EVENT_VERSION: &str = "1.0.0";
 /// `state_version` of the contract state this interface describes.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 /// Most entries of one page of a view.
 pub const MAX_PAGE: u32 = 100;
 
@@ -38,8 +38,17 @@ pub mod method {
     pub const FINALIZE: &str = "finalize";
     pub const FORGET_CHANNEL: &str = "forget_channel";
     pub const WITHDRAW: &str = "withdraw";
-    /// Reserved for attachment (protocol section 7); the contract does not have it yet.
+    pub const UNREGISTER: &str = "unregister";
+    pub const DRAW: &str = "draw";
+    pub const REPLACE_TERMS: &str = "replace_terms";
     pub const PING: &str = "ping";
+    pub const CHECK: &str = "check";
+    pub const SET_PARAMS: &str = "set_params";
+    pub const SET_OWNER: &str = "set_owner";
+    pub const SET_TREASURY: &str = "set_treasury";
+    pub const ANNOUNCE_UPGRADE: &str = "announce_upgrade";
+    pub const CANCEL_UPGRADE: &str = "cancel_upgrade";
+    pub const UPGRADE: &str = "upgrade";
     pub const MIGRATE: &str = "migrate";
 
     pub const CONFIG: &str = "config";
@@ -50,12 +59,18 @@ pub mod method {
     pub const CHANNELS: &str = "channels";
     pub const CHANGES: &str = "changes";
     pub const NEIGHBOURS: &str = "neighbours";
+    pub const ATTACHMENT: &str = "attachment";
+    pub const DOWNTIME: &str = "downtime";
+    pub const CHECKS: &str = "checks";
     pub const WITHDRAWABLE: &str = "withdrawable";
     pub const BOOKS: &str = "books";
 }
 
 /// Gas to attach to any call of this interface; what is not burnt is refunded.
 pub const CALL_GAS: u64 = 60_000_000_000_000;
+/// Gas to attach to [`method::SEVER`], [`method::FINALIZE`] and [`method::CHECK`], whose
+/// partition check goes as far as the gas lasts; what is not burnt is refunded.
+pub const CHECK_GAS: u64 = 300_000_000_000_000;
 
 /// First word of every panic message of the contract, before `: ` and what to do about it.
 /// Stable: clients match on these, see [`error_code`].
@@ -120,6 +135,18 @@ pub mod code {
     pub const NOT_SEVERABLE: &str = "E_NOT_SEVERABLE";
     /// The account has less withdrawable than it asks for, or nothing.
     pub const WITHDRAWABLE: &str = "E_WITHDRAWABLE";
+    /// Partition checks are pending and this has to wait for them; continue them with `check`.
+    pub const CHECKS_PENDING: &str = "E_CHECKS_PENDING";
+    /// No partition check is pending.
+    pub const NO_CHECK: &str = "E_NO_CHECK";
+    /// The node is attached already, or has a ping waiting to be judged.
+    pub const ATTACHED: &str = "E_ATTACHED";
+    /// The node named in a ping is no attached neighbour.
+    pub const NOT_ATTACHED: &str = "E_NOT_ATTACHED";
+    /// The node still has channels, stake, money or waiting changes.
+    pub const IN_USE: &str = "E_IN_USE";
+    /// Nothing was announced, or something else than this.
+    pub const NOT_ANNOUNCED: &str = "E_NOT_ANNOUNCED";
     /// The stored state is of a version that this code cannot migrate.
     pub const STATE_VERSION: &str = "E_STATE_VERSION";
     /// A sum does not fit; state is unchanged.
@@ -168,6 +195,10 @@ pub struct NewArgs {
     pub owner: AccountId,
     pub treasury: AccountId,
     pub params: Params,
+    /// The node that this account registers is the genesis anchor, which always counts as
+    /// attached (protocol section 7). `None`: the owner.
+    #[serde(default)]
+    pub anchor: Option<AccountId>,
     /// Lifts the hard bounds on parameters. Nodes refuse such a contract outside localnet.
     #[serde(default)]
     pub test: bool,
@@ -214,10 +245,6 @@ pub struct ConfirmChannelArgs {
 ///
 /// - [`method::CANCEL_PROPOSAL`]: by the proposer; deposit and bond become withdrawable.
 /// - [`method::TOP_UP`]: by either side; everything attached is added to its deposit.
-/// - [`method::FINALIZE`]: by anyone. A closing channel past its notice, or a severed one past
-///   its challenge window, is paid out and becomes `Closed`; a `Closed` one past
-///   `bonds_until_ms` has its bonds returned (or, if they were forfeited, their rest given to
-///   the treasury) and its stake unlocked.
 /// - [`method::FORGET_CHANNEL`]: by anyone, once nothing is left to finalize. Removes the
 ///   record; its storage deposit becomes withdrawable for the proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,10 +277,101 @@ pub struct SubmitStateArgs {
     pub signer: Side,
 }
 
-/// Arguments of [`method::SEVER`].
+/// What makes a partition check cheaper. A wrong or stale witness costs gas and changes
+/// nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// Indices of nodes from one end of the channel to the other, each linked to the next: the
+    /// ends are still connected.
+    #[serde(default)]
+    pub path: Vec<u32>,
+    /// The side that is cut off: it is searched alone.
+    #[serde(default)]
+    pub closed: Option<Side>,
+}
+
+/// Arguments of [`method::SEVER`]. By anyone. The edge leaves the graph in this call and its
+/// partition check begins. Attach [`ConfigView::check_deposit`]: needed if the check does not
+/// finish in this call, the unused rest becomes withdrawable for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeverArgs {
     pub order: Signed<SeverOrder>,
+    #[serde(default)]
+    pub witness: Option<Witness>,
+}
+
+/// Arguments of [`method::FINALIZE`]. By anyone. The next step that time allows:
+///
+/// - a closing channel past its notice is paid out, becomes `Closed`, and its edge leaves the
+///   graph with a partition check; deposit as with [`method::SEVER`]. Refused while too many
+///   checks are pending;
+/// - a severed one past its challenge window is paid out and becomes `Closed`;
+/// - a `Closed` one past `bonds_until_ms` has its bonds returned (or, if they were forfeited,
+///   given to the treasury) and its stake unlocked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalizeArgs {
+    pub channel: ChannelId,
+    #[serde(default)]
+    pub witness: Option<Witness>,
+}
+
+/// Arguments of [`method::CHECK`]: continues pending partition checks, and what waits behind
+/// them, as far as the gas lasts. By anyone; the caller is paid for its gas out of the
+/// closers' deposits, as far as these last. `witness` is about the check at the head of the
+/// queue. Returns how many checks are still pending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckArgs {
+    #[serde(default)]
+    pub witness: Option<Witness>,
+}
+
+/// Arguments of [`method::PING`]: the caller's node becomes attached if it has an open channel
+/// to the attached node of `through` (protocol section 7). While checks are pending it is
+/// recorded and judged after them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingArgs {
+    pub through: AccountId,
+}
+
+/// Arguments of [`method::DRAW`]: by anyone who holds both signatures, on a channel that is
+/// open. Each side's draw becomes withdrawable; the totals become floors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrawArgs {
+    pub draw: Draw,
+    pub signature_a: Signature,
+    pub signature_b: Signature,
+}
+
+/// Arguments of [`method::REPLACE_TERMS`]: as [`DrawArgs`], for new terms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceTermsArgs {
+    pub act: NewTerms,
+    pub signature_a: Signature,
+    pub signature_b: Signature,
+}
+
+/// Arguments of [`method::SET_PARAMS`]. By the owner. In force after a notice of
+/// [`ConfigView::governance_notice_ms`]; replaces a change that is still waiting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetParamsArgs {
+    pub params: Params,
+}
+
+/// Arguments of [`method::ANNOUNCE_UPGRADE`]. By the owner. After the notice anyone may call
+/// [`method::UPGRADE`] with the code itself as input; it is deployed and migrated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnounceUpgradeArgs {
+    /// SHA-256 of the code.
+    pub code_hash: Hash,
+}
+
+/// Arguments of [`method::MIGRATE`], which is open to the contract's own account only when it
+/// has to take over a state of another version, and then to anyone until it is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrateArgs {
+    /// Most channels to convert in this call; `None`: as many as the gas allows.
+    #[serde(default)]
+    pub limit: Option<u32>,
 }
 
 /// Arguments of [`method::WITHDRAW`]: `None` takes everything withdrawable.
@@ -263,10 +381,19 @@ pub struct WithdrawArgs {
     pub amount: Option<Yocto>,
 }
 
-/// Arguments of [`method::NODE`] and [`method::WITHDRAWABLE`].
+/// Arguments of [`method::NODE`], [`method::WITHDRAWABLE`], [`method::ATTACHMENT`],
+/// [`method::SET_OWNER`] and [`method::SET_TREASURY`] (the last two by the owner).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountArgs {
     pub account: AccountId,
+}
+
+/// Arguments of [`method::DOWNTIME`]: block times, milliseconds, `from_ms <= to_ms`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DowntimeArgs {
+    pub account: AccountId,
+    pub from_ms: u64,
+    pub to_ms: u64,
 }
 
 /// Arguments of [`method::NODE_BY_KEY`].
@@ -329,6 +456,81 @@ pub struct ConfigView {
     /// Storage deposit of a registration, a proposal (both sides' part paid by the proposer).
     pub register_storage: Yocto,
     pub channel_storage: Yocto,
+    /// What a closer attaches for a check that is not finished in the call of the close. Grows
+    /// with the number of nodes.
+    pub check_deposit: Yocto,
+    /// Account of the genesis anchor.
+    pub anchor: AccountId,
+    /// Active stake of all attached nodes.
+    pub attached_stake: Yocto,
+    /// Partition checks that are not finished.
+    pub checks: u32,
+    /// Notice before changes of parameters or code take effect, milliseconds.
+    pub governance_notice_ms: u64,
+    /// Parameters that were announced, and when they are in force (block time, milliseconds).
+    pub next_params: Option<NextParams>,
+    pub next_code: Option<NextCode>,
+}
+
+/// A change of parameters that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextParams {
+    pub params: Params,
+    pub from_ms: u64,
+}
+
+/// An upgrade that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextCode {
+    pub code_hash: Hash,
+    pub from_ms: u64,
+}
+
+/// Answer of [`method::ATTACHMENT`], for contracts on top.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentView {
+    /// Block time, milliseconds; `None` while unattached.
+    pub attached_since_ms: Option<u64>,
+    /// All partition checks of closes before this block time are applied: what the answer says
+    /// about times before it is final.
+    pub final_until_ms: u64,
+}
+
+/// Answer of [`method::DOWNTIME`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DowntimeView {
+    /// Milliseconds between `from_ms` and `to_ms` in which the node was not attached. Time
+    /// before its registration and time that has not come yet count as unattached.
+    pub downtime_ms: u64,
+    /// The contract still knows all of the node's attachments in the span. If not, the time it
+    /// has forgotten counts as attached.
+    pub complete: bool,
+    /// As in [`AttachmentView`].
+    pub final_until_ms: u64,
+}
+
+/// Answer of [`method::CHECKS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChecksView {
+    /// Unfinished partition checks.
+    pub checks: u32,
+    /// Operations that wait behind them, checks included.
+    pub waiting: u64,
+    /// The check at the head of the queue.
+    pub head: Option<CheckView>,
+}
+
+/// A partition check under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckView {
+    pub channel: ChannelId,
+    /// Indices of the channel's ends.
+    pub a: u32,
+    pub b: u32,
+    /// Block time of the close, milliseconds.
+    pub closed_ms: u64,
+    /// What is left of the closer's deposit for those who continue the check.
+    pub reward: Yocto,
 }
 
 /// A registered node.
@@ -338,7 +540,7 @@ pub struct NodeView {
     pub index: u32,
     pub account: AccountId,
     pub node_key: NodeKey,
-    /// All stake, active or not, locked or not.
+    /// All stake, active or not, locked or not; changes that wait for checks included.
     pub stake: Yocto,
     /// Part of `stake` that weighs now.
     pub active_stake: Yocto,
@@ -346,7 +548,6 @@ pub struct NodeView {
     pub locked: Yocto,
     /// Withdrawn but still chargeable.
     pub unstaking: Yocto,
-    /// Always false until the contract has the partition check.
     pub attached: bool,
     /// Block time, milliseconds; `None` while unattached.
     pub attached_since_ms: Option<u64>,
@@ -471,6 +672,57 @@ pub enum Event {
     ChannelChanged(Vec<ChannelChangedEvent>),
     StateSubmitted(Vec<StateSubmittedEvent>),
     Withdrawn(Vec<WithdrawnEvent>),
+    Checked(Vec<CheckedEvent>),
+    Reimbursed(Vec<ReimbursedEvent>),
+    Attached(Vec<AttachedEvent>),
+    CutOff(Vec<CutOffEvent>),
+    Governed(Vec<GovernedEvent>),
+}
+
+/// A partition check has begun to wait, or is finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckedEvent {
+    pub channel: ChannelId,
+    /// `None` while it waits.
+    pub partition: Option<bool>,
+    /// Nodes of the smaller side; 0 unless there is a partition.
+    pub cut_off: u32,
+}
+
+/// A penalty was reimbursed to its end on the larger side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReimbursedEvent {
+    /// The channel that was severed.
+    pub channel: ChannelId,
+    pub account: AccountId,
+    pub amount: Yocto,
+}
+
+/// A ping was judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedEvent {
+    pub account: AccountId,
+    /// False: a recorded ping found no attached neighbour.
+    pub attached: bool,
+}
+
+/// A node of a smaller side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutOffEvent {
+    pub account: AccountId,
+    /// Taken from its stake for the other side's penalties, without what was taken from an
+    /// endpoint first.
+    pub charged: Yocto,
+    pub slashed: Yocto,
+}
+
+/// The owner acted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GovernedEvent {
+    /// The method.
+    pub act: String,
+    /// When it takes effect: block time, milliseconds.
+    pub from_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

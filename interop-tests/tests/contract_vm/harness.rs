@@ -163,6 +163,7 @@ impl Vm {
             owner: account("owner.test"),
             treasury: account("treasury.test"),
             params,
+            anchor: None,
             test,
         }
     }

@@ -115,6 +115,7 @@ impl Net {
                 reimbursement_ms: REIMBURSEMENT_MS,
                 slash_bps: 500,
             },
+            anchor: None,
             test: true,
         };
         let new = net.contract.call(method::NEW).args_json(&args).max_gas().transact().await.expect("call");
