@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Builds the contract.
+# Builds the contract, and the example of one on top of it.
 #
-#   build.sh           writes contract/res/por_contract.wasm and por_contract.build.json
+#   build.sh           writes contract/res/NAME.wasm and NAME.build.json, for por_contract and
+#                      por_bounty
 #   build.sh --check   builds aside and compares with the committed wasm, if this compiler is
-#                      the recorded one; otherwise only says so. Prints the fresh wasm's path,
-#                      which POR_CONTRACT_WASM makes the tests run on.
+#                      the recorded one; otherwise only says so. Prints the path of the fresh
+#                      por_contract.wasm, which POR_CONTRACT_WASM makes the tests run on;
+#                      por_bounty.wasm lies beside it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,17 +17,18 @@ ceiling=250000
 source "$here/toolchain.sh"
 choose_toolchain
 
+# Each contract alone, so that none is built with another's features.
 build() {
-    local target_dir=$1
+    local package=$1
     (
         cd "$repo"
         # Flags of the caller's environment must not change the bytes.
         unset CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET
         RUSTFLAGS=$(wasm_rustflags "$repo") CARGO_TARGET_DIR=$target_dir CARGO_INCREMENTAL=0 \
-            cargo build --quiet --locked --package por-contract --lib --profile wasm \
+            cargo build --quiet --locked --package "${package//_/-}" --lib --profile wasm \
             --target $WASM_TARGET "${WASM_CARGO_ARGS[@]}"
     )
-    echo "$target_dir/$WASM_TARGET/wasm/por_contract.wasm"
+    echo "$target_dir/$WASM_TARGET/wasm/$package.wasm"
 }
 
 sha() { sha256sum "$1" | cut -d' ' -f1; }
@@ -40,40 +43,53 @@ check_size() {
     fi
 }
 
-field() { sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}$/\1/p" "$res/por_contract.build.json"; }
+# field NAME KEY: what NAME.build.json says.
+field() { sed -n "s/^ *\"$2\": \"\(.*\)\",\{0,1\}$/\1/p" "$res/$1.build.json"; }
 
-target_dir=${POR_WASM_TARGET_DIR:-${CARGO_TARGET_DIR:-$repo/target}/contract-wasm}
-case "${1:-}" in
-"")
-    fresh=$(build "$target_dir")
+write() {
+    local name=$1 fresh
+    fresh=$(build "$name")
     check_size "$fresh"
     mkdir -p "$res"
-    cp "$fresh" "$res/por_contract.wasm"
-    cat >"$res/por_contract.build.json" <<JSON
+    cp "$fresh" "$res/$name.wasm"
+    cat >"$res/$name.build.json" <<JSON
 {
   "compiler": "$(compiler_version)",
   "sha256": "$(sha "$fresh")"
 }
 JSON
-    cat "$res/por_contract.build.json"
-    ;;
---check)
-    committed=$(sha "$res/por_contract.wasm")
-    if [ "$committed" != "$(field sha256)" ]; then
-        echo "error: por_contract.wasm is not the file that por_contract.build.json describes; run build.sh" >&2
+    cat "$res/$name.build.json"
+}
+
+check() {
+    local name=$1 committed fresh
+    committed=$(sha "$res/$name.wasm")
+    if [ "$committed" != "$(field "$name" sha256)" ]; then
+        echo "error: $name.wasm is not the file that $name.build.json describes; run build.sh" >&2
         exit 1
     fi
-    fresh=$(build "$target_dir")
+    fresh=$(build "$name")
     check_size "$fresh"
-    if [ "$(compiler_version)" != "$(field compiler)" ]; then
-        echo "built with $(compiler_version); the committed wasm is by $(field compiler), so bytes are not compared" >&2
+    if [ "$(compiler_version)" != "$(field "$name" compiler)" ]; then
+        echo "$name: built with $(compiler_version); the committed wasm is by $(field "$name" compiler), so bytes are not compared" >&2
     elif [ "$(sha "$fresh")" != "$committed" ]; then
-        echo "error: the committed wasm differs from what these sources build; run contract/build/build.sh and commit" >&2
+        echo "error: the committed $name.wasm differs from what these sources build; run contract/build/build.sh and commit" >&2
         exit 1
     else
-        echo "the committed wasm is what these sources build" >&2
+        echo "the committed $name.wasm is what these sources build" >&2
     fi
     echo "$fresh"
+}
+
+target_dir=${POR_WASM_TARGET_DIR:-${CARGO_TARGET_DIR:-$repo/target}/contract-wasm}
+case "${1:-}" in
+"")
+    write por_contract
+    write por_bounty
+    ;;
+--check)
+    check por_bounty >/dev/null
+    check por_contract
     ;;
 *)
     echo "usage: build.sh [--check]" >&2
