@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("por-core", &["por-types"]),
     ("libp2p-por", &["por-core", "por-types"]),
     ("por-contract", &["por-types"]),
+    ("por-bounty", &["por-types"]),
     ("por-localnet", &[]),
     ("por-node", &["libp2p-por", "por-core", "por-types", "por-localnet"]),
     ("por-fileshare", &["por-node", "por-types", "por-core", "por-localnet"]),

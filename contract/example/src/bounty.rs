@@ -217,8 +217,11 @@ impl Bounty {
         Ok(owed)
     }
 
-    /// A payment has arrived, or is owed again.
+    /// A payment has arrived, or is owed again. An empty one changes nothing.
     pub fn paid(&mut self, to_client: bool, amount: Yocto, arrived: bool) -> Result<(), Refusal> {
+        if amount.is_zero() {
+            return Ok(());
+        }
         self.paying = self.paying.saturating_sub(1);
         match (arrived, to_client) {
             (true, _) => Ok(()),

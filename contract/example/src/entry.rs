@@ -187,27 +187,36 @@ impl BountyContract {
     }
 
     /// Pays what is owed, to client and server. By anyone. The record is removed when all has
-    /// arrived.
+    /// arrived. Returns whether it has.
     pub fn collect(&mut self, bounty: u64) -> Promise {
         let id = bounty;
         let (client, server, to_client, to_server) = self.step(id, |bounty| {
             let (to_client, to_server) = bounty.collect()?;
             Ok((bounty.client.clone(), bounty.server.clone(), to_client, to_server))
         });
-        let client = (!to_client.is_zero()).then(|| pay(id, &client, to_client, true));
-        let server = (!to_server.is_zero()).then(|| pay(id, &server, to_server, false));
-        match (client, server) {
-            (Some(client), Some(server)) => client.and(server),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => stop(code::NOTHING_OWED, "nothing is owed now"),
-        }
+        let transfers = match (to_client.is_zero(), to_server.is_zero()) {
+            (false, false) => transfer(&client, to_client).and(transfer(&server, to_server)),
+            (false, true) => transfer(&client, to_client),
+            (true, _) => transfer(&server, to_server),
+        };
+        let judge = json!({ "bounty": id, "to_client": to_client, "to_server": to_server });
+        transfers.then(own_call("on_paid", &judge))
     }
 
     #[private]
-    pub fn on_paid(&mut self, bounty: u64, to_client: bool, amount: Yocto) -> bool {
-        let arrived = env::promise_result_checked(0, MAX_ANSWER).is_ok();
-        self.step(bounty, |bounty| bounty.paid(to_client, amount, arrived));
-        arrived
+    pub fn on_paid(&mut self, bounty: u64, to_client: Yocto, to_server: Yocto) -> bool {
+        // The transfers in this order, without empty ones.
+        let mut results = 0..env::promise_results_count();
+        let mut arrived = |amount: Yocto| {
+            let nth = if amount.is_zero() { None } else { results.next() };
+            nth.is_none_or(|nth| env::promise_result_checked(nth, MAX_ANSWER).is_ok())
+        };
+        let (client, server) = (arrived(to_client), arrived(to_server));
+        self.step(bounty, |bounty| {
+            bounty.paid(true, to_client, client)?;
+            bounty.paid(false, to_server, server)
+        });
+        client && server
     }
 
     pub fn bounty(&self, bounty: u64) -> Option<BountyView> {
@@ -267,11 +276,8 @@ fn own_call(method: &str, arguments: &near_sdk::serde_json::Value) -> Promise {
     this.function_call(method.to_owned(), arguments, NearToken::ZERO, CALLBACK_GAS)
 }
 
-/// Transfers, and then asks whether it arrived.
-fn pay(id: u64, to: &AccountId, amount: Yocto, to_client: bool) -> Promise {
-    let judge = json!({ "bounty": id, "to_client": to_client, "amount": amount });
-    let transfer = Promise::new(to_sdk(to)).transfer(NearToken::from_yoctonear(amount.0));
-    transfer.then(own_call("on_paid", &judge))
+fn transfer(to: &AccountId, amount: Yocto) -> Promise {
+    Promise::new(to_sdk(to)).transfer(NearToken::from_yoctonear(amount.0))
 }
 
 /// What the nth promise answered; `None` if it failed or the answer is not understood.

@@ -1,16 +1,19 @@
 //! A deployed contract, accounts on it, and the assertions that hold after every call.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::collections::BTreeMap;
 
 use near_workspaces::network::Sandbox;
 use near_workspaces::types::{Gas, NearToken};
 use near_workspaces::{Account, Contract, Worker};
 use por_types::interface::{
-    BooksView, CALL_GAS, ChannelView, ConfigView, NewArgs, NodeView, Params, RegisterArgs, error_code, method,
+    AttachmentView, BooksView, CALL_GAS, CHECK_GAS, ChannelStatus, ChannelView, ConfigView, DowntimeView,
+    NewArgs, NodeView, Params, RegisterArgs, error_code, method,
 };
 use por_types::{
-    AccountId, ChannelId, ChannelState, CooperativeClose, Hash, Network, NodeSecret, RegistrationProof,
-    SeverOrder, SeverReason, Signed, Terms, Totals, Yocto,
+    AccountId, ChannelId, ChannelState, CooperativeClose, Draw, Hash, Network, NewTerms, NodeSecret,
+    RegistrationProof, SeverOrder, SeverReason, Signature, Signed, Statement, Terms, Totals, Yocto,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,6 +22,8 @@ pub const ACTIVATION_MS: u64 = 20_000;
 pub const NOTICE_MS: u64 = 120_000;
 pub const CHALLENGE_MS: u64 = 240_000;
 pub const REIMBURSEMENT_MS: u64 = 600_000;
+/// Who may register the node that always counts as attached.
+pub const ANCHOR: &str = "anchor";
 
 /// The committed wasm, or the one that `POR_CONTRACT_WASM` names.
 fn wasm() -> Vec<u8> {
@@ -29,9 +34,9 @@ fn wasm() -> Vec<u8> {
 }
 
 pub struct Net {
-    worker: Worker<Sandbox>,
-    contract: Contract,
-    accounts: BTreeMap<String, Account>,
+    pub worker: Worker<Sandbox>,
+    pub contract: Contract,
+    pub accounts: BTreeMap<String, Account>,
     /// Deposits of accepted calls minus withdrawals.
     net_inflow: i128,
     /// What the books said at the beginning.
@@ -65,9 +70,23 @@ pub fn order(net: &Net, by: &str, channel: ChannelId) -> Signed<SeverOrder> {
     secret.sign(&net.network(), order)
 }
 
+fn signature<T: Statement + Clone>(net: &Net, by: &str, statement: &T) -> Signature {
+    net.secret(by).sign(&net.network(), statement.clone()).signature
+}
+
 pub fn close_args(net: &Net, a: &str, b: &str, close: CooperativeClose) -> Value {
-    let signature = |by: &str| net.secret(by).sign(&net.network(), close.clone()).signature;
-    json!({ "close": close, "signature_a": signature(a), "signature_b": signature(b) })
+    let (of_a, of_b) = (signature(net, a, &close), signature(net, b, &close));
+    json!({ "close": close, "signature_a": of_a, "signature_b": of_b })
+}
+
+pub fn draw_args(net: &Net, a: &str, b: &str, draw: Draw) -> Value {
+    let (of_a, of_b) = (signature(net, a, &draw), signature(net, b, &draw));
+    json!({ "draw": draw, "signature_a": of_a, "signature_b": of_b })
+}
+
+pub fn terms_args(net: &Net, a: &str, b: &str, act: NewTerms) -> Value {
+    let (of_a, of_b) = (signature(net, a, &act), signature(net, b, &act));
+    json!({ "act": act, "signature_a": of_a, "signature_b": of_b })
 }
 
 /// Asserts that a call was refused, for the reason it should be.
@@ -101,6 +120,9 @@ impl Net {
         for name in names.iter().chain(&["treasury"]) {
             net.create(name).await;
         }
+        if !net.accounts.contains_key(ANCHOR) {
+            net.create(ANCHOR).await;
+        }
         let args = NewArgs {
             chain_id: net.network().chain_id,
             owner: net.contract.id().as_str().parse().expect("account"),
@@ -115,7 +137,7 @@ impl Net {
                 reimbursement_ms: REIMBURSEMENT_MS,
                 slash_bps: 500,
             },
-            anchor: None,
+            anchor: Some(net.account(ANCHOR)),
             test: true,
         };
         let new = net.contract.call(method::NEW).args_json(&args).max_gas().transact().await.expect("call");
@@ -162,7 +184,11 @@ impl Net {
         deposit: Yocto,
     ) -> Result<Value, String> {
         let call = self.accounts[name].call(self.contract.id(), method).args_json(args);
-        let call = call.deposit(NearToken::from_yoctonear(deposit.0)).gas(Gas::from_gas(CALL_GAS));
+        let gas = match method {
+            method::SEVER | method::FINALIZE | method::CHECK => CHECK_GAS,
+            _ => CALL_GAS,
+        };
+        let call = call.deposit(NearToken::from_yoctonear(deposit.0)).gas(Gas::from_gas(gas));
         let outcome = call.transact().await.expect("the node answers");
         let result = match outcome.into_result() {
             Ok(success) => {
@@ -208,7 +234,7 @@ impl Net {
         assert!((expected - gas..=expected).contains(&gained), "gained {gained} of {expected}");
     }
 
-    async fn balance(&self, name: &str) -> u128 {
+    pub async fn balance(&self, name: &str) -> u128 {
         let account = self.accounts[name].view_account().await.expect("account");
         account.balance.as_yoctonear()
     }
@@ -234,6 +260,40 @@ impl Net {
     pub async fn channel(&self, id: ChannelId) -> ChannelView {
         let channel: Option<ChannelView> = self.view(method::CHANNEL, json!({ "channel": id })).await;
         channel.expect("channel")
+    }
+
+    pub async fn attachment(&self, name: &str) -> AttachmentView {
+        self.view(method::ATTACHMENT, json!({ "account": self.account(name) })).await
+    }
+
+    /// Milliseconds of the span in which the node was not attached, which must be known for
+    /// certain.
+    pub async fn downtime(&self, name: &str, from_ms: u64, to_ms: u64) -> u64 {
+        let args = json!({ "account": self.account(name), "from_ms": from_ms, "to_ms": to_ms });
+        let view: DowntimeView = self.view(method::DOWNTIME, args).await;
+        assert!(view.complete && view.final_until_ms >= to_ms, "{view:?}");
+        view.downtime_ms
+    }
+
+    /// A severed channel's times: severed, settles.
+    pub async fn severed(&self, id: ChannelId) -> (u64, u64) {
+        match self.channel(id).await.status {
+            ChannelStatus::Severed { severed_ms, settles_ms, .. } => (severed_ms, settles_ms),
+            other => panic!("not severed: {other:?}"),
+        }
+    }
+
+    /// Attaches a node through an attached neighbour.
+    pub async fn ping(&mut self, name: &str, through: &str) {
+        let through = json!({ "through": self.account(through) });
+        self.act(name, method::PING, through).await.expect("ping");
+        assert!(self.node(name).await.attached, "{name} has an attached neighbour");
+    }
+
+    /// Severs by an order of `by` that somebody else hands in.
+    pub async fn sever(&mut self, submitter: &str, by: &str, id: ChannelId) {
+        let args = json!({ "order": order(self, by, id) });
+        self.act(submitter, method::SEVER, args).await.expect("sever");
     }
 
     pub async fn withdrawable(&self, name: &str) -> Yocto {

@@ -1,10 +1,13 @@
 //! Contracts: calls, promises, gas, storage and failures.
 
+use near_jsonrpc_client::methods;
 use near_primitives::errors::{
     ActionErrorKind, ActionsValidationError, CompilationError, FunctionCallError, InvalidTxError,
     MethodResolveError,
 };
-use near_primitives::types::{AccountId, Balance};
+use near_primitives::hash::CryptoHash;
+use near_primitives::types::{AccountId, Balance, BlockId, BlockReference};
+use near_primitives::utils::{create_receipt_id_from_receipt_id, create_receipt_id_from_transaction};
 use near_primitives::views::{FinalExecutionOutcomeView, TxExecutionStatus};
 
 use crate::client::*;
@@ -373,4 +376,30 @@ async fn a_call_may_burn_a_thousand_teragas_and_no_more_can_be_attached() {
         panic!("unexpected {error:?}");
     };
     assert_eq!(limit.as_gas(), 1_000 * TGAS);
+}
+
+/// The block of an outcome.
+async fn height_of(chain: &Chain, hash: CryptoHash) -> u64 {
+    let block_reference = BlockReference::BlockId(BlockId::Hash(hash));
+    let request = methods::block::RpcBlockRequest { block_reference };
+    chain.rpc.call(request).await.expect("a block").header.height
+}
+
+#[tokio::test]
+async fn ids_are_those_that_near_computes() {
+    let chain = Chain::start().await;
+    let contract = chain.deploy("contract.near", counter()).await;
+    let alice = chain.user().await;
+    let target = contract.id.as_bytes();
+    let outcome = chain.act(&alice, &contract.id, vec![call("relay", target, 100, FREE)]).await;
+    let transaction = &outcome.transaction_outcome;
+    let height = height_of(&chain, transaction.block_hash).await;
+    let first = create_receipt_id_from_transaction(&transaction.id, height);
+    assert_eq!(transaction.outcome.receipt_ids, [first]);
+    let call = &outcome.receipts_outcome[0];
+    assert_eq!(call.id, first);
+    let height = height_of(&chain, call.block_hash).await;
+    // The call, its callback, and the refund of gas.
+    let children: Vec<_> = (0..3).map(|nth| create_receipt_id_from_receipt_id(&first, height, nth)).collect();
+    assert_eq!(call.outcome.receipt_ids, children);
 }
