@@ -115,6 +115,11 @@ fn cheating_a_sever_is_answered_in_the_challenge_window() {
         };
         assert_eq!(settles_ms - severed_ms, net::CHALLENGE_MS);
         assert_eq!((net.books().await.bonds, net.books().await.escrow), (Yocto::ZERO, Yocto::near(2)));
+        // Both sides weigh nothing and have one node: Bob's is smaller, for Alice came first.
+        // He pays her half of the penalty, and a twentieth of the rest is slashed.
+        let slash = Yocto(4 * NEAR / 20);
+        assert_eq!(net.withdrawable("alice").await, Yocto::near(1));
+        assert_eq!(net.node("bob").await.stake, Yocto(4 * NEAR - slash.0));
 
         // Bob settles with an old state, Alice's newer payment counts; he cannot raise it himself.
         let submit = |state, signer: &str| json!({ "state": state, "signer": signer });
@@ -131,15 +136,16 @@ fn cheating_a_sever_is_answered_in_the_challenge_window() {
         let late = submit(state(&net, "alice", id, totals(2 * NEAR, 0)), "a");
         refused(net.act("bob", method::SUBMIT_STATE, late).await, code::WINDOW_OVER);
         net.act("carol", method::FINALIZE, json!({ "channel": id })).await.expect("finalize");
-        net.withdraw("alice", Yocto::near(5)).await;
+        // Alice also got her half of the penalty back, when the sever cut the two apart.
+        net.withdraw("alice", Yocto::near(6)).await;
         refused(net.act("bob", method::WITHDRAW, json!({})).await, code::WITHDRAWABLE);
         assert_eq!(net.node("bob").await.locked, Yocto::near(1));
 
         net.pass_until(severed_ms + net::REIMBURSEMENT_MS).await;
         net.act("carol", method::FINALIZE, json!({ "channel": id })).await.expect("release");
         assert_eq!(net.node("bob").await.locked, Yocto::ZERO);
-        assert_eq!(net.books().await.treasury, Yocto::near(2));
-        net.withdraw("treasury", Yocto::near(2)).await;
+        assert_eq!(net.books().await.treasury, Yocto(2 * NEAR + slash.0));
+        net.withdraw("treasury", Yocto(2 * NEAR + slash.0)).await;
     });
 }
 
