@@ -23,6 +23,33 @@ const ANSWER_MS: u64 = 600_000;
 const REQUEST: RequestId = RequestId([7; 32]);
 const NODES: [&str; 4] = [ANCHOR, "alice", "bob", "dave"];
 
+/// Stands in for the Proof of Response contract where that would never say such things: each view
+/// answers what was last handed to `set_` and its name.
+const ORACLE: &str = r#"(module
+  (import "env" "input" (func $input (param i64)))
+  (import "env" "read_register" (func $read_register (param i64 i64)))
+  (import "env" "register_len" (func $register_len (param i64) (result i64)))
+  (import "env" "storage_write" (func $write (param i64 i64 i64 i64 i64) (result i64)))
+  (import "env" "storage_read" (func $read (param i64 i64 i64) (result i64)))
+  (import "env" "value_return" (func $value_return (param i64 i64)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "nad")
+  (func $set (param $key i64)
+    (call $input (i64.const 0))
+    (call $read_register (i64.const 0) (i64.const 1024))
+    (drop (call $write (i64.const 1) (local.get $key)
+      (call $register_len (i64.const 0)) (i64.const 1024) (i64.const 1))))
+  (func $get (param $key i64)
+    (drop (call $read (i64.const 1) (local.get $key) (i64.const 0)))
+    (call $read_register (i64.const 0) (i64.const 1024))
+    (call $value_return (call $register_len (i64.const 0)) (i64.const 1024)))
+  (func (export "set_node") (call $set (i64.const 0)))
+  (func (export "set_attachment") (call $set (i64.const 1)))
+  (func (export "set_downtime") (call $set (i64.const 2)))
+  (func (export "node") (call $get (i64.const 0)))
+  (func (export "attachment") (call $get (i64.const 1)))
+  (func (export "downtime") (call $get (i64.const 2))))"#;
+
 /// The wasm beside that of the contract under test.
 fn wasm() -> Vec<u8> {
     let built = std::env::var_os("POR_CONTRACT_WASM").map(PathBuf::from);
@@ -339,6 +366,61 @@ fn no_answer_binds_nobody() {
         assert_eq!(world.accept(id).await, json!(false));
         assert_eq!(world.stage(id).await, Stage::Offered);
         world.act(&world.client, method::CANCEL, json!({ "bounty": id })).await.expect("cancel");
+        world.collect(id, sum(&[REWARD, STORAGE]), COLLATERAL).await;
+        world.is_over(id).await;
+    });
+}
+
+/// Attached, but a check is pending; another key; nonsense; then what is needed.
+#[test]
+fn only_final_answers_decide() {
+    with_sandbox("only_final_answers_decide", || async {
+        let mut net = Net::start(&["dave"]).await;
+        net.register("dave", Yocto::near(5)).await.expect("register");
+        let real: Value = serde_json::to_value(net.node("dave").await).expect("JSON");
+        let account = net.worker.dev_create_account().await.expect("account");
+        let code = wat::parse_str(ORACLE).expect("valid text");
+        let oracle = account.deploy(&code).await.expect("sent").into_result().expect("deployed");
+        let world = World::with(net, oracle.id().to_string(), [ChannelId(0), ChannelId(1)]).await;
+        let say = |view: &'static str, answer: Value| {
+            let call = oracle.call(&format!("set_{view}")).args_json(answer);
+            async move { call.transact().await.expect("sent").into_result().expect("said") }
+        };
+        let soon = world.net.now_ms().await + 60_000;
+        let attached = |until: u64| json!({ "attached_since_ms": 1, "final_until_ms": until });
+        let mut other_key = real.clone();
+        other_key["node_key"] = json!(world.net.secret("bob").public());
+
+        let id = world.open(false).await;
+        for (node, attachment) in [
+            (real.clone(), attached(1)),
+            (real.clone(), json!({ "attached_since_ms": null, "final_until_ms": soon })),
+            (other_key, attached(soon)),
+            (Value::Null, attached(soon)),
+            (real.clone(), json!("yes")),
+        ] {
+            say("node", node).await;
+            say("attachment", attachment).await;
+            assert_eq!(world.accept(id).await, json!(false));
+            world.collect(id, Yocto::ZERO, COLLATERAL).await;
+        }
+        say("node", real).await;
+        say("attachment", attached(soon)).await;
+        assert_eq!(world.accept(id).await, json!(true));
+        let Stage::Active { since_ms, deadline_ms } = world.stage(id).await else { panic!("bound") };
+        assert_eq!(since_ms, soon, "what came before is not the bounty's business");
+
+        let spent =
+            |ms: u64, until: u64| json!({ "downtime_ms": ms, "complete": true, "final_until_ms": until });
+        for nonsense in [json!(7), json!({ "downtime_ms": -1 }), Value::Null] {
+            say("downtime", nonsense).await;
+            assert_eq!(world.settle(id).await, Value::Null);
+        }
+        world.net.pass_until(deadline_ms).await;
+        say("downtime", spent(0, deadline_ms - 1)).await;
+        assert_eq!(world.settle(id).await, Value::Null, "a check is pending");
+        say("downtime", spent(0, deadline_ms)).await;
+        assert_eq!(world.settle(id).await, json!("expired"));
         world.collect(id, sum(&[REWARD, STORAGE]), COLLATERAL).await;
         world.is_over(id).await;
     });
