@@ -371,23 +371,37 @@ fn no_answer_binds_nobody() {
     });
 }
 
+/// A world that asks an oracle, and the oracle.
+async fn with_oracle() -> (World, Contract) {
+    let mut net = Net::start(&["dave"]).await;
+    net.register("dave", Yocto::near(5)).await.expect("register");
+    let account = net.worker.dev_create_account().await.expect("account");
+    let code = wat::parse_str(ORACLE).expect("valid text");
+    let oracle = account.deploy(&code).await.expect("sent").into_result().expect("deployed");
+    let por = oracle.id().to_string();
+    (World::with(net, por, [ChannelId(0), ChannelId(1)]).await, oracle)
+}
+
+async fn say(oracle: &Contract, view: &str, answer: Value) {
+    let call = oracle.call(&format!("set_{view}")).args_json(answer);
+    call.transact().await.expect("sent").into_result().expect("said");
+}
+
+fn attached(until: u64) -> Value {
+    json!({ "attached_since_ms": 1, "final_until_ms": until })
+}
+
+fn spent(ms: u64, until: u64) -> Value {
+    json!({ "downtime_ms": ms, "complete": true, "final_until_ms": until })
+}
+
 /// Attached, but a check is pending; another key; nonsense; then what is needed.
 #[test]
 fn only_final_answers_decide() {
     with_sandbox("only_final_answers_decide", || async {
-        let mut net = Net::start(&["dave"]).await;
-        net.register("dave", Yocto::near(5)).await.expect("register");
-        let real: Value = serde_json::to_value(net.node("dave").await).expect("JSON");
-        let account = net.worker.dev_create_account().await.expect("account");
-        let code = wat::parse_str(ORACLE).expect("valid text");
-        let oracle = account.deploy(&code).await.expect("sent").into_result().expect("deployed");
-        let world = World::with(net, oracle.id().to_string(), [ChannelId(0), ChannelId(1)]).await;
-        let say = |view: &'static str, answer: Value| {
-            let call = oracle.call(&format!("set_{view}")).args_json(answer);
-            async move { call.transact().await.expect("sent").into_result().expect("said") }
-        };
-        let soon = world.net.now_ms().await + 60_000;
-        let attached = |until: u64| json!({ "attached_since_ms": 1, "final_until_ms": until });
+        let (world, oracle) = with_oracle().await;
+        let real: Value = serde_json::to_value(world.net.node("dave").await).expect("JSON");
+        let soon = world.net.now_ms().await + 120_000;
         let mut other_key = real.clone();
         other_key["node_key"] = json!(world.net.secret("bob").public());
 
@@ -399,29 +413,56 @@ fn only_final_answers_decide() {
             (Value::Null, attached(soon)),
             (real.clone(), json!("yes")),
         ] {
-            say("node", node).await;
-            say("attachment", attachment).await;
+            say(&oracle, "node", node).await;
+            say(&oracle, "attachment", attachment).await;
             assert_eq!(world.accept(id).await, json!(false));
             world.collect(id, Yocto::ZERO, COLLATERAL).await;
         }
-        say("node", real).await;
-        say("attachment", attached(soon)).await;
+        say(&oracle, "node", real).await;
+        // Collecting lets time pass.
+        let soon = world.net.now_ms().await + 120_000;
+        say(&oracle, "attachment", attached(soon)).await;
         assert_eq!(world.accept(id).await, json!(true));
         let Stage::Active { since_ms, deadline_ms } = world.stage(id).await else { panic!("bound") };
         assert_eq!(since_ms, soon, "what came before is not the bounty's business");
 
-        let spent =
-            |ms: u64, until: u64| json!({ "downtime_ms": ms, "complete": true, "final_until_ms": until });
         for nonsense in [json!(7), json!({ "downtime_ms": -1 }), Value::Null] {
-            say("downtime", nonsense).await;
+            say(&oracle, "downtime", nonsense).await;
             assert_eq!(world.settle(id).await, Value::Null);
         }
         world.net.pass_until(deadline_ms).await;
-        say("downtime", spent(0, deadline_ms - 1)).await;
+        say(&oracle, "downtime", spent(0, deadline_ms - 1)).await;
         assert_eq!(world.settle(id).await, Value::Null, "a check is pending");
-        say("downtime", spent(0, deadline_ms)).await;
+        say(&oracle, "downtime", spent(0, deadline_ms)).await;
         assert_eq!(world.settle(id).await, json!("expired"));
         world.collect(id, sum(&[REWARD, STORAGE]), COLLATERAL).await;
         world.is_over(id).await;
+    });
+}
+
+#[test]
+fn what_cannot_be_delivered_is_owed_again() {
+    with_sandbox("what_cannot_be_delivered_is_owed_again", || async {
+        let (world, oracle) = with_oracle().await;
+        let id = world.open(false).await;
+        say(&oracle, "node", serde_json::to_value(world.net.node("dave").await).expect("JSON")).await;
+        say(&oracle, "attachment", attached(world.net.now_ms().await + 120_000)).await;
+        assert_eq!(world.accept(id).await, json!(true));
+        let deleted = world.client.clone().delete_account(world.stranger.id()).await.expect("sent");
+        assert!(deleted.is_success(), "{deleted:?}");
+        let Stage::Active { deadline_ms, .. } = world.stage(id).await else { panic!("bound") };
+        world.net.pass_until(deadline_ms).await;
+        say(&oracle, "downtime", spent(0, deadline_ms)).await;
+        assert_eq!(world.settle(id).await, json!("expired"));
+
+        world.net.pass(5_000).await;
+        let before = World::balance(world.dave()).await;
+        let all = world.act(&world.stranger, method::COLLECT, json!({ "bounty": id })).await;
+        assert_eq!(all, Ok(json!(false)), "the client is gone");
+        assert_eq!(World::balance(world.dave()).await - before, COLLATERAL.0);
+        let left = sum(&[REWARD, STORAGE]);
+        let bounty = world.view(id).await.expect("kept");
+        assert_eq!((bounty.owed_client, bounty.owed_server), (left, Yocto::ZERO));
+        assert_eq!(world.config().await.held, left);
     });
 }
