@@ -201,10 +201,14 @@ impl World {
     }
 }
 
-fn claim(id: u64, receipt: &SignedReceipt, body: Option<&[u8]>) -> Value {
+fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
-    let body = body.map(|body| base64::engine::general_purpose::STANDARD.encode(body));
-    json!({ "bounty": id, "receipt": receipt, "body": body })
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+fn claim(id: u64, receipt: &SignedReceipt, body: Option<&[u8]>) -> Value {
+    let receipt = base64(&borsh::to_vec(receipt).expect("bytes"));
+    json!({ "bounty": id, "receipt": receipt, "body": body.map(base64) })
 }
 
 fn sum(parts: &[Yocto]) -> Yocto {
@@ -237,6 +241,8 @@ fn an_answer_that_is_shown_earns_the_reward() {
             let args = claim(id, &receipt, shown);
             refused(world.act(world.dave(), method::CLAIM, args).await, code::RECEIPT);
         }
+        let garbage = json!({ "bounty": id, "receipt": base64(b"garbage"), "body": base64(&body) });
+        refused(world.act(world.dave(), method::CLAIM, garbage).await, code::ARGUMENT);
         let args = claim(id, &good, Some(&body));
         world.act(&world.stranger, method::CLAIM, args.clone()).await.expect("claim, by anyone");
         assert_eq!(world.stage(id).await, Stage::Done { outcome: Outcome::Answered });

@@ -1,12 +1,17 @@
 //! Entry points: read the bounty, take a step, keep the sum, write it back.
 
 use near_sdk::json_types::Base64VecU8;
-use near_sdk::serde_json::{from_slice, json};
-use near_sdk::{Gas, NearToken, Promise, env, near, serde};
-use por_types::interface::{AttachmentView, DowntimeView, NodeView, method as por};
+use near_sdk::serde_json::{from_slice, to_vec};
+use near_sdk::{Gas, NearToken, Promise, env, near};
+use por_types::interface::{
+    AccountArgs, AttachmentView, DowntimeArgs, DowntimeView, NodeView, method as por,
+};
 use por_types::{
     AccountId, MAX_CHAIN_ID_LEN, Network, NodeKey, RequestId, Signature, SignedReceipt, Verify, Yocto,
 };
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::bounty::{Attached, Bounty, Downtime, Refusal};
 use crate::interface::{
@@ -20,6 +25,26 @@ const QUESTION_GAS: Gas = Gas::from_tgas(15);
 const CALLBACK_GAS: Gas = Gas::from_tgas(10);
 /// Answers are a few hundred bytes.
 const MAX_ANSWER: usize = 4096;
+
+/// Arguments of the callbacks.
+#[derive(Serialize)]
+struct Attempt {
+    bounty: u64,
+    attempt: u32,
+}
+
+#[derive(Serialize)]
+struct Asked {
+    bounty: u64,
+    asked_to_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Payment {
+    bounty: u64,
+    to_client: Yocto,
+    to_server: Yocto,
+}
 
 /// ed25519 as the VM checks it.
 struct Vm;
@@ -116,11 +141,10 @@ impl BountyContract {
             let attempt = bounty.accept(env::block_timestamp_ms())?;
             Ok((bounty.server.clone(), attempt))
         });
-        let question = json!({ "account": server });
+        let question = AccountArgs { account: server };
         let node = self.ask(por::NODE, &question);
         let attachment = self.ask(por::ATTACHMENT, &question);
-        let judge = json!({ "bounty": id, "attempt": attempt });
-        node.and(attachment).then(own_call("on_attachment", &judge))
+        node.and(attachment).then(own_call("on_attachment", &Attempt { bounty: id, attempt }))
     }
 
     #[private]
@@ -143,8 +167,12 @@ impl BountyContract {
     }
 
     /// Shows the receipt of the response, and its `body` if the bounty asks for it, before the
-    /// deadline. By anyone; reward and collateral are owed to the server.
-    pub fn claim(&mut self, bounty: u64, receipt: SignedReceipt, body: Option<Base64VecU8>) {
+    /// deadline. By anyone; reward and collateral are owed to the server. Both are base64, the
+    /// receipt of the borsh bytes: as nodes hand it out.
+    pub fn claim(&mut self, bounty: u64, receipt: Base64VecU8, body: Option<Base64VecU8>) {
+        let Ok(receipt) = borsh::from_slice::<SignedReceipt>(&receipt.0) else {
+            stop(code::ARGUMENT, "the receipt is not one");
+        };
         let network = self.network.clone();
         self.step(bounty, |bounty| {
             let now_ms = env::block_timestamp_ms();
@@ -172,9 +200,9 @@ impl BountyContract {
         let id = bounty;
         let bounty = load(id);
         let (from_ms, to_ms) = or_stop(bounty.asked_time(env::block_timestamp_ms()));
-        let question = json!({ "account": bounty.server, "from_ms": from_ms, "to_ms": to_ms });
-        let judge = json!({ "bounty": id, "asked_to_ms": to_ms });
-        self.ask(por::DOWNTIME, &question).then(own_call("on_downtime", &judge))
+        let question = DowntimeArgs { account: bounty.server, from_ms, to_ms };
+        let asked = Asked { bounty: id, asked_to_ms: to_ms };
+        self.ask(por::DOWNTIME, &question).then(own_call("on_downtime", &asked))
     }
 
     #[private]
@@ -199,8 +227,7 @@ impl BountyContract {
             (false, true) => transfer(&client, to_client),
             (true, _) => transfer(&server, to_server),
         };
-        let judge = json!({ "bounty": id, "to_client": to_client, "to_server": to_server });
-        transfers.then(own_call("on_paid", &judge))
+        transfers.then(own_call("on_paid", &Payment { bounty: id, to_client, to_server }))
     }
 
     #[private]
@@ -259,21 +286,22 @@ impl BountyContract {
     }
 
     /// Calls a view of the Proof of Response contract.
-    fn ask(&self, method: &str, question: &near_sdk::serde_json::Value) -> Promise {
-        let por = to_sdk(&self.network.contract);
-        Promise::new(por).function_call(
-            method.to_owned(),
-            question.to_string().into_bytes(),
-            NearToken::ZERO,
-            QUESTION_GAS,
-        )
+    fn ask(&self, method: &str, question: &impl Serialize) -> Promise {
+        let por = Promise::new(to_sdk(&self.network.contract));
+        por.function_call(method.to_owned(), to_json(question), NearToken::ZERO, QUESTION_GAS)
     }
 }
 
-fn own_call(method: &str, arguments: &near_sdk::serde_json::Value) -> Promise {
-    let arguments = arguments.to_string().into_bytes();
+fn own_call(method: &str, arguments: &impl Serialize) -> Promise {
     let this = Promise::new(env::current_account_id());
-    this.function_call(method.to_owned(), arguments, NearToken::ZERO, CALLBACK_GAS)
+    this.function_call(method.to_owned(), to_json(arguments), NearToken::ZERO, CALLBACK_GAS)
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    match to_vec(value) {
+        Ok(json) => json,
+        Err(_) => stop(code::OVERFLOW, "arguments do not serialize; report this"),
+    }
 }
 
 fn transfer(to: &AccountId, amount: Yocto) -> Promise {
@@ -281,7 +309,7 @@ fn transfer(to: &AccountId, amount: Yocto) -> Promise {
 }
 
 /// What the nth promise answered; `None` if it failed or the answer is not understood.
-fn answer<T: serde::de::DeserializeOwned>(nth: u64) -> Option<T> {
+fn answer<T: DeserializeOwned>(nth: u64) -> Option<T> {
     let bytes = env::promise_result_checked(nth, MAX_ANSWER).ok()?;
     from_slice(&bytes).ok()
 }
