@@ -19,8 +19,8 @@ use near_jsonrpc_primitives::types::query::QueryResponseKind;
 use near_primitives::types::{BlockReference, Finality};
 use near_primitives::views::QueryRequest;
 use por_types::interface::{
-    AccountArgs, BooksView, ChangesArgs, ChangesView, ChannelArgs, ChannelView, ConfigView, KeyArgs,
-    NodeView, PageArgs, STATE_VERSION, error_code, method,
+    AccountArgs, AttachmentView, BooksView, ChangesArgs, ChangesView, ChannelArgs, ChannelView, ChecksView,
+    ConfigView, DowntimeArgs, DowntimeView, KeyArgs, NodeView, PageArgs, STATE_VERSION, error_code, method,
 };
 use por_types::{AccountId, ChannelId, Network, NodeKey, Yocto};
 use serde::Serialize;
@@ -185,6 +185,26 @@ impl Chain {
     /// What `account` could withdraw now.
     pub async fn withdrawable(&self, account: &AccountId) -> Result<Yocto, ChainError> {
         self.view(method::WITHDRAWABLE, &AccountArgs { account: account.clone() }).await
+    }
+
+    /// Since when a node is attached, and up to when that is final (protocol section 7).
+    pub async fn attachment(&self, account: &AccountId) -> Result<AttachmentView, ChainError> {
+        self.view(method::ATTACHMENT, &AccountArgs { account: account.clone() }).await
+    }
+
+    /// How long a node was not attached between two block times, milliseconds.
+    pub async fn downtime(
+        &self,
+        account: &AccountId,
+        from_ms: u64,
+        to_ms: u64,
+    ) -> Result<DowntimeView, ChainError> {
+        self.view(method::DOWNTIME, &DowntimeArgs { account: account.clone(), from_ms, to_ms }).await
+    }
+
+    /// Partition checks that are not finished.
+    pub async fn checks(&self) -> Result<ChecksView, ChainError> {
+        self.view(method::CHECKS, &serde_json::json!({})).await
     }
 
     pub async fn books(&self) -> Result<BooksView, ChainError> {

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use libp2p_por::Control;
 use parking_lot::Mutex;
 use por_core::{ChannelSnapshot, MyChannel};
-use por_types::interface::{ChannelStatus, ChannelView};
-use por_types::{ChannelId, NodeKey, Side};
+use por_types::interface::{ChannelStatus, ChannelView, code};
+use por_types::{AmountError, ChannelId, NodeKey, Side, Yocto};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::chain::{Call, Chain, ChainError, Intent};
+use crate::chain::{Chain, ChainError, Intent};
 use crate::client::{ChannelInfo, ClientError, ErrorCode};
 use crate::config::PolicyConfig;
 use crate::graph::SharedGraph;
@@ -191,6 +191,8 @@ struct Manager {
     /// Totals that were stated in a close request, so that a disagreement does not go back and
     /// forth on chain.
     stated: HashMap<ChannelId, por_types::Totals>,
+    /// Since when this run has seen that a channel is over.
+    over: HashMap<ChannelId, Instant>,
 }
 
 impl Manager {
@@ -202,6 +204,7 @@ impl Manager {
             resting: HashMap::new(),
             told: None,
             stated: HashMap::new(),
+            over: HashMap::new(),
         }
     }
 
@@ -215,12 +218,15 @@ impl Manager {
             if resting || self.busy.contains(&view.channel) {
                 continue;
             }
+            let over = is_over(&view.status);
+            let over = over.then(|| self.over.entry(view.channel).or_insert_with(Instant::now).elapsed());
             let situation = Situation {
                 view,
                 side: self.channels.side(view),
                 ledger: ledger.get(&view.channel),
                 close_wanted: self.channels.closing.lock().contains(&view.channel),
                 stated: self.stated.get(&view.channel).copied(),
+                over: over.unwrap_or_default(),
                 now_ms,
                 policy: &self.channels.parts.policy,
             };
@@ -265,17 +271,21 @@ impl Manager {
             self.stated.insert(view.channel, *totals);
         }
         let (channel, name) = (view.channel, action.name());
-        let call = match action.call(view) {
-            Ok(call) => call,
-            Err(error) => {
-                tracing::error!(%channel, %error, "{name} cannot be made");
-                return self.rest(channel);
-            }
-        };
         tracing::info!(%channel, "{name}");
         self.busy.insert(channel);
-        let chain = self.channels.parts.chain.clone();
-        self.calls.spawn(async move { (channel, name, make(&chain, call).await) });
+        let parts = self.channels.parts.clone();
+        let view = view.clone();
+        self.calls.spawn(async move {
+            let forgets = action == Action::Forget;
+            let result = make(&parts.chain, &view, action).await;
+            let gone = result.as_ref().err().and_then(ChainError::contract_code) == Some(code::NO_CHANNEL);
+            if gone || (forgets && result.is_ok()) {
+                // The change log does not speak of records that are no more.
+                parts.graph.write().forget(channel);
+                return (channel, name, Ok(()));
+            }
+            (channel, name, result)
+        });
     }
 
     fn on_done(
@@ -305,6 +315,7 @@ impl Manager {
 
     /// A close that is done needs no reminder.
     async fn forget_closed(&mut self, views: &[ChannelView]) -> Result<(), ClientError> {
+        self.over.retain(|channel, _| views.iter().any(|view| view.channel == *channel));
         let done: Vec<ChannelId> = views
             .iter()
             .filter(|view| matches!(view.status, ChannelStatus::Closed { .. } | ChannelStatus::Cancelled))
@@ -320,8 +331,16 @@ impl Manager {
     }
 }
 
-async fn make(chain: &Chain, call: Call) -> Result<(), ChainError> {
+async fn make(chain: &Chain, view: &ChannelView, action: Action) -> Result<(), ChainError> {
+    let deposit = if action.takes_edge(view) { chain.config().await?.check_deposit } else { Yocto::ZERO };
+    let rejected = |error: AmountError| ChainError::Rejected { reason: error.to_string() };
+    let call = action.call(view, deposit).map_err(rejected)?;
     chain.call(Intent::new(call)).await.map(drop)
+}
+
+/// Nothing is left to finalize.
+fn is_over(status: &ChannelStatus) -> bool {
+    matches!(status, ChannelStatus::Closed { bonds_until_ms: None, .. } | ChannelStatus::Cancelled)
 }
 
 /// The chain's record of a channel as the protocol takes it.

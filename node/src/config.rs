@@ -20,6 +20,8 @@
 //! auto_confirm = false            # confirm proposals of others without asking
 //! confirm_accounts = []           # only from these; empty: from anyone
 //! confirm_deposit = "0"           # own deposit in such a channel, e.g. "0.5 NEAR"
+//! forget_after_s = 3600           # how long a channel that is over stays on chain
+//! checks = "own"                  # continue stalled partition checks: "own", "any" or "none"
 //! ```
 //!
 //! A variable is named after table and key: `POR_ACCOUNT`, `POR_NETWORK_RPC_URLS='["http://..."]'`,
@@ -29,6 +31,7 @@ mod network;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
@@ -101,7 +104,7 @@ impl Default for ApiConfig {
 }
 
 /// What the daemon decides by itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
     /// Confirm channels that others propose.
@@ -111,6 +114,41 @@ pub struct PolicyConfig {
     /// Own deposit in such a channel.
     #[serde(with = "human_amount")]
     pub confirm_deposit: Yocto,
+    /// How long a channel that is over stays on chain before this node, if it proposed it, takes
+    /// the storage deposit back; seconds.
+    pub forget_after_s: u64,
+    /// Which partition checks to continue when nobody else does.
+    pub checks: ChecksPolicy,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        PolicyConfig {
+            auto_confirm: false,
+            confirm_accounts: Vec::new(),
+            confirm_deposit: Yocto::ZERO,
+            forget_after_s: 3_600,
+            checks: ChecksPolicy::Own,
+        }
+    }
+}
+
+impl PolicyConfig {
+    pub(crate) fn forget_after(&self) -> Duration {
+        Duration::from_secs(self.forget_after_s)
+    }
+}
+
+/// Which pending partition checks a node continues (protocol section 7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChecksPolicy {
+    None,
+    /// Those that its own closes and pings wait for.
+    #[default]
+    Own,
+    /// All: who continues a check is paid for it.
+    Any,
 }
 
 /// Values given on the command line; they win over file and environment.

@@ -171,6 +171,24 @@ impl Graph {
         core
     }
 
+    /// Removes a channel whose record is no longer on chain.
+    pub fn forget(&mut self, channel: ChannelId) {
+        let Some(place) = self.by_channel.remove(&channel) else { return };
+        let last = (self.edges.len() - 1) as u32;
+        let gone = self.edges.swap_remove(place as usize);
+        for end in [gone.a, gone.b] {
+            self.nodes[end as usize].open.retain(|&other| other != place);
+        }
+        // The last edge has taken its place.
+        let Some(moved) = self.edges.get(place as usize) else { return };
+        self.by_channel.insert(moved.view.channel, place);
+        for end in [moved.a, moved.b] {
+            for other in self.nodes[end as usize].open.iter_mut().filter(|other| **other == last) {
+                *other = place;
+            }
+        }
+    }
+
     fn vertex(&mut self, key: NodeKey) -> u32 {
         if let Some(&at) = self.by_key.get(&key) {
             return at;

@@ -33,6 +33,9 @@ pub struct LocalNetworkConfig {
     /// Time between blocks while nothing happens.
     pub block_time: Duration,
     pub params: Params,
+    /// Whose node is the genesis anchor, from which others become attached (protocol section 7):
+    /// the first node of the network. `None`: the chain's root account, which runs none.
+    pub anchor: Option<AccountId>,
 }
 
 impl Default for LocalNetworkConfig {
@@ -43,6 +46,7 @@ impl Default for LocalNetworkConfig {
             contract: CONTRACT.to_owned(),
             block_time: Duration::from_millis(600),
             params: local_params(),
+            anchor: None,
         }
     }
 }
@@ -87,13 +91,13 @@ impl LocalNetwork {
         let network = LocalNetwork { chain, contract: config.contract };
         match network.connect(network.contract.clone(), None).await {
             Ok(_) => {}
-            Err(ChainError::NoContract { .. }) => network.deploy(config.params).await?,
+            Err(ChainError::NoContract { .. }) => network.deploy(config.params, config.anchor).await?,
             Err(error) => return Err(error.into()),
         }
         Ok(network)
     }
 
-    async fn deploy(&self, params: Params) -> Result<(), CliError> {
+    async fn deploy(&self, params: Params, anchor: Option<AccountId>) -> Result<(), CliError> {
         let urls = [self.rpc_url()];
         // Nobody's money is on a local chain: the key may be known to all.
         let mut seed = [0u8; 32];
@@ -102,7 +106,7 @@ impl LocalNetwork {
         faucet(&urls, &self.contract, &key.public_key(), CONTRACT_BALANCE).await?;
         let (owner, _) = self.chain.root_account();
         let args = NewArgs {
-            anchor: None,
+            anchor,
             chain_id: LOCALNET.to_owned(),
             owner: owner.clone(),
             treasury: owner,

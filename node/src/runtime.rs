@@ -6,6 +6,7 @@
 //!          Daemon ── Requester: route, pay, wait, re-route
 //!             │   ── Apps: requests for served apps, leases
 //!             │   ── Channels: chain <-> ledger
+//!             │   ── keeper: attachment, pending partition checks
 //!             │   ── graph task: change log -> routes and protocol
 //!        Control ── Driver ── store
 //!                      └───── swarm
@@ -16,6 +17,7 @@
 
 mod actions;
 mod apps;
+mod keeper;
 mod providers;
 mod requester;
 mod supervisor;
@@ -165,6 +167,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     let interval = if config.network.is_local() { SYNC_INTERVAL.0 } else { SYNC_INTERVAL.1 };
     supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, interval));
     supervisor.spawn("channel manager", channels.run(versions));
+    let pace = keeper::Pace::new(config.network.is_local());
+    supervisor.spawn("keeper", keeper::run(daemon.clone(), config.policy.checks, pace));
     supervisor.spawn("traffic", count_traffic(daemon.clone()));
     supervisor.spawn("apps", daemon.apps.clone().sweep());
     daemon.restore_announcements().await?;
@@ -254,7 +258,12 @@ impl Daemon {
             (graph.node(&self.node_key).cloned(), graph.node_count(), graph.channel_count())
         };
         // The status must not fail because the chain is away: the graph's error says so.
-        let withdrawable = self.chain.withdrawable(&self.account).await;
+        let (withdrawable, fresh) =
+            tokio::join!(self.chain.withdrawable(&self.account), self.chain.node(&self.account));
+        let node = match fresh {
+            Ok(fresh) => fresh.filter(|node| node.node_key == self.node_key),
+            Err(_) => node,
+        };
         let chain_error = news.error.or_else(|| withdrawable.as_ref().err().map(ToString::to_string));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -263,6 +272,8 @@ impl Daemon {
             peer_id: self.swarm.local_peer().to_string(),
             account: self.account.clone(),
             registered: node.is_some(),
+            attached: node.as_ref().is_some_and(|node| node.attached),
+            attached_since_ms: node.as_ref().and_then(|node| node.attached_since_ms),
             stake: node.map(|node| node.stake).unwrap_or_default(),
             withdrawable: withdrawable.unwrap_or_default(),
             listening: self.swarm.listening().iter().map(ToString::to_string).collect(),

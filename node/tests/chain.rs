@@ -238,7 +238,7 @@ async fn who_cannot_pay_or_sign_is_told_so() {
     assert!(matches!(&none, ChainError::NoAccount { .. }), "{none}");
 
     let read_only = world.net.connect(alice.account.clone(), None).await.expect("connects");
-    let refused = read_only.call(Intent::new(Call::Ping)).await;
+    let refused = read_only.call(Intent::new(Call::Unregister)).await;
     assert_eq!(refused, Err(ChainError::ReadOnly));
 }
 

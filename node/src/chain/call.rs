@@ -1,8 +1,10 @@
 //! The calls a node makes, with what each attaches.
 
 use por_types::interface::{
-    CALL_GAS, ChannelArgs, CloseArgs, CloseSignedArgs, ConfirmChannelArgs, ProposeChannelArgs, RegisterArgs,
-    SeverArgs, SubmitStateArgs, UnstakeArgs, WithdrawArgs, method,
+    AccountArgs, AnnounceUpgradeArgs, CALL_GAS, CHECK_GAS, ChannelArgs, CheckArgs, CloseArgs,
+    CloseSignedArgs, ConfirmChannelArgs, DrawArgs, FinalizeArgs, MigrateArgs, PingArgs, ProposeChannelArgs,
+    RegisterArgs, ReplaceTermsArgs, SetParamsArgs, SeverArgs, SubmitStateArgs, UnstakeArgs, WithdrawArgs,
+    method,
 };
 use por_types::{AmountError, ChannelId, Yocto};
 use serde::{Deserialize, Serialize};
@@ -39,11 +41,34 @@ pub enum Call {
     ConfirmClose(CloseArgs),
     CloseSigned(CloseSignedArgs),
     SubmitState(SubmitStateArgs),
-    Sever(SeverArgs),
-    Finalize(ChannelArgs),
+    /// `attached`: [`por_types::interface::ConfigView::check_deposit`], for a partition check
+    /// that does not finish in the call; what is not used becomes withdrawable.
+    Sever {
+        #[serde(flatten)]
+        args: SeverArgs,
+        #[serde(default)]
+        attached: Yocto,
+    },
+    /// `attached`: as with `Sever` while the channel is closing, else nothing.
+    Finalize {
+        #[serde(flatten)]
+        args: FinalizeArgs,
+        #[serde(default)]
+        attached: Yocto,
+    },
     ForgetChannel(ChannelArgs),
     Withdraw(WithdrawArgs),
-    Ping,
+    Ping(PingArgs),
+    Check(CheckArgs),
+    Draw(DrawArgs),
+    ReplaceTerms(ReplaceTermsArgs),
+    Unregister,
+    SetParams(SetParamsArgs),
+    SetOwner(AccountArgs),
+    SetTreasury(AccountArgs),
+    AnnounceUpgrade(AnnounceUpgradeArgs),
+    CancelUpgrade,
+    Migrate(MigrateArgs),
 }
 
 impl Call {
@@ -73,11 +98,21 @@ impl Call {
             Call::ConfirmClose(_) => method::CONFIRM_CLOSE,
             Call::CloseSigned(_) => method::CLOSE_SIGNED,
             Call::SubmitState(_) => method::SUBMIT_STATE,
-            Call::Sever(_) => method::SEVER,
-            Call::Finalize(_) => method::FINALIZE,
+            Call::Sever { .. } => method::SEVER,
+            Call::Finalize { .. } => method::FINALIZE,
             Call::ForgetChannel(_) => method::FORGET_CHANNEL,
             Call::Withdraw(_) => method::WITHDRAW,
-            Call::Ping => method::PING,
+            Call::Ping(_) => method::PING,
+            Call::Check(_) => method::CHECK,
+            Call::Draw(_) => method::DRAW,
+            Call::ReplaceTerms(_) => method::REPLACE_TERMS,
+            Call::Unregister => method::UNREGISTER,
+            Call::SetParams(_) => method::SET_PARAMS,
+            Call::SetOwner(_) => method::SET_OWNER,
+            Call::SetTreasury(_) => method::SET_TREASURY,
+            Call::AnnounceUpgrade(_) => method::ANNOUNCE_UPGRADE,
+            Call::CancelUpgrade => method::CANCEL_UPGRADE,
+            Call::Migrate(_) => method::MIGRATE,
         }
     }
 
@@ -86,7 +121,9 @@ impl Call {
         match self {
             Call::Register { attached, .. }
             | Call::ProposeChannel { attached, .. }
-            | Call::ConfirmChannel { attached, .. } => *attached,
+            | Call::ConfirmChannel { attached, .. }
+            | Call::Sever { attached, .. }
+            | Call::Finalize { attached, .. } => *attached,
             Call::Stake { amount } | Call::TopUp { amount, .. } => *amount,
             _ => Yocto::ZERO,
         }
@@ -94,14 +131,17 @@ impl Call {
 
     /// Gas to attach; what is not burnt is refunded.
     pub const fn gas(&self) -> u64 {
-        CALL_GAS
+        match self {
+            Call::Sever { .. } | Call::Finalize { .. } | Call::Check(_) | Call::Migrate(_) => CHECK_GAS,
+            _ => CALL_GAS,
+        }
     }
 
     /// Arguments as the contract reads them.
     pub fn args(&self) -> Result<Vec<u8>, serde_json::Error> {
         match self {
             Call::Register { args, .. } => serde_json::to_vec(args),
-            Call::Stake { .. } | Call::Ping => Ok(b"{}".to_vec()),
+            Call::Stake { .. } | Call::Unregister | Call::CancelUpgrade => Ok(b"{}".to_vec()),
             Call::Unstake(args) => serde_json::to_vec(args),
             Call::ProposeChannel { args, .. } => serde_json::to_vec(args),
             Call::ConfirmChannel { args, .. } => serde_json::to_vec(args),
@@ -109,11 +149,49 @@ impl Call {
             Call::RequestClose(args) | Call::ConfirmClose(args) => serde_json::to_vec(args),
             Call::CloseSigned(args) => serde_json::to_vec(args),
             Call::SubmitState(args) => serde_json::to_vec(args),
-            Call::Sever(args) => serde_json::to_vec(args),
-            Call::CancelProposal(args) | Call::Finalize(args) | Call::ForgetChannel(args) => {
-                serde_json::to_vec(args)
-            }
+            Call::Sever { args, .. } => serde_json::to_vec(args),
+            Call::Finalize { args, .. } => serde_json::to_vec(args),
+            Call::CancelProposal(args) | Call::ForgetChannel(args) => serde_json::to_vec(args),
             Call::Withdraw(args) => serde_json::to_vec(args),
+            Call::Ping(args) => serde_json::to_vec(args),
+            Call::Check(args) => serde_json::to_vec(args),
+            Call::Draw(args) => serde_json::to_vec(args),
+            Call::ReplaceTerms(args) => serde_json::to_vec(args),
+            Call::SetParams(args) => serde_json::to_vec(args),
+            Call::SetOwner(args) | Call::SetTreasury(args) => serde_json::to_vec(args),
+            Call::AnnounceUpgrade(args) => serde_json::to_vec(args),
+            Call::Migrate(args) => serde_json::to_vec(args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_an_earlier_version_stored_is_still_read() {
+        let stored = r#"{"call":"finalize","with":{"channel":7}}"#;
+        let call: Call = serde_json::from_str(stored).expect("reads");
+        let args = FinalizeArgs { channel: ChannelId(7), witness: None };
+        assert_eq!(call, Call::Finalize { args, attached: Yocto::ZERO });
+    }
+
+    #[test]
+    fn what_is_stored_is_read_again() {
+        let args = FinalizeArgs { channel: ChannelId(u64::MAX), witness: Some(Default::default()) };
+        let through = "alice.near".parse().expect("account");
+        let calls = [
+            Call::Finalize { args, attached: Yocto::near(1_000_000) },
+            Call::Ping(PingArgs { through }),
+            Call::Check(CheckArgs::default()),
+            Call::Unregister,
+            Call::CancelUpgrade,
+        ];
+        for call in calls {
+            let text = serde_json::to_string(&call).expect("writes");
+            assert_eq!(serde_json::from_str::<Call>(&text).expect("reads"), call, "{text}");
+            assert_eq!(call.args().expect("args").first(), Some(&b'{'));
         }
     }
 }

@@ -75,7 +75,10 @@ impl ChainError {
         matches!(
             self,
             ChainError::Unreachable { .. } | ChainError::Lagging { .. } | ChainError::Undecided { .. }
-        ) || self.contract_code() == Some(code::TOO_EARLY)
+        ) || matches!(
+            self.contract_code(),
+            Some(code::TOO_EARLY | code::CHECKS_PENDING | code::TOO_MANY_PENDING)
+        )
     }
 
     /// The row of the exit code table.
@@ -123,7 +126,7 @@ fn contract_error_code(contract: Option<&str>) -> ErrorCode {
         Some(code::DEPOSIT | code::STAKE_TOO_LOW | code::STAKE_LOCKED | code::WITHDRAWABLE) => {
             ErrorCode::Budget
         }
-        Some(code::TOO_EARLY) => ErrorCode::Retryable,
+        Some(code::TOO_EARLY | code::CHECKS_PENDING | code::TOO_MANY_PENDING) => ErrorCode::Retryable,
         Some(code::ARGUMENT | code::PARAMS) => ErrorCode::Usage,
         Some(code::STATE_VERSION) => ErrorCode::Foreign,
         Some(code::SIGNATURE | code::WEAK_KEY) => ErrorCode::WrongKey,

@@ -1,8 +1,10 @@
 //! What to do about a channel, from the chain's record and the ledger alone.
 
+use std::time::Duration;
+
 use por_core::ChannelSnapshot;
 use por_types::interface::{
-    ChannelArgs, ChannelStatus, ChannelView, CloseArgs, ConfirmChannelArgs, SubmitStateArgs,
+    ChannelArgs, ChannelStatus, ChannelView, CloseArgs, ConfirmChannelArgs, FinalizeArgs, SubmitStateArgs,
 };
 use por_types::{AmountError, Side, Totals, Yocto};
 
@@ -24,6 +26,8 @@ pub(super) struct Situation<'s> {
     pub close_wanted: bool,
     /// Totals that this node stated in a request before.
     pub stated: Option<Totals>,
+    /// How long nothing has been left to finalize, as far as this run has seen.
+    pub over: Duration,
     /// Block time.
     pub now_ms: u64,
     pub policy: &'s PolicyConfig,
@@ -36,6 +40,7 @@ pub(super) enum Action {
     ConfirmClose(Totals),
     Evidence(Box<SubmitStateArgs>),
     Finalize,
+    Forget,
 }
 
 impl Action {
@@ -46,10 +51,18 @@ impl Action {
             Action::ConfirmClose(_) => "confirming the close",
             Action::Evidence(_) => "submitting evidence",
             Action::Finalize => "finalizing",
+            Action::Forget => "forgetting",
         }
     }
 
-    pub(super) fn call(self, view: &ChannelView) -> Result<Call, AmountError> {
+    /// The edge leaves the graph, whose partition check may need a deposit.
+    pub(super) fn takes_edge(&self, view: &ChannelView) -> bool {
+        *self == Action::Finalize && matches!(view.status, ChannelStatus::Closing { .. })
+    }
+
+    /// `check_deposit`: what to attach if the call [takes the edge](Action::takes_edge).
+    pub(super) fn call(self, view: &ChannelView, check_deposit: Yocto) -> Result<Call, AmountError> {
+        let attached = if self.takes_edge(view) { check_deposit } else { Yocto::ZERO };
         let channel = view.channel;
         Ok(match self {
             Action::Confirm { deposit } => {
@@ -59,7 +72,8 @@ impl Action {
             Action::RequestClose(totals) => Call::RequestClose(CloseArgs { channel, totals }),
             Action::ConfirmClose(totals) => Call::ConfirmClose(CloseArgs { channel, totals }),
             Action::Evidence(args) => Call::SubmitState(*args),
-            Action::Finalize => Call::Finalize(ChannelArgs { channel }),
+            Action::Finalize => Call::Finalize { args: FinalizeArgs { channel, witness: None }, attached },
+            Action::Forget => Call::ForgetChannel(ChannelArgs { channel }),
         })
     }
 }
@@ -77,15 +91,22 @@ pub(super) fn decide(s: &Situation<'_>) -> Option<Action> {
             s.evidence(s.view.totals).or_else(|| s.finalize(*settles_ms, *by))
         }
         ChannelStatus::Closed { bonds_until_ms: Some(until), .. } => s.finalize(*until, Side::A),
-        ChannelStatus::Closed { bonds_until_ms: None, .. } | ChannelStatus::Cancelled => None,
+        ChannelStatus::Closed { bonds_until_ms: None, .. } | ChannelStatus::Cancelled => forget(s),
     }
 }
 
 /// Proposals to this node are confirmed if the operator's policy says so.
 fn confirm(s: &Situation<'_>) -> Option<Action> {
-    let PolicyConfig { auto_confirm, confirm_accounts, confirm_deposit } = s.policy;
+    let PolicyConfig { auto_confirm, confirm_accounts, confirm_deposit, .. } = s.policy;
     let welcome = confirm_accounts.is_empty() || confirm_accounts.contains(&s.view.a);
     (*auto_confirm && s.side == Side::B && welcome).then_some(Action::Confirm { deposit: *confirm_deposit })
+}
+
+/// The proposer gets the storage deposit back, so it is the one that removes the record; not at
+/// once, so that the operator can look at it for a while.
+fn forget(s: &Situation<'_>) -> Option<Action> {
+    let due = s.side == Side::A && s.settled() && s.over >= s.policy.forget_after();
+    due.then_some(Action::Forget)
 }
 
 /// A close was requested: confirm it if it takes nothing from this node, else state what is right.

@@ -71,7 +71,8 @@ fn next(case: Case<'_>) -> Option<Action> {
     let policy = PolicyConfig::default();
     let Case { view, ledger, close_wanted, stated, now_ms } = case;
     let side = Side::A;
-    decide(&Situation { view: &view, side, ledger, close_wanted, stated, now_ms, policy: &policy })
+    let over = std::time::Duration::ZERO;
+    decide(&Situation { view: &view, side, ledger, close_wanted, stated, over, now_ms, policy: &policy })
 }
 
 fn closing(by: Side, sent_a: u128, sent_b: u128, confirmed: bool) -> ChannelStatus {
@@ -161,6 +162,7 @@ fn proposals_are_confirmed_only_where_the_policy_says_so() {
             ledger: None,
             close_wanted: false,
             stated: None,
+            over: std::time::Duration::ZERO,
             now_ms: 0,
             policy,
         })
@@ -172,4 +174,37 @@ fn proposals_are_confirmed_only_where_the_policy_says_so() {
     assert_eq!(decide_with(&on, Side::A), None, "one's own proposal");
     let others = PolicyConfig { confirm_accounts: vec!["c.test".parse().expect("account")], ..on };
     assert_eq!(decide_with(&others, Side::B), None);
+}
+
+#[test]
+fn the_proposer_forgets_what_has_been_over_for_long_enough() {
+    let policy = PolicyConfig::default();
+    let over_for = |view: &ChannelView, side, ledger: Option<&ChannelSnapshot>, over| {
+        let (close_wanted, stated, now_ms) = (false, None, 1_000);
+        decide(&Situation { view, side, ledger, close_wanted, stated, over, now_ms, policy: &policy })
+    };
+    let long = policy.forget_after();
+    let closed = view(ChannelStatus::Closed {
+        paid_a: Yocto(1),
+        paid_b: Yocto(1),
+        bonds_until_ms: None,
+        severed: true,
+    });
+    for view in [&closed, &view(ChannelStatus::Cancelled)] {
+        assert_eq!(over_for(view, Side::A, None, long), Some(Action::Forget));
+        assert_eq!(over_for(view, Side::A, None, long - std::time::Duration::from_millis(1)), None);
+        assert_eq!(over_for(view, Side::B, None, long), None, "the deposit is the proposer's");
+        let busy = ledger(5, 3, 1);
+        assert_eq!(over_for(view, Side::A, Some(&busy), long), None, "an exchange has no outcome yet");
+    }
+}
+
+#[test]
+fn only_a_close_that_takes_the_edge_attaches_the_deposit_of_its_check() {
+    let deposit = Yocto::near(1);
+    let severed = ChannelStatus::Severed { by: Side::A, severed_ms: 0, settles_ms: 5 };
+    for (status, attached) in [(closing(Side::A, 1, 1, true), deposit), (severed, Yocto::ZERO)] {
+        let call = Action::Finalize.call(&view(status), deposit).expect("fits");
+        assert_eq!((call.method(), call.attached()), ("finalize", attached));
+    }
 }

@@ -278,6 +278,9 @@ pub struct LocalnetArgs {
     /// Account of the contract.
     #[arg(long, default_value = "por.localnet")]
     pub contract: AccountId,
+    /// Account whose node is the genesis anchor: the first one, from which others become attached.
+    #[arg(long)]
+    pub anchor: Option<AccountId>,
     /// Where to write the network file for `por init --network FILE`.
     #[arg(long, value_name = "FILE")]
     pub network_file: Option<PathBuf>,

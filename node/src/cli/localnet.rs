@@ -25,6 +25,7 @@ pub(super) async fn localnet(context: &Context, args: LocalnetArgs) -> Result<()
         rpc_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)),
         home: args.data,
         contract: args.contract,
+        anchor: args.anchor,
         block_time: args.block_time,
         ..LocalNetworkConfig::default()
     })

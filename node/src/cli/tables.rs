@@ -15,6 +15,7 @@ pub(super) fn status(status: &Status) -> String {
         ("account", status.account.to_string()),
         ("network", format!("{} on {}", status.network.contract, status.network.chain_id)),
         ("registered", if status.registered { "yes".into() } else { "no; run `por register`".into() }),
+        ("attached", attached(status)),
         ("stake", status.stake.to_near_string()),
         ("withdrawable", status.withdrawable.to_near_string()),
         ("listening", status.listening.join(" ")),
@@ -58,6 +59,26 @@ pub(super) fn status(status: &Status) -> String {
         rows.push(("app", format!("{}: {} waiting, {} being answered", app.app, app.waiting, app.leased)));
     }
     facts(&rows)
+}
+
+fn attached(status: &Status) -> String {
+    match (status.attached, status.attached_since_ms) {
+        (true, Some(since)) => format!("since {}", time(since)),
+        (true, None) => "yes".to_owned(),
+        (false, _) if status.registered => "no; needs a channel to an attached node".to_owned(),
+        (false, _) => "no".to_owned(),
+    }
+}
+
+/// Block time in milliseconds, as people read it.
+pub(super) fn time(ms: u64) -> String {
+    /// The year 10000, which the format does not have.
+    const END: u64 = 253_402_300_800_000;
+    let time = std::time::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(ms / 1000));
+    match time.filter(|_| ms < END) {
+        Some(time) => humantime::format_rfc3339(time).to_string(),
+        None => ms.to_string(),
+    }
 }
 
 pub(super) fn peers(peers: &[PeerInfo]) -> String {

@@ -19,6 +19,12 @@ pub struct Status {
     pub account: AccountId,
     /// True once the account has registered this node's key with the contract.
     pub registered: bool,
+    /// The node is part of the main component as the contract counts it (protocol section 7).
+    #[serde(default)]
+    pub attached: bool,
+    /// Block time, milliseconds since 1970; `None` while not attached.
+    #[serde(default)]
+    pub attached_since_ms: Option<u64>,
     pub stake: Yocto,
     /// What `withdraw` would pay out now.
     pub withdrawable: Yocto,

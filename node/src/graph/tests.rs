@@ -124,3 +124,24 @@ fn pages_and_changes_lead_to_the_same_graph() {
     graph.apply(&page(4, 4, vec![node(9)], vec![])).expect("applies");
     assert_eq!(graph.node(&key(9)).expect("known").index, 9);
 }
+
+#[test]
+fn a_forgotten_channel_leaves_and_the_others_stay() {
+    let mut graph = Graph::default();
+    let channels: Vec<ChannelView> =
+        (0..4).map(|id| channel(id, 1, 2 + id as u8, ChannelStatus::Open)).collect();
+    graph.apply(&page(1, 1, vec![], channels)).expect("applies");
+    graph.forget(ChannelId(1));
+    graph.forget(ChannelId(1));
+    assert_eq!((graph.channel_count(), neighbours(&graph, 1)), (3, vec![key(2), key(4), key(5)]));
+    assert_eq!(neighbours(&graph, 3), []);
+    assert_eq!(neighbours(&graph, 5), [key(1)], "it took the place of the one that left");
+    assert_eq!(graph.edge(ChannelId(3)).expect("known").view.channel, ChannelId(3));
+    assert!(graph.edge(ChannelId(1)).is_none());
+    // What comes later still finds its place.
+    let severed = ChannelStatus::Severed { by: Side::A, severed_ms: 1, settles_ms: 2 };
+    graph.apply(&page(2, 2, vec![], vec![channel(3, 1, 5, severed)])).expect("applies");
+    assert_eq!(neighbours(&graph, 1), [key(2), key(4)]);
+    graph.forget(ChannelId(3));
+    assert_eq!((graph.channel_count(), neighbours(&graph, 1)), (2, vec![key(2), key(4)]));
+}

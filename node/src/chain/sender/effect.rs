@@ -32,10 +32,10 @@ impl Sender {
     async fn look_for(&self, call: &Call) -> Result<Effect, ChainError> {
         Ok(match call {
             Call::Register { args, .. } => {
-                let account = self.reader.account.clone();
-                let node: Option<NodeView> = self.reader.view(method::NODE, &AccountArgs { account }).await?;
-                there(node.is_some_and(|node| node.node_key == args.node_key))
+                there(self.own_node().await?.is_some_and(|node| node.node_key == args.node_key))
             }
+            Call::Unregister => there(self.own_node().await?.is_none()),
+            Call::Ping(_) => there(self.own_node().await?.is_some_and(|node| node.attached)),
             Call::ConfirmChannel { args, .. } => {
                 let view = self.channel(args.channel).await?;
                 there(!matches!(view.map(|view| view.status), Some(ChannelStatus::Proposed)))
@@ -54,18 +54,48 @@ impl Sender {
                 let view = self.channel(statement.channel).await?;
                 there(view.is_none_or(|view| proven(&view, args.signer) >= claimed.0))
             }
-            Call::Sever(args) => {
+            Call::Sever { args, .. } => {
                 let view = self.channel(args.order.statement.channel).await?;
-                there(view.is_none_or(|view| !matches!(view.status, ChannelStatus::Open)))
+                there(view.is_none_or(|view| severed(&view.status)))
             }
-            // The contract refuses to do these twice.
-            Call::CloseSigned(_) | Call::Finalize(_) | Call::ForgetChannel(_) | Call::Ping => Effect::Missing,
+            // One act per sequence: a later one means that this one cannot be repeated either.
+            Call::Draw(args) => {
+                let view = self.channel(args.draw.channel).await?;
+                there(view.is_none_or(|view| view.sequence >= args.draw.sequence))
+            }
+            Call::ReplaceTerms(args) => {
+                let view = self.channel(args.act.channel).await?;
+                there(view.is_none_or(|view| view.sequence >= args.act.sequence))
+            }
+            Call::SetParams(args) => {
+                let config = self.reader.config().await?;
+                let next = config.next_params.map(|next| next.params);
+                there(next.unwrap_or(config.params) == args.params)
+            }
+            Call::SetOwner(args) => there(self.reader.config().await?.owner == args.account),
+            Call::SetTreasury(args) => there(self.reader.config().await?.treasury == args.account),
+            Call::AnnounceUpgrade(args) => {
+                let next = self.reader.config().await?.next_code;
+                there(next.is_some_and(|next| next.code_hash == args.code_hash))
+            }
+            Call::CancelUpgrade => there(self.reader.config().await?.next_code.is_none()),
+            // The contract refuses to do these twice, or twice is once.
+            Call::CloseSigned(_)
+            | Call::Finalize { .. }
+            | Call::ForgetChannel(_)
+            | Call::Check(_)
+            | Call::Migrate(_) => Effect::Missing,
             Call::Stake { .. }
             | Call::Unstake(_)
             | Call::ProposeChannel { .. }
             | Call::TopUp { .. }
             | Call::Withdraw(_) => Effect::Unknown,
         })
+    }
+
+    async fn own_node(&self) -> Result<Option<NodeView>, ChainError> {
+        let account = self.reader.account.clone();
+        self.reader.view(method::NODE, &AccountArgs { account }).await
     }
 
     async fn channel(&self, channel: ChannelId) -> Result<Option<ChannelView>, ChainError> {
@@ -75,6 +105,15 @@ impl Sender {
 
 fn there(yes: bool) -> Effect {
     if yes { Effect::There } else { Effect::Missing }
+}
+
+/// A close that is only announced can still be severed, and so can the bonds of a paid out one.
+fn severed(status: &ChannelStatus) -> bool {
+    match status {
+        ChannelStatus::Severed { .. } | ChannelStatus::Cancelled => true,
+        ChannelStatus::Closed { severed, bonds_until_ms, .. } => *severed || bonds_until_ms.is_none(),
+        ChannelStatus::Proposed | ChannelStatus::Open | ChannelStatus::Closing { .. } => false,
+    }
 }
 
 fn proven(view: &ChannelView, side: Side) -> u128 {
