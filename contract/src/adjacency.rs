@@ -1,94 +1,55 @@
-//! The graph, packed for searching: one record holds the neighbours of 512 nodes, which makes
+//! The graph, packed for searching: one record holds the neighbours of 256 nodes, which makes
 //! a search some fifty times cheaper than a record per node. A node with many neighbours (a
-//! hub) has overflow pages instead, one per group of neighbours, so that no record grows
-//! beyond its cap and finding a neighbour never means searching all pages.
+//! hub) has pages instead, each a range of neighbours, so that no record grows beyond its cap
+//! and finding a neighbour means reading one page.
 //!
-//! Each open channel counts once at both ends; parallel channels count several times.
+//! A link is four bytes: the neighbour's index, and in the highest byte how many channels lead
+//! there beyond the first.
 
-use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::BTreeMap;
+
 use por_types::interface::{NeighbourView, code};
 
 use crate::Contract;
-use crate::fail::fail;
+use crate::fail::{fail, require};
 use crate::store::{self, Table};
 
 /// Nodes per record.
-const GROUP: u32 = 512;
+pub const GROUP: u32 = 256;
 /// Most neighbours that a node has within its group's record.
 const INLINE: usize = 64;
-/// Most neighbours within one group's record: 16 bytes each with what surrounds them, so a
-/// record stays below 64 kB.
-const GROUP_LINKS: usize = 4_096;
+/// Most neighbours within one group's record, which so stays below 34 kB.
+const GROUP_LINKS: usize = 8_192;
+/// Most neighbours in one page of a hub.
+const PAGE: usize = 512;
+/// Stands for the length of a node whose neighbours are in pages.
+const PAGED: u16 = u16::MAX;
+/// Indices are below this.
+pub const MAX_NODES: u32 = 1 << 24;
+const MAX_PARALLEL: u32 = 255;
 
-#[derive(Default, BorshSerialize, BorshDeserialize)]
-struct Group {
-    /// In order of `slot`.
-    nodes: Vec<Linked>,
+fn target(link: u32) -> u32 {
+    link % MAX_NODES
 }
 
-/// One node's neighbours.
-#[derive(BorshSerialize, BorshDeserialize)]
-struct Linked {
-    /// Index within the group.
-    slot: u16,
-    links: Links,
-}
-
-#[derive(BorshSerialize, BorshDeserialize)]
-enum Links {
-    Inline(Vec<Link>),
-    /// Groups that have a page, in order.
-    Pages(Vec<u32>),
-}
-
-/// A neighbour and how many channels lead there.
-#[derive(Clone, Copy, BorshSerialize, BorshDeserialize)]
-struct Link {
-    to: u32,
-    channels: u32,
-}
-
-/// Neighbours of a hub within one group, in order.
-type Page = Vec<Link>;
-
-fn group_key(index: u32) -> [u8; 4] {
-    (index / GROUP).to_le_bytes()
-}
-
-fn slot(index: u32) -> u16 {
-    // Below GROUP, so it fits.
-    (index % GROUP) as u16
-}
-
-fn page_key(hub: u32, group: u32) -> [u8; 8] {
-    let mut key = [0; 8];
-    key[..4].copy_from_slice(&hub.to_le_bytes());
-    key[4..].copy_from_slice(&group.to_le_bytes());
-    key
-}
-
-fn read_page(hub: u32, group: u32) -> Page {
-    store::read(Table::Pages, &page_key(hub, group)).unwrap_or_default()
-}
-
-fn write_page(hub: u32, group: u32, page: &Page) {
-    if page.is_empty() {
-        store::remove(Table::Pages, &page_key(hub, group));
-    } else {
-        store::write(Table::Pages, &page_key(hub, group), page);
+fn add_link(links: &mut Vec<u32>, to: u32) {
+    match links.binary_search_by_key(&to, |link| target(*link)) {
+        Ok(at) => {
+            require!(
+                links[at] / MAX_NODES < MAX_PARALLEL,
+                code::ARGUMENT,
+                "there are {} channels between these nodes; close one first",
+                MAX_PARALLEL + 1
+            );
+            links[at] += MAX_NODES;
+        }
+        Err(at) => links.insert(at, to),
     }
 }
 
-fn add_link(links: &mut Vec<Link>, to: u32) {
-    match links.binary_search_by_key(&to, |link| link.to) {
-        Ok(at) => links[at].channels += 1,
-        Err(at) => links.insert(at, Link { to, channels: 1 }),
-    }
-}
-
-fn remove_link(links: &mut Vec<Link>, to: u32) {
-    match links.binary_search_by_key(&to, |link| link.to) {
-        Ok(at) if links[at].channels > 1 => links[at].channels -= 1,
+fn remove_link(links: &mut Vec<u32>, to: u32) {
+    match links.binary_search_by_key(&to, |link| target(*link)) {
+        Ok(at) if links[at] >= MAX_NODES => links[at] -= MAX_NODES,
         Ok(at) => {
             links.remove(at);
         }
@@ -96,157 +57,321 @@ fn remove_link(links: &mut Vec<Link>, to: u32) {
     }
 }
 
-impl Links {
-    fn inline_len(&self) -> usize {
-        match self {
-            Links::Inline(links) => links.len(),
-            Links::Pages(_) => 0,
+fn pack(links: &[u32], bytes: &mut Vec<u8>) {
+    for link in links {
+        bytes.extend_from_slice(&link.to_le_bytes());
+    }
+}
+
+fn unpack(bytes: &[u8]) -> Vec<u32> {
+    bytes.as_chunks().0.iter().map(|chunk| u32::from_le_bytes(*chunk)).collect()
+}
+
+/// A group's record: how many nodes it covers, the number of links of each, the links.
+#[derive(Default)]
+struct Group {
+    counts: Vec<u16>,
+    links: Vec<u32>,
+}
+
+enum Place {
+    /// Range of `Group::links`.
+    Inline(usize, usize),
+    Paged,
+}
+
+impl Group {
+    fn read(group: u32) -> (Group, usize) {
+        let Some(bytes) = store::read_bytes(Table::Groups, &group.to_le_bytes()) else {
+            return (Group::default(), 0);
+        };
+        let header = bytes.first().map_or(0, |nodes| 2 * (usize::from(*nodes) + 1));
+        let (counts, links) = bytes[1..].split_at(header);
+        let counts = counts.as_chunks().0.iter().map(|chunk| u16::from_le_bytes(*chunk)).collect();
+        (Group { counts, links: unpack(links) }, bytes.len())
+    }
+
+    fn write(mut self, group: u32) {
+        while self.counts.last() == Some(&0) {
+            self.counts.pop();
+        }
+        let Some(last) = self.counts.len().checked_sub(1) else {
+            return store::remove(Table::Groups, &group.to_le_bytes());
+        };
+        let mut bytes = Vec::with_capacity(1 + 2 * self.counts.len() + 4 * self.links.len());
+        // At most GROUP nodes, so the last slot fits.
+        bytes.push(last as u8);
+        for count in &self.counts {
+            bytes.extend_from_slice(&count.to_le_bytes());
+        }
+        pack(&self.links, &mut bytes);
+        store::write_bytes(Table::Groups, &group.to_le_bytes(), &bytes);
+    }
+
+    fn place(&self, slot: usize) -> Place {
+        let counts = &self.counts[..slot.min(self.counts.len())];
+        let start = counts.iter().filter(|count| **count != PAGED).map(|count| usize::from(*count)).sum();
+        match self.counts.get(slot) {
+            Some(&PAGED) => Place::Paged,
+            Some(count) => Place::Inline(start, start + usize::from(*count)),
+            None => Place::Inline(start, start),
         }
     }
 
-    /// Moves the neighbours of `hub` out of the group's record.
-    fn spill(&mut self, hub: u32) {
-        let Links::Inline(links) = self else { return };
-        let mut groups = Vec::new();
-        // Links are in order, so those of one group are adjacent.
-        for page in links.chunk_by(|x, y| x.to / GROUP == y.to / GROUP) {
-            let group = page[0].to / GROUP;
-            write_page(hub, group, &page.to_vec());
-            groups.push(group);
+    fn replace(&mut self, slot: usize, links: &[u32], count: u16) {
+        if self.counts.len() <= slot {
+            self.counts.resize(slot + 1, 0);
         }
-        *self = Links::Pages(groups);
+        if let Place::Inline(start, end) = self.place(slot) {
+            self.links.splice(start..end, links.iter().copied());
+        }
+        self.counts[slot] = count;
     }
 
-    fn add(&mut self, node: u32, to: u32) {
-        match self {
-            Links::Inline(links) => add_link(links, to),
-            Links::Pages(groups) => {
-                let group = to / GROUP;
-                let mut page = read_page(node, group);
-                add_link(&mut page, to);
-                write_page(node, group, &page);
-                if let Err(at) = groups.binary_search(&group) {
-                    groups.insert(at, group);
-                }
-            }
-        }
+    /// Moves the neighbours of the node in `slot` into pages.
+    fn spill(&mut self, group: u32, slot: usize) {
+        let Place::Inline(start, end) = self.place(slot) else { return };
+        // A slot is below GROUP, so it fits.
+        Hub::create(group * GROUP + slot as u32, &self.links[start..end]);
+        self.replace(slot, &[], PAGED);
     }
 
-    fn remove(&mut self, node: u32, to: u32) {
-        match self {
-            Links::Inline(links) => remove_link(links, to),
-            Links::Pages(groups) => {
-                let group = to / GROUP;
-                let mut page = read_page(node, group);
-                remove_link(&mut page, to);
-                write_page(node, group, &page);
-                if page.is_empty() {
-                    groups.retain(|held| *held != group);
-                }
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Links::Inline(links) => links.is_empty(),
-            Links::Pages(groups) => groups.is_empty(),
+    fn keep_cap(&mut self, group: u32, slot: usize) {
+        let count = |slot: &usize| match self.counts[*slot] {
+            PAGED => 0,
+            count => count,
+        };
+        if usize::from(count(&slot)) > INLINE {
+            self.spill(group, slot);
+        } else if self.links.len() > GROUP_LINKS
+            && let Some(biggest) = (0..self.counts.len()).max_by_key(count)
+        {
+            self.spill(group, biggest);
         }
     }
 }
 
-impl Group {
-    fn read(node: u32) -> Group {
-        store::read(Table::Groups, &group_key(node)).unwrap_or_default()
+/// Pages of a hub. Page `i` holds the neighbours from `bounds[i]` to below `bounds[i + 1]`.
+struct Hub {
+    node: u32,
+    bounds: Vec<u32>,
+}
+
+impl Hub {
+    fn key(&self, page: usize) -> [u8; 8] {
+        let mut key = [0; 8];
+        key[..4].copy_from_slice(&self.node.to_le_bytes());
+        key[4..].copy_from_slice(&self.bounds[page].to_le_bytes());
+        key
     }
 
-    fn write(&self, node: u32) {
-        if self.nodes.is_empty() {
-            store::remove(Table::Groups, &group_key(node));
-        } else {
-            store::write(Table::Groups, &group_key(node), self);
+    fn create(node: u32, links: &[u32]) {
+        let hub = Hub { node, bounds: vec![0] };
+        hub.write_page(0, links);
+        hub.write();
+    }
+
+    fn read(node: u32) -> Hub {
+        let bytes = store::read_bytes(Table::Pages, &node.to_le_bytes());
+        Hub { node, bounds: bytes.map_or_else(Vec::new, |bytes| unpack(&bytes)) }
+    }
+
+    fn write(&self) {
+        let mut bytes = Vec::new();
+        pack(&self.bounds, &mut bytes);
+        store::write_bytes(Table::Pages, &self.node.to_le_bytes(), &bytes);
+    }
+
+    fn page(&self, page: usize) -> Vec<u32> {
+        store::read_bytes(Table::Pages, &self.key(page)).map_or_else(Vec::new, |bytes| unpack(&bytes))
+    }
+
+    fn write_page(&self, page: usize, links: &[u32]) {
+        let mut bytes = Vec::new();
+        pack(links, &mut bytes);
+        store::write_bytes(Table::Pages, &self.key(page), &bytes);
+    }
+
+    /// The page where `to` belongs. Bounds begin with 0, so there is one.
+    fn page_of(&self, to: u32) -> usize {
+        self.bounds.partition_point(|bound| *bound <= to).saturating_sub(1)
+    }
+
+    fn add(mut self, to: u32) {
+        let at = self.page_of(to);
+        let mut links = self.page(at);
+        add_link(&mut links, to);
+        if links.len() > PAGE {
+            let upper = links.split_off(PAGE / 2);
+            self.bounds.insert(at + 1, target(upper[0]));
+            self.write_page(at + 1, &upper);
+            self.write();
+        }
+        self.write_page(at, &links);
+    }
+
+    /// True if the hub has no neighbours left; then nothing of it is stored.
+    fn remove(mut self, to: u32) -> bool {
+        let at = self.page_of(to);
+        let mut links = self.page(at);
+        remove_link(&mut links, to);
+        if !links.is_empty() {
+            self.write_page(at, &links);
+            return false;
+        }
+        store::remove(Table::Pages, &self.key(at));
+        if at > 0 {
+            self.bounds.remove(at);
+            self.write();
+        } else if self.bounds.len() == 1 {
+            store::remove(Table::Pages, &self.node.to_le_bytes());
+            return true;
+        }
+        false
+    }
+}
+
+fn place_of(node: u32) -> (u32, usize) {
+    (node / GROUP, (node % GROUP) as usize)
+}
+
+fn add(node: u32, to: u32) {
+    let (group, slot) = place_of(node);
+    let (mut packed, _) = Group::read(group);
+    match packed.place(slot) {
+        Place::Paged => Hub::read(node).add(to),
+        Place::Inline(start, end) => {
+            let mut links = packed.links[start..end].to_vec();
+            add_link(&mut links, to);
+            // At most INLINE + 1, so it fits.
+            packed.replace(slot, &links, links.len() as u16);
+            packed.keep_cap(group, slot);
+            packed.write(group);
+        }
+    }
+}
+
+fn remove(node: u32, to: u32) {
+    let (group, slot) = place_of(node);
+    let (mut packed, _) = Group::read(group);
+    match packed.place(slot) {
+        Place::Paged => {
+            if Hub::read(node).remove(to) {
+                packed.counts[slot] = 0;
+                packed.write(group);
+            }
+        }
+        Place::Inline(start, end) => {
+            let mut links = packed.links[start..end].to_vec();
+            remove_link(&mut links, to);
+            packed.replace(slot, &links, links.len() as u16);
+            packed.write(group);
+        }
+    }
+}
+
+/// An edge between `a` and `b` enters the graph.
+pub fn link(a: u32, b: u32) {
+    add(a, b);
+    add(b, a);
+}
+
+/// An edge between `a` and `b` leaves the graph.
+pub fn unlink(a: u32, b: u32) {
+    remove(a, b);
+    remove(b, a);
+}
+
+/// Reads the graph for one call, each record once.
+#[derive(Default)]
+pub struct Graph {
+    groups: BTreeMap<u32, (Group, Vec<u32>)>,
+    hubs: BTreeMap<u32, Hub>,
+    /// Bytes read so far.
+    pub bytes: usize,
+}
+
+impl Graph {
+    fn group(&mut self, group: u32) -> &(Group, Vec<u32>) {
+        let bytes = &mut self.bytes;
+        self.groups.entry(group).or_insert_with(|| {
+            let (packed, read) = Group::read(group);
+            *bytes += read;
+            let mut start = 0;
+            let starts = packed.counts.iter().map(|count| {
+                let at = start;
+                start += if *count == PAGED { 0 } else { u32::from(*count) };
+                at
+            });
+            let starts = starts.collect();
+            (packed, starts)
+        })
+    }
+
+    fn hub(&mut self, node: u32) -> &Hub {
+        self.hubs.entry(node).or_insert_with(|| Hub::read(node))
+    }
+
+    /// Neighbours in the `page`th part of `node`'s, and whether there are more parts.
+    pub fn part(&mut self, node: u32, page: usize, out: &mut Vec<u32>) -> bool {
+        out.clear();
+        let (group, slot) = place_of(node);
+        let (packed, starts) = self.group(group);
+        match packed.counts.get(slot) {
+            None => false,
+            Some(&PAGED) => {
+                let hub = self.hub(node);
+                let more = page + 1 < hub.bounds.len();
+                let links = hub.page(page);
+                self.bytes += 4 * links.len();
+                out.extend(links.into_iter().map(target));
+                more
+            }
+            Some(count) => {
+                let start = starts[slot] as usize;
+                let links = &packed.links[start..start + usize::from(*count)];
+                out.extend(links.iter().map(|link| target(*link)));
+                false
+            }
         }
     }
 
-    fn position(&self, node: u32) -> Result<usize, usize> {
-        self.nodes.binary_search_by_key(&slot(node), |linked| linked.slot)
-    }
-
-    fn add(&mut self, node: u32, to: u32) {
-        let at = self.position(node).unwrap_or_else(|at| {
-            self.nodes.insert(at, Linked { slot: slot(node), links: Links::Inline(Vec::new()) });
-            at
-        });
-        self.nodes[at].links.add(node, to);
-        if self.nodes[at].links.inline_len() > INLINE {
-            self.nodes[at].links.spill(node);
-        }
-        self.keep_cap(node);
-    }
-
-    /// Spills the node with most neighbours when the record as a whole is too big.
-    fn keep_cap(&mut self, node: u32) {
-        let total: usize = self.nodes.iter().map(|linked| linked.links.inline_len()).sum();
-        if total <= GROUP_LINKS {
-            return;
-        }
-        if let Some(biggest) = self.nodes.iter_mut().max_by_key(|linked| linked.links.inline_len()) {
-            let hub = node / GROUP * GROUP + u32::from(biggest.slot);
-            biggest.links.spill(hub);
+    /// The part of `node`'s neighbours in which `to` would be.
+    fn part_of(&mut self, node: u32, to: u32) -> usize {
+        let (group, slot) = place_of(node);
+        match self.group(group).0.counts.get(slot) {
+            Some(&PAGED) => self.hub(node).page_of(to),
+            _ => 0,
         }
     }
 
-    fn remove(&mut self, node: u32, to: u32) {
-        let Ok(at) = self.position(node) else {
-            fail!(code::OVERFLOW, "the graph misses node {node}; report this")
-        };
-        self.nodes[at].links.remove(node, to);
-        if self.nodes[at].links.is_empty() {
-            self.nodes.remove(at);
-        }
+    pub fn linked(&mut self, node: u32, to: u32) -> bool {
+        let mut links = Vec::new();
+        let part = self.part_of(node, to);
+        self.part(node, part, &mut links);
+        links.contains(&to)
     }
 }
 
 impl Contract {
-    /// An edge between `a` and `b` enters the graph.
-    pub(crate) fn link(a: u32, b: u32) {
-        for (node, to) in [(a, b), (b, a)] {
-            let mut group = Group::read(node);
-            group.add(node, to);
-            group.write(node);
-        }
-    }
-
-    /// An edge between `a` and `b` leaves the graph.
-    pub(crate) fn unlink(a: u32, b: u32) {
-        for (node, to) in [(a, b), (b, a)] {
-            let mut group = Group::read(node);
-            group.remove(node, to);
-            group.write(node);
-        }
-    }
-
     /// Neighbours of `node` from index `from` on, at most `limit`.
     pub(crate) fn links_from(node: u32, from: u32, limit: usize) -> Vec<NeighbourView> {
-        let group = Group::read(node);
-        let Ok(at) = group.position(node) else { return Vec::new() };
-        let wanted = |links: &[Link]| -> Vec<NeighbourView> {
-            let links = links.iter().filter(|link| link.to >= from);
-            links.map(|link| NeighbourView { index: link.to, channels: link.channels }).collect()
-        };
-        let mut found = Vec::new();
-        match &group.nodes[at].links {
-            Links::Inline(links) => found = wanted(links),
-            Links::Pages(groups) => {
-                for group in groups.iter().filter(|group| **group >= from / GROUP) {
-                    if found.len() >= limit {
-                        break;
-                    }
-                    found.extend(wanted(&read_page(node, *group)));
+        let (group, slot) = place_of(node);
+        let (packed, _) = Group::read(group);
+        let mut links = Vec::new();
+        match packed.place(slot) {
+            Place::Inline(start, end) => links.extend_from_slice(&packed.links[start..end]),
+            Place::Paged => {
+                let hub = Hub::read(node);
+                let mut page = hub.page_of(from);
+                // One more page than enough: the first may be cut by `from`.
+                while page < hub.bounds.len() && links.len() < limit + PAGE {
+                    links.extend(hub.page(page));
+                    page += 1;
                 }
             }
         }
-        found.truncate(limit);
-        found
+        let wanted = links.into_iter().filter(|link| target(*link) >= from).take(limit);
+        wanted.map(|link| NeighbourView { index: target(link), channels: link / MAX_NODES + 1 }).collect()
     }
 }

@@ -45,20 +45,39 @@ fn read_chunk(position: u64) -> Vec<Entry> {
 }
 
 impl Contract {
-    fn log(&mut self, kind: Kind) {
-        let position = self.graph_version;
-        let mut chunk = if position.is_multiple_of(CHUNK) { Vec::new() } else { read_chunk(position) };
-        chunk.push(Entry { height: env::block_height(), kind });
-        store::write(Table::Log, &chunk_key(position), &chunk);
-        self.graph_version += 1;
+    fn log(&mut self, kinds: impl IntoIterator<Item = Kind>) {
+        let mut chunk = Vec::new();
+        let mut changed = false;
+        for kind in kinds {
+            let position = self.graph_version;
+            if position.is_multiple_of(CHUNK) {
+                chunk = Vec::new();
+            } else if !changed {
+                chunk = read_chunk(position);
+            }
+            chunk.push(Entry { height: env::block_height(), kind });
+            changed = true;
+            self.graph_version += 1;
+            if self.graph_version.is_multiple_of(CHUNK) {
+                store::write(Table::Log, &chunk_key(position), &chunk);
+                changed = false;
+            }
+        }
+        if changed {
+            store::write(Table::Log, &chunk_key(self.graph_version - 1), &chunk);
+        }
     }
 
     pub(crate) fn log_node(&mut self, index: u32) {
-        self.log(Kind::Node(index));
+        self.log([Kind::Node(index)]);
+    }
+
+    pub(crate) fn log_nodes(&mut self, nodes: &[u32]) {
+        self.log(nodes.iter().map(|index| Kind::Node(*index)));
     }
 
     pub(crate) fn log_channel(&mut self, id: ChannelId) {
-        self.log(Kind::Channel(id.0));
+        self.log([Kind::Channel(id.0)]);
     }
 
     /// Oldest version that the log still holds; 1 if it holds all.

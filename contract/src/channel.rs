@@ -24,6 +24,8 @@ pub struct ChannelRecord {
     pub terms: Terms,
     pub sequence: u64,
     pub status: Status,
+    /// Number of the penalty of this channel's end, once there is one. (State version 2.)
+    pub penalty: Option<u64>,
 }
 
 #[derive(Clone, BorshSerialize, BorshDeserialize)]
@@ -147,10 +149,11 @@ impl ChannelRecord {
         );
     }
 
-    pub fn view(&self, id: ChannelId) -> ChannelView {
-        let a = Contract::load_node(self.a);
-        let b = Contract::load_node(self.b);
-        ChannelView {
+    /// `None` if a node of a channel that never opened has left.
+    pub fn view(&self, id: ChannelId) -> Option<ChannelView> {
+        let a = Contract::try_node(self.a)?;
+        let b = Contract::try_node(self.b)?;
+        Some(ChannelView {
             channel: id,
             a: a.account,
             b: b.account,
@@ -165,7 +168,7 @@ impl ChannelRecord {
             terms: self.terms.clone(),
             sequence: self.sequence,
             status: self.status.view(),
-        }
+        })
     }
 
     pub fn event(&self, id: ChannelId) -> ChannelChangedEvent {

@@ -1,8 +1,11 @@
 //! What is fixed at initialisation, and its hard bounds (protocol section 2).
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use near_sdk::env;
 use por_types::interface::Params;
 use por_types::{AccountId, Network, Yocto};
+
+use crate::Contract;
 
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
@@ -11,17 +14,45 @@ const DAY: u64 = 24 * HOUR;
 /// Price of one byte of storage on NEAR.
 const BYTE_PRICE: u128 = 10_000_000_000_000_000_000;
 
-/// Bytes that a registration may add to storage: node record, both lookups and the node's
-/// share of the adjacency.
-const REGISTER_BYTES: u128 = 1_300;
-/// Bytes that a channel may add to storage: its record, and at each end one page of a hub
-/// and the mention of that page.
-const CHANNEL_BYTES: u128 = 900;
+/// Bytes that a registration may add to storage: node record, both lookups, the node's
+/// share of the graph and of the weights, changes of its stake that wait.
+const REGISTER_BYTES: u128 = 3_300;
+/// Bytes that a channel may add to storage: its record, at each end one page of a hub and the
+/// mention of that page, its penalty, its place in the queue, a small side that it cut off.
+const CHANNEL_BYTES: u128 = 1_400;
+/// Bytes of a purse: an account of 64 letters and an amount.
+const PURSE_BYTES: u128 = 200;
+/// A side that is cut off is within [`CHANNEL_BYTES`] up to this size.
+const SMALL_CUT: usize = 136;
 /// Bytes that the ring of the change log takes once it is full, with the root state.
 pub const RESERVED_BYTES: u128 = 90_000;
 
 pub const REGISTER_STORAGE: Yocto = Yocto(REGISTER_BYTES * BYTE_PRICE);
 pub const CHANNEL_STORAGE: Yocto = Yocto(CHANNEL_BYTES * BYTE_PRICE);
+
+pub const PURSE_STORAGE: Yocto = Yocto(PURSE_BYTES * BYTE_PRICE);
+/// What those who continue checks are paid for gas: NEAR's lowest price, so that nobody gains
+/// by burning more than it takes.
+pub const GAS_PRICE: Yocto = Yocto(100_000_000);
+/// Notice before changes of parameters or code take effect; a test network has its own.
+pub const GOVERNANCE_NOTICE_MS: u64 = 14 * DAY;
+
+/// Deposit for the records of a check: two halves with two bits a node each, the smaller side,
+/// the rest.
+pub fn check_storage(nodes: u32) -> Yocto {
+    Yocto((u128::from(nodes) * 5 / 8 + 2_000) * BYTE_PRICE)
+}
+
+/// Deposit for the gas of those who continue a check: what cutting off half of the network
+/// burns.
+pub fn crank_deposit(nodes: u32) -> Yocto {
+    Yocto(Yocto::millinear(10).0 + u128::from(nodes) * 20_000_000_000_000_000_000)
+}
+
+/// Deposit for keeping a cut-off side of `size` bytes; nothing if it is small.
+pub fn cut_storage(size: usize) -> Yocto {
+    if size <= SMALL_CUT { Yocto::ZERO } else { Yocto((size as u128 + 200) * BYTE_PRICE) }
+}
 
 /// What the account must hold for `used` bytes and the ring of the change log.
 pub fn storage_floor(used: u64) -> Yocto {
@@ -35,6 +66,31 @@ pub struct Config {
     pub treasury: AccountId,
     pub params: StoredParams,
     pub test: bool,
+}
+
+/// What the owner decides, and what waits for its notice.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub struct Governance {
+    /// The node of this account is the genesis anchor.
+    pub anchor: AccountId,
+    /// Parameters, and the block time from which they are in force.
+    pub next_params: Option<(StoredParams, u64)>,
+    /// SHA-256 of announced code, and the block time from which it may be deployed.
+    pub next_code: Option<([u8; 32], u64)>,
+}
+
+impl Contract {
+    /// The parameters in force now.
+    pub(crate) fn params(&self) -> &StoredParams {
+        match &self.governance.next_params {
+            Some((next, from_ms)) if env::block_timestamp_ms() >= *from_ms => next,
+            _ => &self.config.params,
+        }
+    }
+
+    pub(crate) fn governance_notice_ms(&self) -> u64 {
+        if self.config.test { self.params().notice_ms } else { GOVERNANCE_NOTICE_MS }
+    }
 }
 
 /// [`Params`] as stored.

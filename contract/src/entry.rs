@@ -1,5 +1,7 @@
 //! Entry points, one file per group.
 
+mod attach;
+mod check;
 mod close;
 mod init;
 mod open;
@@ -41,7 +43,7 @@ struct Nep297<'a> {
 }
 
 /// Emits a NEP-297 event.
-fn emit(event: &Event) {
+pub(crate) fn emit(event: &Event) {
     let line = to_json(&Nep297 { standard: EVENT_STANDARD, version: EVENT_VERSION, event });
     env::log_str(&format!("EVENT_JSON:{}", String::from_utf8_lossy(&line)));
 }

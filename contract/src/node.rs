@@ -9,10 +9,15 @@ use crate::books::{Books, Part};
 use crate::config::StoredParams;
 use crate::fail::{OrStop, fail, require};
 use crate::store::{self, Table};
+use crate::weights::Weights;
 
 /// Most deposits and most withdrawals of stake that may wait at once, so that a record has a
-/// bounded size.
+/// bounded size. Those that waited in the queue come on top.
 const MAX_PENDING: usize = 8;
+/// Most changes of a node's stake that may wait in the queue.
+pub const MAX_QUEUED: u8 = 4;
+/// Ended attachments that a node's record remembers.
+const MAX_PAST: usize = 16;
 
 /// Stake that changes its standing at a time.
 #[derive(Clone, BorshSerialize, BorshDeserialize)]
@@ -36,6 +41,26 @@ pub struct NodeRecord {
     locked: Yocto,
     pub withdrawable: Yocto,
     pub attached_since_ms: Option<u64>,
+    pub later: Later,
+}
+
+/// What state version 2 added.
+#[derive(Clone, Default, BorshSerialize, BorshDeserialize)]
+pub struct Later {
+    /// Channels with a record that needs this node: own proposals, confirmed ones of either side.
+    pub channels: u32,
+    /// Stake that the queue will add and withdraw.
+    pub arriving: Yocto,
+    pub leaving: Yocto,
+    /// How many changes of stake wait in the queue.
+    pub queued: u8,
+    /// A ping waits in the queue.
+    pub pinging: bool,
+    pub slashed_ms: Option<u64>,
+    /// Ended attachments, oldest first: block times of begin and end.
+    pub past: Vec<(u64, u64)>,
+    /// End of the last attachment that was forgotten.
+    pub forgotten_ms: u64,
 }
 
 fn sum(tranches: &[Tranche]) -> Yocto {
@@ -50,21 +75,38 @@ fn take_due(tranches: &mut Vec<Tranche>, now_ms: u64) -> Yocto {
     amount
 }
 
-/// Adds at the end; stops when too many wait.
+/// Adds at the end.
 fn push(tranches: &mut Vec<Tranche>, amount: Yocto, at_ms: u64) {
-    if let Some(last) = tranches.last_mut().filter(|last| last.at_ms == at_ms) {
-        last.amount = last.amount.checked_add(amount).or_stop();
-        return;
+    // Parameters may shorten a delay; the order of time stays.
+    let at_ms = tranches.last().map_or(at_ms, |last| last.at_ms.max(at_ms));
+    match tranches.last_mut().filter(|last| last.at_ms == at_ms) {
+        Some(last) => last.amount = last.amount.checked_add(amount).or_stop(),
+        None => tranches.push(Tranche { amount, at_ms }),
     }
+}
+
+/// Stops when too many tranches wait to add one that is due at `at_ms`.
+fn require_room(tranches: &[Tranche], at_ms: u64) {
+    let joins = tranches.last().is_some_and(|last| last.at_ms >= at_ms);
     require!(
-        tranches.len() < MAX_PENDING,
+        joins || tranches.len() < MAX_PENDING,
         code::TOO_MANY_PENDING,
         "{MAX_PENDING} changes of stake are waiting; try again at {} ms",
         tranches[0].at_ms
     );
-    // Parameters may shorten a delay; the order of time stays.
-    let at_ms = tranches.last().map_or(at_ms, |last| last.at_ms.max(at_ms));
-    tranches.push(Tranche { amount, at_ms });
+}
+
+/// Takes up to `left` out of tranches, youngest first.
+fn take_youngest(tranches: &mut Vec<Tranche>, left: &mut Yocto) {
+    while let Some(last) = tranches.last_mut() {
+        let taken = last.amount.min(*left);
+        last.amount = last.amount.checked_sub(taken).or_stop();
+        *left = left.checked_sub(taken).or_stop();
+        if !last.amount.is_zero() {
+            break;
+        }
+        tranches.pop();
+    }
 }
 
 impl NodeRecord {
@@ -78,6 +120,7 @@ impl NodeRecord {
             locked: Yocto::ZERO,
             withdrawable: Yocto::ZERO,
             attached_since_ms: None,
+            later: Later::default(),
         }
     }
 
@@ -86,8 +129,50 @@ impl NodeRecord {
         self.active.checked_add(sum(&self.maturing)).or_stop()
     }
 
+    /// Stake as its owner may use it: with the changes that wait.
+    pub fn usable_stake(&self) -> Yocto {
+        let stake = self.stake().checked_add(self.later.arriving).or_stop();
+        stake.saturating_sub(self.later.leaving)
+    }
+
     pub fn unstaking(&self) -> Yocto {
-        sum(&self.unstaking)
+        sum(&self.unstaking).checked_add(self.later.leaving).or_stop()
+    }
+
+    /// Active stake if attached.
+    pub fn weight(&self) -> Option<Yocto> {
+        self.attached_since_ms.map(|_| self.active)
+    }
+
+    /// All stake that a reimbursement or slash may take at `clock_ms`.
+    pub fn chargeable(&self, clock_ms: u64) -> Yocto {
+        let held = self.unstaking.partition_point(|tranche| tranche.at_ms <= clock_ms);
+        self.stake().checked_add(sum(&self.unstaking[held..])).or_stop()
+    }
+
+    /// Takes `amount`, which is chargeable: withdrawn stake first, then maturing, then active.
+    pub fn charge(&mut self, amount: Yocto) {
+        let mut left = amount;
+        take_youngest(&mut self.unstaking, &mut left);
+        take_youngest(&mut self.maturing, &mut left);
+        self.active = self.active.checked_sub(left).or_stop();
+    }
+
+    /// Ends the attachment at `at_ms`.
+    pub fn detach(&mut self, at_ms: u64) {
+        let Some(since) = self.attached_since_ms.take() else { return };
+        if self.later.past.len() == MAX_PAST {
+            self.later.forgotten_ms = self.later.past.remove(0).1;
+        }
+        self.later.past.push((since, at_ms));
+    }
+
+    /// Milliseconds of `from..to` in which the node was attached, `now` being the present.
+    pub fn attached_within(&self, from: u64, to: u64, now: u64) -> u64 {
+        let current = self.attached_since_ms.map(|since| (since, now));
+        let forgotten = (0, self.later.forgotten_ms);
+        let all = self.later.past.iter().copied().chain(current).chain([forgotten]);
+        all.map(|(since, until)| until.min(to).saturating_sub(since.max(from))).sum()
     }
 
     /// Lets time pass: stake becomes active, withdrawn stake becomes withdrawable.
@@ -103,10 +188,14 @@ impl NodeRecord {
         push(&mut self.maturing, amount, active_at_ms);
     }
 
-    /// Withdraws stake: it weighs nothing from now on and is released at `release_ms`. The
-    /// youngest stake goes first.
-    pub fn unstake(&mut self, amount: Yocto, release_ms: u64, params: &StoredParams) {
-        let stake = self.stake();
+    /// Stops unless stake that is active at `active_at_ms` may be added.
+    pub fn require_stakeable(&self, active_at_ms: u64) {
+        require_room(&self.maturing, active_at_ms);
+    }
+
+    /// Stops unless `amount` may be withdrawn.
+    pub fn require_unstakeable(&self, amount: Yocto, release_ms: u64, params: &StoredParams) {
+        let stake = self.usable_stake();
         require!(
             stake >= amount,
             code::STAKE_TOO_LOW,
@@ -118,25 +207,26 @@ impl NodeRecord {
             code::STAKE_LOCKED,
             "of the stake of {stake}, {floor} must stay until channels are closed and released"
         );
+        require_room(&self.unstaking, release_ms);
+    }
+
+    /// Withdraws stake, or what is left of it: it weighs nothing from now on and is released at
+    /// `release_ms`. The youngest stake goes first.
+    pub fn unstake(&mut self, amount: Yocto, release_ms: u64) {
+        let amount = amount.min(self.stake());
         let mut left = amount;
-        while let Some(last) = self.maturing.last_mut() {
-            let taken = last.amount.min(left);
-            last.amount = last.amount.checked_sub(taken).or_stop();
-            left = left.checked_sub(taken).or_stop();
-            if !last.amount.is_zero() {
-                break;
-            }
-            self.maturing.pop();
-        }
+        take_youngest(&mut self.maturing, &mut left);
         self.active = self.active.checked_sub(left).or_stop();
-        push(&mut self.unstaking, amount, release_ms);
+        if !amount.is_zero() {
+            push(&mut self.unstaking, amount, release_ms);
+        }
     }
 
     /// Locks stake for one more channel.
     pub fn lock(&mut self, amount: Yocto, params: &StoredParams) {
         let locked = self.locked.checked_add(amount).or_stop();
         let floor = locked.max(params.min_stake);
-        let stake = self.stake();
+        let stake = self.usable_stake();
         require!(
             stake >= floor,
             code::STAKE_TOO_LOW,
@@ -158,15 +248,15 @@ impl NodeRecord {
         let not_due = |tranches: &[Tranche]| {
             sum(&tranches[tranches.partition_point(|tranche| tranche.at_ms <= now_ms)..])
         };
-        let stake = self.stake();
+        let maturing = not_due(&self.maturing);
         NodeView {
             index,
             account: self.account.clone(),
             node_key: self.key,
-            stake,
-            active_stake: stake.checked_sub(not_due(&self.maturing)).or_stop(),
+            stake: self.usable_stake(),
+            active_stake: self.stake().checked_sub(maturing).or_stop(),
             locked: self.locked,
-            unstaking: not_due(&self.unstaking),
+            unstaking: not_due(&self.unstaking).checked_add(self.later.leaving).or_stop(),
             attached: self.attached_since_ms.is_some(),
             attached_since_ms: self.attached_since_ms,
         }
@@ -211,16 +301,25 @@ impl Contract {
         store::write(Table::Nodes, &index.to_le_bytes(), node);
     }
 
-    /// Changes one node's record, after letting time pass for it.
-    pub(crate) fn with_node(
+    /// Changes one node's record, after letting time pass for it up to the clock.
+    pub(crate) fn with_node(&mut self, index: u32, change: impl FnOnce(&mut NodeRecord, &mut Books)) {
+        let mut weights = Weights::default();
+        self.with_weighed_node(&mut weights, index, change);
+        weights.save();
+    }
+
+    /// As [`Contract::with_node`], for many nodes.
+    pub(crate) fn with_weighed_node(
         &mut self,
+        weights: &mut Weights,
         index: u32,
-        now_ms: u64,
         change: impl FnOnce(&mut NodeRecord, &mut Books),
     ) {
         let mut node = Self::load_node(index);
-        node.advance(&mut self.books, now_ms);
+        let before = node.weight();
+        node.advance(&mut self.books, self.clock_ms());
         change(&mut node, &mut self.books);
+        self.reweigh(weights, index, before, node.weight());
         Self::save_node(index, &node);
     }
 }

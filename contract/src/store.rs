@@ -7,7 +7,7 @@ use por_types::interface::code;
 use crate::fail::fail;
 
 /// What a record is. The discriminant is the key's first byte (`STATE` starts with `S`, which
-/// is not among them).
+/// is not among them; `g` and `p` were the graph of state version 1).
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub enum Table {
@@ -21,10 +21,26 @@ pub enum Table {
     Channels = b'c',
     /// `u32` chunk of the ring -> change log entries.
     Log = b'l',
-    /// `u32` group -> adjacency of its nodes.
-    Groups = b'g',
-    /// (`u32` hub, `u32` group) -> neighbours of the hub in that group.
-    Pages = b'p',
+    /// `u32` group -> links of its nodes, packed.
+    Groups = b'h',
+    /// `u32` hub -> bounds of its pages; (`u32` hub, `u32` bound) -> links of one page.
+    Pages = b'v',
+    /// `u32` group -> weights of its attached nodes.
+    Weights = b'w',
+    /// `u64` -> stake that becomes active, in order of time.
+    Ripening = b'r',
+    /// `u64` -> operation that waits for checks.
+    Queue = b'q',
+    /// The check under way, its search, its smaller side: one record each.
+    Job = b'j',
+    Search = b's',
+    Side = b'd',
+    /// `u64` channel -> the smaller side that its cooperative close cut off.
+    Cuts = b'x',
+    /// `u64` -> penalty, in order.
+    Penalties = b'y',
+    /// account without a node -> what it may withdraw.
+    Purses = b'u',
 }
 
 fn key_of(table: Table, key: &[u8]) -> Vec<u8> {
@@ -34,8 +50,16 @@ fn key_of(table: Table, key: &[u8]) -> Vec<u8> {
     bytes
 }
 
+pub fn read_bytes(table: Table, key: &[u8]) -> Option<Vec<u8>> {
+    env::storage_read(&key_of(table, key))
+}
+
+pub fn write_bytes(table: Table, key: &[u8], bytes: &[u8]) {
+    env::storage_write(&key_of(table, key), bytes);
+}
+
 pub fn read<T: BorshDeserialize>(table: Table, key: &[u8]) -> Option<T> {
-    let bytes = env::storage_read(&key_of(table, key))?;
+    let bytes = read_bytes(table, key)?;
     match T::try_from_slice(&bytes) {
         Ok(value) => Some(value),
         Err(_) => fail!(code::STATE_VERSION, "a record is of another version; call migrate"),
@@ -44,11 +68,52 @@ pub fn read<T: BorshDeserialize>(table: Table, key: &[u8]) -> Option<T> {
 
 pub fn write<T: BorshSerialize>(table: Table, key: &[u8], value: &T) {
     match borsh::to_vec(value) {
-        Ok(bytes) => env::storage_write(&key_of(table, key), &bytes),
+        Ok(bytes) => write_bytes(table, key, &bytes),
         Err(_) => fail!(code::OVERFLOW, "a record does not serialize; report this"),
     };
 }
 
 pub fn remove(table: Table, key: &[u8]) {
     env::storage_remove(&key_of(table, key));
+}
+
+/// Reads a record and removes it.
+pub fn take<T: BorshDeserialize>(table: Table, key: &[u8]) -> Option<T> {
+    let value = read(table, key)?;
+    remove(table, key);
+    Some(value)
+}
+
+/// Numbers of the records of a table that is a queue: `first..next` exist, but for holes.
+#[derive(Clone, Copy, Default, BorshSerialize, BorshDeserialize)]
+pub struct Span {
+    pub first: u64,
+    pub next: u64,
+}
+
+impl Span {
+    pub fn is_empty(self) -> bool {
+        self.first == self.next
+    }
+
+    pub fn len(self) -> u64 {
+        self.next - self.first
+    }
+
+    /// Appends a record and answers its number.
+    pub fn push<T: BorshSerialize>(&mut self, table: Table, value: &T) -> u64 {
+        let at = self.next;
+        write(table, &at.to_le_bytes(), value);
+        self.next += 1;
+        at
+    }
+
+    pub fn front<T: BorshDeserialize>(self, table: Table) -> Option<T> {
+        if self.is_empty() { None } else { read(table, &self.first.to_le_bytes()) }
+    }
+
+    pub fn pop(&mut self, table: Table) {
+        remove(table, &self.first.to_le_bytes());
+        self.first += 1;
+    }
 }

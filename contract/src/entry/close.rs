@@ -3,14 +3,15 @@
 
 use near_sdk::near;
 use por_types::interface::{
-    CloseArgs, CloseSignedArgs, Event, SeverArgs, StateSubmittedEvent, SubmitStateArgs, code,
+    CloseArgs, CloseSignedArgs, Event, SeverArgs, StateSubmittedEvent, SubmitStateArgs, Witness, code,
 };
 use por_types::{ChannelId, NodeKey, Side, Totals};
 
 use super::{caller, emit, now_ms};
 use crate::args::args;
-use crate::books::Part;
+use crate::books::{Part, Purse};
 use crate::channel::{ChannelRecord, CloseRequest, Status};
+use crate::check::Kind;
 use crate::fail::{OrStop, fail, require};
 use crate::verify::{check_signature, check_signed};
 use crate::{Contract, ContractExt};
@@ -108,8 +109,9 @@ impl Contract {
 
     /// Executes a SeverOrder of either side; anyone who holds it may call. The edge leaves the
     /// graph in this call and both bonds are forfeited.
+    #[payable]
     pub fn sever(&mut self) {
-        let SeverArgs { order, .. } = args();
+        let SeverArgs { order, witness } = args();
         let id = order.statement.channel;
         let mut record = Self::load_channel(id);
         let by = record.side_with_key(&order.statement.signer);
@@ -118,35 +120,56 @@ impl Contract {
         };
         check_signed(&self.config.network, &order.statement.signer, &order);
         let now = now_ms();
-        let held_until = now + self.config.params.reimbursement_ms;
-        match &mut record.status {
+        let held_until = now + self.params().reimbursement_ms;
+        let settles_ms = now + self.params().challenge_ms;
+        let kind = match &mut record.status {
             Status::Open { .. } | Status::Closing { .. } => {
-                Self::unlink(record.a, record.b);
-                let settles_ms = now + self.config.params.challenge_ms;
                 record.status =
                     Status::Severed { by, severed_ms: now, settles_ms, held_until_ms: held_until };
+                Kind::Severed
             }
             Status::Closed { held_until_ms: Some(until), severed, .. } if !*severed && now < *until => {
                 *severed = true;
                 *until = held_until;
+                Kind::Late
             }
             status => fail!(
                 code::NOT_SEVERABLE,
                 "channel {id} is {} and no bond of it is held; nothing is left to sever",
                 status.name()
             ),
-        }
+        };
         let forfeited = record.bond.checked_mul(2).or_stop();
         self.books.transfer(Part::Bonds, Part::Escrow, forfeited);
         self.channel_changed(id, &record);
+        self.close_with_check(id, &record, kind, witness);
     }
 }
 
 impl Contract {
+    /// The edge leaves the graph; what is attached pays for its check, as far as it needs.
+    pub(super) fn close_with_check(
+        &mut self,
+        id: ChannelId,
+        record: &ChannelRecord,
+        kind: Kind,
+        witness: Option<Witness>,
+    ) {
+        let mut job = self.new_job(id, record.a, record.b, kind, caller());
+        job.prepaid = Purse::attached().rest(&mut self.books, Part::Storage);
+        self.close_edge(job, witness);
+    }
+
+    /// What is attached and not needed becomes withdrawable.
+    pub(super) fn refund_attached(&mut self) {
+        let rest = Purse::attached().rest(&mut self.books, Part::Storage);
+        self.credit(&caller(), rest, Part::Storage);
+    }
+
     fn announce_close(&mut self, id: ChannelId, mut record: ChannelRecord, by: Side, totals: Totals) {
         // Both sides stand for these totals, so nothing below them is ever paid out.
         record.totals = totals;
-        let closes_ms = now_ms() + self.config.params.notice_ms;
+        let closes_ms = now_ms() + self.params().notice_ms;
         record.status = Status::Closing { by, totals, closes_ms };
         self.channel_changed(id, &record);
     }

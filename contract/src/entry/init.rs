@@ -7,8 +7,9 @@ use por_types::{MAX_CHAIN_ID_LEN, Network, Yocto};
 use super::account;
 use crate::args::args;
 use crate::books::Books;
-use crate::config::{Config, params_error, storage_floor};
+use crate::config::{Config, Governance, params_error, storage_floor};
 use crate::fail::{fail, require};
+use crate::flow::Flow;
 use crate::{CURRENT, Contract, ContractExt};
 
 #[near]
@@ -17,7 +18,7 @@ impl Contract {
     /// ring of the change log take in storage.
     #[init]
     pub fn new() -> Self {
-        let NewArgs { chain_id, owner, treasury, params, test, .. } = args();
+        let NewArgs { chain_id, owner, treasury, params, anchor, test } = args();
         let plain = chain_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         require!(
             plain && (1..=MAX_CHAIN_ID_LEN).contains(&chain_id.len()),
@@ -37,6 +38,12 @@ impl Contract {
         let contract = account(env::current_account_id().as_str());
         Contract {
             version: CURRENT,
+            governance: Governance {
+                anchor: anchor.unwrap_or_else(|| owner.clone()),
+                next_params: None,
+                next_code: None,
+            },
+            flow: Flow::new(),
             config: Config {
                 network: Network { chain_id, contract },
                 owner,

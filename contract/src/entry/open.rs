@@ -4,12 +4,13 @@ use near_sdk::near;
 use por_types::interface::{ChannelArgs, ConfirmChannelArgs, Event, ProposeChannelArgs, code};
 use por_types::{ChannelId, Funds, Side, Totals, Yocto};
 
-use super::{caller, emit, now_ms};
+use super::{caller, emit};
 use crate::args::args;
 use crate::books::{Part, Purse};
 use crate::channel::{ChannelRecord, Status};
 use crate::config::CHANNEL_STORAGE;
 use crate::fail::{OrStop, fail, require};
+use crate::flow::Op;
 use crate::{Contract, ContractExt};
 
 #[near]
@@ -26,7 +27,7 @@ impl Contract {
         if let Err(error) = terms.validate() {
             fail!(code::ARGUMENT, "{error}");
         }
-        let bond = self.config.params.bond();
+        let bond = self.params().bond();
         let mut purse = Purse::attached();
         purse.pay(&mut self.books, Part::Storage, CHANNEL_STORAGE, "storage deposit");
         self.enter(a, purse, deposit, bond);
@@ -43,6 +44,7 @@ impl Contract {
             terms,
             sequence: 0,
             status: Status::Proposed,
+            penalty: None,
         };
         self.channel_changed(id, &channel);
         id
@@ -68,8 +70,8 @@ impl Contract {
         self.enter(index, Purse::attached(), deposit, record.bond);
         record.funds.deposit_b = deposit;
         record.status = Status::Open { request: None };
-        Self::link(record.a, record.b);
         self.channel_changed(channel, &record);
+        self.submit(Op::Link { a: record.a, b: record.b });
     }
 
     /// Withdraws the caller's own proposal; deposit and bond become withdrawable.
@@ -82,7 +84,7 @@ impl Contract {
         let (deposit, bond) = (record.funds.deposit_a, record.bond);
         self.books.transfer(Part::Deposits, Part::Withdrawable, deposit);
         self.books.transfer(Part::Bonds, Part::Withdrawable, bond);
-        self.with_node(index, now_ms(), |node, _| {
+        self.with_node(index, |node, _| {
             node.credit(deposit);
             node.credit(bond);
             node.unlock(bond);
@@ -118,10 +120,11 @@ impl Contract {
         purse.pay(&mut self.books, Part::Deposits, deposit, "channel deposit");
         purse.pay(&mut self.books, Part::Bonds, bond, "bond");
         let rest = purse.rest(&mut self.books, Part::Withdrawable);
-        let params = self.config.params.clone();
-        self.with_node(index, now_ms(), |node, _| {
+        let params = self.params().clone();
+        self.with_node(index, |node, _| {
             node.credit(rest);
             node.lock(bond, &params);
+            node.later.channels += 1;
         });
     }
 

@@ -1,14 +1,16 @@
 //! Registration and stake (protocol section 2).
 
 use near_sdk::near;
-use por_types::RegistrationProof;
 use por_types::interface::{Event, RegisterArgs, RegisteredEvent, StakeChangedEvent, UnstakeArgs, code};
+use por_types::{RegistrationProof, Yocto};
 
 use super::{caller, emit, now_ms};
+use crate::adjacency::MAX_NODES;
 use crate::args::args;
 use crate::books::{Part, Purse};
 use crate::config::REGISTER_STORAGE;
 use crate::fail::require;
+use crate::flow::Op;
 use crate::node::NodeRecord;
 use crate::store::{self, Table};
 use crate::verify::check_signature;
@@ -39,15 +41,19 @@ impl Contract {
         let mut purse = Purse::attached();
         purse.pay(&mut self.books, Part::Storage, REGISTER_STORAGE, "storage deposit");
         let stake = purse.rest(&mut self.books, Part::Stakes);
+        require!(self.nodes < MAX_NODES, code::OVERFLOW, "the network is full; found another one");
         let index = self.nodes;
         self.nodes += 1;
-        let mut node = NodeRecord::new(account.clone(), node_key);
-        if !stake.is_zero() {
-            node.add_stake(stake, now_ms() + self.config.params.activation_ms);
-        }
-        Self::save_node(index, &node);
+        Self::save_node(index, &NodeRecord::new(account.clone(), node_key));
         store::write(Table::Accounts, account.as_bytes(), &index);
         store::write(Table::Keys, &node_key.0, &index);
+        if account == self.governance.anchor {
+            self.flow.anchor = Some(index);
+            self.with_node(index, |node, _| node.attached_since_ms = Some(now_ms()));
+        }
+        if !stake.is_zero() {
+            self.submit_stake(index, stake);
+        }
         self.log_node(index);
         emit(&Event::Registered(vec![RegisteredEvent { account, node_key, index }]));
         index
@@ -59,9 +65,7 @@ impl Contract {
         let index = Self::caller_index(&caller());
         let amount = Purse::attached().rest(&mut self.books, Part::Stakes);
         require!(!amount.is_zero(), code::DEPOSIT, "nothing is attached; attach the stake to add");
-        let now = now_ms();
-        let active_at = now + self.config.params.activation_ms;
-        self.with_node(index, now, |node, _| node.add_stake(amount, active_at));
+        self.submit_stake(index, amount);
         self.stake_changed(index);
     }
 
@@ -71,19 +75,25 @@ impl Contract {
         let UnstakeArgs { amount } = args();
         let index = Self::caller_index(&caller());
         require!(!amount.is_zero(), code::ARGUMENT, "amount is zero; name how much to unstake");
-        let now = now_ms();
-        let params = self.config.params.clone();
-        let release = now + params.reimbursement_ms;
-        self.with_node(index, now, |node, _| node.unstake(amount, release, &params));
+        let params = self.params().clone();
+        let release_ms = now_ms() + params.reimbursement_ms;
+        self.with_node(index, |node, _| node.require_unstakeable(amount, release_ms, &params));
+        self.submit(Op::Unstake { node: index, amount, release_ms });
         self.stake_changed(index);
     }
 }
 
 impl Contract {
+    fn submit_stake(&mut self, index: u32, amount: Yocto) {
+        let active_at_ms = now_ms() + self.params().activation_ms;
+        self.with_node(index, |node, _| node.require_stakeable(active_at_ms));
+        self.submit(Op::Stake { node: index, amount, active_at_ms });
+    }
+
     fn stake_changed(&mut self, index: u32) {
         self.log_node(index);
         let node = Self::load_node(index);
-        let (stake, unstaking) = (node.stake(), node.unstaking());
+        let (stake, unstaking) = (node.usable_stake(), node.unstaking());
         emit(&Event::StakeChanged(vec![StakeChangedEvent { account: node.account, stake, unstaking }]));
     }
 }

@@ -2,14 +2,16 @@
 
 use near_sdk::near;
 use por_types::interface::{
-    AccountArgs, BooksView, ChangeKind, ChangesArgs, ChangesView, ChannelArgs, ChannelView, ConfigView,
-    KeyArgs, MAX_PAGE, NeighbourView, NeighboursArgs, NodeView, PageArgs,
+    AccountArgs, AttachmentView, BooksView, ChangeKind, ChangesArgs, ChangesView, ChannelArgs, ChannelView,
+    CheckView, ChecksView, ConfigView, DowntimeArgs, DowntimeView, KeyArgs, MAX_PAGE, NeighbourView,
+    NeighboursArgs, NextCode, NextParams, NodeView, PageArgs, code,
 };
-use por_types::{ChannelId, Yocto};
+use por_types::{ChannelId, Hash, Yocto};
 
 use super::now_ms;
 use crate::args::args;
 use crate::config::{CHANNEL_STORAGE, REGISTER_STORAGE};
+use crate::fail::require;
 use crate::{Contract, ContractExt};
 
 #[near]
@@ -20,18 +22,18 @@ impl Contract {
             chain_id: self.config.network.chain_id.clone(),
             owner: self.config.owner.clone(),
             treasury: self.config.treasury.clone(),
-            params: self.config.params.clone().into(),
+            params: self.params().clone().into(),
             test: self.config.test,
             graph_version: self.graph_version,
             nodes: u64::from(self.nodes),
             channels: self.channels,
-            check_deposit: Yocto::ZERO,
-            anchor: self.config.owner.clone(),
-            attached_stake: Yocto::ZERO,
-            checks: 0,
-            governance_notice_ms: 0,
-            next_params: None,
-            next_code: None,
+            check_deposit: self.check_deposit(),
+            anchor: self.governance.anchor.clone(),
+            attached_stake: self.flow.attached_stake,
+            checks: self.flow.checks,
+            governance_notice_ms: self.governance_notice_ms(),
+            next_params: self.next_params(),
+            next_code: self.next_code(),
             register_storage: REGISTER_STORAGE,
             channel_storage: CHANNEL_STORAGE,
         }
@@ -39,12 +41,12 @@ impl Contract {
 
     pub fn node(&self) -> Option<NodeView> {
         let AccountArgs { account } = args();
-        Self::node_view(Self::node_index(&account)?)
+        self.node_view(Self::node_index(&account)?)
     }
 
     pub fn node_by_key(&self) -> Option<NodeView> {
         let KeyArgs { node_key } = args();
-        Self::node_view(Self::node_index_by_key(&node_key)?)
+        self.node_view(Self::node_index_by_key(&node_key)?)
     }
 
     pub fn channel(&self) -> Option<ChannelView> {
@@ -56,7 +58,7 @@ impl Contract {
     pub fn nodes(&self) -> Vec<NodeView> {
         let PageArgs { from, limit } = args();
         let end = from.saturating_add(u64::from(limit.min(MAX_PAGE))).min(u64::from(self.nodes));
-        (from..end).filter_map(|index| Self::node_view(u32::try_from(index).ok()?)).collect()
+        (from..end).filter_map(|index| self.node_view(u32::try_from(index).ok()?)).collect()
     }
 
     /// Channels with id `from..from + limit` that are not forgotten.
@@ -82,7 +84,7 @@ impl Contract {
         };
         for change in self.changed(since, upto) {
             match change {
-                ChangeKind::Node { index } => view.nodes.extend(Self::node_view(index)),
+                ChangeKind::Node { index } => view.nodes.extend(self.node_view(index)),
                 ChangeKind::Channel { channel } => view.channels.extend(Self::channel_view(channel)),
             }
         }
@@ -97,7 +99,41 @@ impl Contract {
 
     pub fn withdrawable(&self) -> Yocto {
         let AccountArgs { account } = args();
-        self.available(&account, now_ms())
+        self.available(&account)
+    }
+
+    /// Since when a node is attached, for contracts on top.
+    pub fn attachment(&self) -> Option<AttachmentView> {
+        let AccountArgs { account } = args();
+        let node = Self::load_node(Self::node_index(&account)?);
+        Some(AttachmentView { attached_since_ms: node.attached_since_ms, final_until_ms: self.clock_ms() })
+    }
+
+    /// How long a node was not attached, for contracts on top.
+    pub fn downtime(&self) -> Option<DowntimeView> {
+        let DowntimeArgs { account, from_ms, to_ms } = args();
+        require!(from_ms <= to_ms, code::ARGUMENT, "from_ms is after to_ms; exchange them");
+        let node = Self::load_node(Self::node_index(&account)?);
+        let attached = node.attached_within(from_ms, to_ms, now_ms());
+        Some(DowntimeView {
+            downtime_ms: to_ms - from_ms - attached,
+            complete: from_ms >= node.later.forgotten_ms,
+            final_until_ms: self.clock_ms(),
+        })
+    }
+
+    pub fn checks(&self) -> ChecksView {
+        ChecksView {
+            checks: self.flow.checks,
+            waiting: self.flow.waiting(),
+            head: self.head_job().map(|job| CheckView {
+                channel: job.channel,
+                a: job.a,
+                b: job.b,
+                closed_ms: job.at_ms,
+                reward: job.prepaid,
+            }),
+        }
     }
 
     pub fn books(&self) -> BooksView {
@@ -106,11 +142,21 @@ impl Contract {
 }
 
 impl Contract {
-    fn node_view(index: u32) -> Option<NodeView> {
-        Some(Self::try_node(index)?.view(index, now_ms()))
+    fn next_params(&self) -> Option<NextParams> {
+        let (params, from_ms) = self.governance.next_params.clone()?;
+        (now_ms() < from_ms).then(|| NextParams { params: params.into(), from_ms })
+    }
+
+    fn next_code(&self) -> Option<NextCode> {
+        let (hash, from_ms) = self.governance.next_code?;
+        Some(NextCode { code_hash: Hash(hash), from_ms })
+    }
+
+    fn node_view(&self, index: u32) -> Option<NodeView> {
+        Some(Self::try_node(index)?.view(index, self.clock_ms()))
     }
 
     fn channel_view(id: ChannelId) -> Option<ChannelView> {
-        Some(Self::try_channel(id)?.view(id))
+        Self::try_channel(id)?.view(id)
     }
 }

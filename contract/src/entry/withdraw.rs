@@ -4,7 +4,7 @@ use near_sdk::{Gas, NearToken, Promise, env, near};
 use por_types::interface::{Event, WithdrawArgs, WithdrawnEvent, code};
 use por_types::{AccountId, Yocto};
 
-use super::{caller, emit, now_ms, to_json};
+use super::{caller, emit, to_json};
 use crate::args::args;
 use crate::books::Part;
 use crate::fail::{OrStop, require};
@@ -22,15 +22,14 @@ impl Contract {
     pub fn withdraw(&mut self) -> Promise {
         let WithdrawArgs { amount } = args();
         let account = caller();
-        let now = now_ms();
-        let available = self.available(&account, now);
+        let available = self.available(&account);
         let amount = amount.unwrap_or(available);
         require!(
             !amount.is_zero() && amount <= available,
             code::WITHDRAWABLE,
             "{account} has {available} yocto withdrawable; ask for at most that"
         );
-        self.take(&account, amount, now);
+        self.take(&account, amount);
         emit(&Event::Withdrawn(vec![WithdrawnEvent { account: account.clone(), amount }]));
         let transfer =
             Promise::new(env::predecessor_account_id()).transfer(NearToken::from_yoctonear(amount.0));
@@ -50,13 +49,11 @@ impl Contract {
         if env::promise_result_checked(0, MAX_RESULT).is_ok() {
             return true;
         }
-        match Self::node_index(&account) {
-            Some(index) => {
-                self.books.credit(Part::Withdrawable, amount);
-                self.with_node(index, now_ms(), |node, _| node.credit(amount));
-            }
-            // Only nodes and the treasury withdraw.
-            None => self.books.credit(Part::Treasury, amount),
+        if self.is_treasury(&account) {
+            self.books.credit(Part::Treasury, amount);
+        } else {
+            self.books.credit(Part::Storage, amount);
+            self.credit(&account, amount, Part::Storage);
         }
         false
     }
@@ -67,27 +64,34 @@ impl Contract {
         *name == self.config.treasury
     }
 
-    /// What `name` could withdraw at `now_ms`.
-    pub(super) fn available(&self, name: &AccountId, now_ms: u64) -> Yocto {
+    /// What `name` could withdraw now.
+    pub(super) fn available(&self, name: &AccountId) -> Yocto {
         let node = Self::node_index(name).map(Self::load_node);
-        let own = node.map_or(Yocto::ZERO, |node| node.withdrawable_at(now_ms));
+        let own = node.map_or(Yocto::ZERO, |node| node.withdrawable_at(self.clock_ms()));
         let treasury = if self.is_treasury(name) { self.books.treasury() } else { Yocto::ZERO };
-        own.checked_add(treasury).or_stop()
+        Yocto::checked_sum([own, treasury, Self::purse_available(name)]).or_stop()
     }
 
     /// Takes `amount`, which is available, out of the node's part first.
-    fn take(&mut self, name: &AccountId, amount: Yocto, now_ms: u64) {
+    fn take(&mut self, name: &AccountId, amount: Yocto) {
         let mut left = amount;
         if let Some(index) = Self::node_index(name) {
-            self.with_node(index, now_ms, |node, books| {
+            self.with_node(index, |node, books| {
                 let own = node.withdrawable.min(left);
                 node.withdrawable = node.withdrawable.checked_sub(own).or_stop();
                 books.debit(Part::Withdrawable, own);
                 left = left.checked_sub(own).or_stop();
             });
         }
-        if !left.is_zero() {
-            self.books.debit(Part::Treasury, left);
+        self.take_from_purse(name, &mut left);
+        if left.is_zero() {
+            return;
         }
+        require!(
+            self.is_treasury(name) && left <= self.books.treasury(),
+            code::WITHDRAWABLE,
+            "the last {left} yocto are the storage of what is owed; withdraw all or less"
+        );
+        self.books.debit(Part::Treasury, left);
     }
 }

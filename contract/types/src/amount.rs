@@ -55,6 +55,16 @@ impl Yocto {
         Yocto(self.0.saturating_sub(other.0))
     }
 
+    /// `floor(self * part / whole)`, exact whatever the product is.
+    ///
+    /// Errors: [`AmountError::Overflow`] if the result does not fit or `whole` is zero.
+    pub fn portion(self, part: Yocto, whole: Yocto) -> Result<Yocto, AmountError> {
+        if let Some(product) = self.0.checked_mul(part.0) {
+            return product.checked_div(whole.0).map(Yocto).ok_or(AmountError::Overflow);
+        }
+        divide_wide(multiply_wide(self.0, part.0), whole.0).map(Yocto).ok_or(AmountError::Overflow)
+    }
+
     /// Sum with overflow check; there is no `Sum` impl because it would have to panic.
     pub fn checked_sum(amounts: impl IntoIterator<Item = Yocto>) -> Result<Yocto, AmountError> {
         amounts.into_iter().try_fold(Yocto::ZERO, Yocto::checked_add)
@@ -109,6 +119,36 @@ impl Yocto {
         }
         Ok(total)
     }
+}
+
+/// The product of two numbers: its high and low 128 bits.
+fn multiply_wide(x: u128, y: u128) -> (u128, u128) {
+    const HALF: u128 = u64::MAX as u128;
+    let (x1, x0) = (x >> 64, x & HALF);
+    let (y1, y0) = (y >> 64, y & HALF);
+    let low = x0 * y0;
+    // Neither sum can overflow: each product is at most (2^64 - 1)^2.
+    let middle = x1 * y0 + (low >> 64);
+    let other = x0 * y1 + (middle & HALF);
+    (x1 * y1 + (middle >> 64) + (other >> 64), (other << 64) | (low & HALF))
+}
+
+/// Quotient of `(high, low)` by `divisor`, a bit at a time; `None` if it does not fit.
+fn divide_wide((high, low): (u128, u128), divisor: u128) -> Option<u128> {
+    if high >= divisor {
+        return None;
+    }
+    let (mut rest, mut quotient) = (high, 0);
+    for bit in (0..128).rev() {
+        let carry = rest >> 127 == 1;
+        rest = rest << 1 | (low >> bit & 1);
+        quotient <<= 1;
+        if carry || rest >= divisor {
+            rest = rest.wrapping_sub(divisor);
+            quotient |= 1;
+        }
+    }
+    Some(quotient)
 }
 
 impl fmt::Display for Yocto {

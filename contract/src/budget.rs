@@ -1,0 +1,32 @@
+//! What one call may still do before it has to leave the rest to another.
+
+use near_sdk::env;
+
+/// Kept for what follows a check in the call, and for saving the check.
+const RESERVE_GAS: u64 = 15_000_000_000_000;
+/// For each node of the network, whose bits may have to be saved.
+const RESERVE_GAS_PER_NODE: u64 = 100_000_000;
+/// NEAR lets a call touch 4 MB of state, keys and tree nodes included.
+const MAX_BYTES: usize = 2_300_000;
+/// NEAR lets a call log 16 KiB.
+const MAX_LOGGED: usize = 12_000;
+
+pub struct Budget {
+    until_gas: u64,
+    pub bytes: usize,
+    pub logged: usize,
+}
+
+impl Budget {
+    pub fn of_call(nodes: u32) -> Budget {
+        let reserve = RESERVE_GAS + u64::from(nodes) * RESERVE_GAS_PER_NODE;
+        Budget { until_gas: env::prepaid_gas().as_gas().saturating_sub(reserve), bytes: 0, logged: 0 }
+    }
+
+    /// Whether another step fits, `read` bytes having been read apart from [`Budget::bytes`].
+    pub fn lasts(&self, read: usize) -> bool {
+        self.bytes + read < MAX_BYTES
+            && self.logged < MAX_LOGGED
+            && env::used_gas().as_gas() < self.until_gas
+    }
+}

@@ -1,0 +1,25 @@
+//! Continuing partition checks.
+
+use near_sdk::{env, near};
+use por_types::interface::{CheckArgs, code};
+
+use super::caller;
+use crate::args::args;
+use crate::budget::Budget;
+use crate::fail::require;
+use crate::{Contract, ContractExt};
+
+#[near]
+impl Contract {
+    /// Continues pending checks as far as the gas lasts, for a reward. Returns how many are
+    /// still pending.
+    pub fn check(&mut self) -> u32 {
+        let CheckArgs { witness } = args();
+        require!(!self.flow.is_idle(), code::NO_CHECK, "no check is pending; there is nothing to do");
+        let mut budget = Budget::of_call(self.nodes);
+        // Paid in advance for the gas that this call may use, so that the reward is there even
+        // if the check is finished.
+        self.pump_paid(witness, &mut budget);
+        self.flow.checks
+    }
+}
