@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use por_types::interface::{NeighbourView, code};
 
 use crate::Contract;
-use crate::fail::{fail, require};
+use crate::fail::fail;
 use crate::store::{self, Table};
 
 /// Nodes per record.
@@ -26,6 +26,7 @@ const PAGE: usize = 512;
 const PAGED: u16 = u16::MAX;
 /// Indices are below this.
 pub const MAX_NODES: u32 = 1 << 24;
+/// Most channels beyond the first that one link counts.
 const MAX_PARALLEL: u32 = 255;
 
 fn target(link: u32) -> u32 {
@@ -34,16 +35,9 @@ fn target(link: u32) -> u32 {
 
 fn add_link(links: &mut Vec<u32>, to: u32) {
     match links.binary_search_by_key(&to, |link| target(*link)) {
-        Ok(at) => {
-            require!(
-                links[at] / MAX_NODES < MAX_PARALLEL,
-                code::ARGUMENT,
-                "there are {} channels between these nodes; close one first",
-                MAX_PARALLEL + 1
-            );
-            links[at] += MAX_NODES;
-        }
-        Err(at) => links.insert(at, to),
+        Ok(at) if links[at] / MAX_NODES < MAX_PARALLEL => links[at] += MAX_NODES,
+        // A link that is full has another beside it.
+        Ok(at) | Err(at) => links.insert(at, to),
     }
 }
 
@@ -371,7 +365,17 @@ impl Contract {
                 }
             }
         }
-        let wanted = links.into_iter().filter(|link| target(*link) >= from).take(limit);
-        wanted.map(|link| NeighbourView { index: target(link), channels: link / MAX_NODES + 1 }).collect()
+        let wanted = links.into_iter().filter(|link| target(*link) >= from);
+        let mut found: Vec<NeighbourView> = Vec::new();
+        for view in wanted.map(|link| NeighbourView { index: target(link), channels: link / MAX_NODES + 1 }) {
+            if let Some(last) = found.last_mut().filter(|last| last.index == view.index) {
+                last.channels += view.channels;
+            } else if found.len() < limit {
+                found.push(view);
+            } else {
+                break;
+            }
+        }
+        found
     }
 }

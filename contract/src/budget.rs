@@ -1,6 +1,7 @@
 //! What one call may still do before it has to leave the rest to another.
 
 use near_sdk::env;
+use por_types::AccountId;
 
 /// Kept for what follows a check in the call, and for saving the check.
 const RESERVE_GAS: u64 = 15_000_000_000_000;
@@ -13,14 +14,17 @@ const MAX_LOGGED: usize = 12_000;
 
 pub struct Budget {
     until_gas: u64,
+    /// Who is paid for what this call does for checks, if anybody.
+    pub paid: Option<AccountId>,
     pub bytes: usize,
     pub logged: usize,
 }
 
 impl Budget {
-    pub fn of_call(nodes: u32) -> Budget {
+    pub fn of_call(nodes: u32, paid: Option<AccountId>) -> Budget {
         let reserve = RESERVE_GAS + u64::from(nodes) * RESERVE_GAS_PER_NODE;
-        Budget { until_gas: env::prepaid_gas().as_gas().saturating_sub(reserve), bytes: 0, logged: 0 }
+        let until_gas = env::prepaid_gas().as_gas().saturating_sub(reserve);
+        Budget { until_gas, paid, bytes: 0, logged: 0 }
     }
 
     /// Whether another step fits, `read` bytes having been read apart from [`Budget::bytes`].

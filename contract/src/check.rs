@@ -11,7 +11,7 @@ mod sides;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use near_sdk::env;
-use por_types::interface::{CheckedEvent, Event, Witness};
+use por_types::interface::{CheckedEvent, Event, Witness, code};
 use por_types::{AccountId, ChannelId, Side, Yocto};
 
 use crate::Contract;
@@ -19,11 +19,10 @@ use crate::adjacency::Graph;
 use crate::bits::Bits;
 use crate::books::Part;
 use crate::budget::Budget;
-use crate::config::{cut_storage, check_storage};
+use crate::config::{GAS_PRICE, check_storage, crank_deposit, cut_storage};
 use crate::entry::emit;
 use crate::fail::{OrStop, require};
 use crate::store::{self, Table};
-use por_types::interface::code;
 use reimburse::Bill;
 use search::{Found, Half, SavedHalf, search};
 use sides::{Decision, Stats};
@@ -138,6 +137,7 @@ impl Contract {
     /// are up to date otherwise.
     pub(crate) fn run_job(&mut self, witness: Option<Witness>, budget: &mut Budget) -> bool {
         let Some(mut job) = Self::current_job() else { return true };
+        let started = env::used_gas().as_gas();
         let witness = witness.unwrap_or_default();
         let only = witness.closed.map(|side| usize::from(side == Side::B));
         let mut work =
@@ -147,11 +147,13 @@ impl Contract {
             let (next, finished) = self.step(&mut job, &mut work, phase);
             job.phase = next;
             if !finished {
+                self.reward(&mut job, work.budget, started, check_storage(self.nodes));
                 self.suspend(&job, work);
                 return false;
             }
         }
         work.budget.bytes += work.graph.bytes;
+        self.reward(&mut job, work.budget, started, Yocto::ZERO);
         for table in [Table::Job, Table::Search, Table::Side] {
             store::remove(table, &[]);
         }
@@ -248,7 +250,7 @@ impl Contract {
             self.flow.split = true;
         }
         if job.kind == Kind::Cooperative {
-            self.keep_cut(job, side.clone());
+            self.keep_cut(job, side.clone(), work.budget);
         }
         store::write(Table::Side, &[], &side);
         store::remove(Table::Search, &[]);
@@ -257,8 +259,12 @@ impl Contract {
     }
 
     /// Keeps the smaller side for a late order. Small sides are within the channel's storage.
-    fn keep_cut(&mut self, job: &mut Job, side: Bits) {
+    fn keep_cut(&mut self, job: &mut Job, side: Bits, budget: &Budget) {
+        // Those who continue a check must not be stopped; its deposit covered the network as it
+        // was at the close.
+        let continued = budget.paid.is_some();
         let storage = cut_storage(side.size());
+        let storage = if continued { storage.min(job.prepaid) } else { storage };
         require!(
             job.prepaid >= storage,
             code::DEPOSIT,
@@ -296,16 +302,16 @@ impl Contract {
 
     /// What a closer attaches for a check that is left to others.
     pub(crate) fn check_deposit(&self) -> Yocto {
-        check_storage(self.nodes).checked_add(crate::config::crank_deposit(self.nodes)).or_stop()
+        check_storage(self.nodes).checked_add(crank_deposit(self.nodes)).or_stop()
     }
 
-    /// Pays `account` for `gas` out of the deposit of the check under way.
-    pub(crate) fn reward(&mut self, account: &AccountId, gas: u64) {
-        let Some(mut job) = self.head_job() else { return };
-        let spendable = job.prepaid.saturating_sub(check_storage(self.nodes));
-        let amount = crate::config::GAS_PRICE.checked_mul(u128::from(gas)).or_stop().min(spendable);
+    /// Pays whoever continues a check for the gas since `started`, leaving `kept` of the deposit.
+    fn reward(&mut self, job: &mut Job, budget: &Budget, started: u64, kept: Yocto) {
+        let Some(account) = &budget.paid else { return };
+        let gas = env::used_gas().as_gas().saturating_sub(started);
+        let owed = GAS_PRICE.checked_mul(u128::from(gas)).or_stop();
+        let amount = owed.min(job.prepaid.saturating_sub(kept));
         job.prepaid = job.prepaid.checked_sub(amount).or_stop();
-        store::write(Table::Job, &[], &job);
         self.credit(account, amount, Part::Storage);
     }
 }

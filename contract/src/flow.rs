@@ -73,7 +73,7 @@ pub enum Op {
     Stake { node: u32, amount: Yocto, active_at_ms: u64 },
     Unstake { node: u32, amount: Yocto, release_ms: u64 },
     Ping { node: u32, through: u32 },
-    Close(Box<Job>),
+    Close(Job),
 }
 
 #[derive(BorshSerialize, BorshDeserialize)]
@@ -229,10 +229,10 @@ impl Contract {
         if idle {
             self.flow.clock_ms = job.at_ms;
             self.begin(&job);
-            let mut budget = Budget::of_call(self.nodes);
+            let mut budget = Budget::of_call(self.nodes, None);
             self.pump(witness, &mut budget);
         } else {
-            self.enqueue(Op::Close(Box::new(job)));
+            self.enqueue(Op::Close(job));
         }
         if self.flow.is_idle() {
             return;

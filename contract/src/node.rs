@@ -317,7 +317,8 @@ impl Contract {
     ) {
         let mut node = Self::load_node(index);
         let before = node.weight();
-        node.advance(&mut self.books, self.clock_ms());
+        let clock_ms = self.clock_ms();
+        node.advance(&mut self.books, clock_ms);
         change(&mut node, &mut self.books);
         self.reweigh(weights, index, before, node.weight());
         Self::save_node(index, &node);

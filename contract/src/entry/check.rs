@@ -1,6 +1,6 @@
 //! Continuing partition checks.
 
-use near_sdk::{env, near};
+use near_sdk::near;
 use por_types::interface::{CheckArgs, code};
 
 use super::caller;
@@ -16,10 +16,8 @@ impl Contract {
     pub fn check(&mut self) -> u32 {
         let CheckArgs { witness } = args();
         require!(!self.flow.is_idle(), code::NO_CHECK, "no check is pending; there is nothing to do");
-        let mut budget = Budget::of_call(self.nodes);
-        // Paid in advance for the gas that this call may use, so that the reward is there even
-        // if the check is finished.
-        self.pump_paid(witness, &mut budget);
+        let mut budget = Budget::of_call(self.nodes, Some(caller()));
+        self.pump(witness, &mut budget);
         self.flow.checks
     }
 }

@@ -709,7 +709,7 @@ pub struct AttachedEvent {
 /// A node of a smaller side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOffEvent {
-    pub account: AccountId,
+    pub index: u32,
     /// Taken from its stake for the other side's penalties, without what was taken from an
     /// endpoint first.
     pub charged: Yocto,
