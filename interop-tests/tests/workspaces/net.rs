@@ -24,6 +24,8 @@ pub const CHALLENGE_MS: u64 = 240_000;
 pub const REIMBURSEMENT_MS: u64 = 600_000;
 /// Who may register the node that always counts as attached.
 pub const ANCHOR: &str = "anchor";
+/// Who finds out whether transactions go through again after a leap in time.
+const CLOCK: &str = "clock";
 
 /// The committed wasm, or the one that `POR_CONTRACT_WASM` names.
 fn wasm() -> Vec<u8> {
@@ -120,8 +122,10 @@ impl Net {
         for name in names.iter().chain(&["treasury"]) {
             net.create(name).await;
         }
-        if !net.accounts.contains_key(ANCHOR) {
-            net.create(ANCHOR).await;
+        for name in [ANCHOR, CLOCK] {
+            if !net.accounts.contains_key(name) {
+                net.create(name).await;
+            }
         }
         let args = NewArgs {
             chain_id: net.network().chain_id,
@@ -315,7 +319,7 @@ impl Net {
         let (mut blocks, mut now) = (10, self.now_ms().await);
         for _ in 0..40 {
             if now >= until_ms {
-                return;
+                return self.wait_for_finality().await;
             }
             self.worker.fast_forward(blocks).await.expect("fast forward");
             let before = std::mem::replace(&mut now, self.now_ms().await);
@@ -323,6 +327,21 @@ impl Net {
             blocks = (until_ms.saturating_sub(now) / per_block).clamp(1, 10_000);
         }
         panic!("the chain's time stands at {now} and should reach {until_ms}");
+    }
+
+    /// near-workspaces names the last final block in its transactions. After a leap that block is
+    /// too old, until some more have followed.
+    async fn wait_for_finality(&self) {
+        let clock = &self.accounts[CLOCK];
+        for _ in 0..100 {
+            match clock.transfer_near(clock.id(), NearToken::from_yoctonear(1)).await {
+                Ok(_) => return,
+                Err(error) if format!("{error:?}").contains("Expired") => {}
+                Err(error) => panic!("{error:?}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        panic!("no block becomes final");
     }
 
     pub fn register_args(&self, name: &str) -> RegisterArgs {

@@ -209,6 +209,23 @@ async fn skipped_heights_advance_the_clock() {
 }
 
 #[tokio::test]
+async fn a_leap_in_time_becomes_final_by_itself() {
+    // No block is due by time while the test runs.
+    let chain = Chain::with(Config { block_time: Duration::from_secs(3_600), ..Config::default() }).await;
+    let height = chain.head().await.0;
+    chain.fast_forward(1_000).await;
+    let mut last = 0;
+    for _ in 0..500 {
+        last = block(&chain, BlockReference::Finality(Finality::Final)).await.header.height;
+        if last >= height + 1_000 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the last final block is still at {last}");
+}
+
+#[tokio::test]
 async fn waiting_has_an_end() {
     let transaction_timeout = Duration::from_millis(300);
     let chain = Chain::with(Config { transaction_timeout, ..Config::default() }).await;
