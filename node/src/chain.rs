@@ -1,8 +1,8 @@
 //! The contract, through NEAR's JSON-RPC: typed views at final blocks, and calls that take effect
 //! exactly once.
 
+mod admin;
 mod call;
-mod deploy;
 mod error;
 mod faucet;
 mod intent;
@@ -29,8 +29,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::NetworkConfig;
 
+pub use admin::{AccessKeyInfo, AccountInfo, Admin, Governed, deploy, deployment_cost};
 pub use call::Call;
-pub use deploy::deploy;
 pub use error::ChainError;
 pub use faucet::faucet;
 pub use intent::{Intent, IntentId, IntentStore, MemoryIntents};

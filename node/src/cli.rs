@@ -2,6 +2,7 @@
 //! error, what happened and what to do, and the exit code of [`crate::exit::ExitCode`].
 
 mod args;
+mod contract;
 mod init;
 #[cfg(feature = "localnet")]
 mod localnet;
@@ -124,6 +125,7 @@ async fn verb(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Channel { action } => verbs::channel(context, action).await,
         Command::Route(args) => request::route(context, args).await,
         Command::Request(args) => request::request(context, args).await,
+        Command::Contract { action } => contract::contract(context, action).await,
         Command::Run(_) | Command::Localnet(_) => Ok(()),
     }
 }

@@ -167,6 +167,18 @@ pub fn import_near_cli(path: &Path) -> Result<(AccountId, SecretKey), CliError> 
     Ok((account, key))
 }
 
+/// Writes a key as near-cli does, readable by its owner only. Never replaces a file.
+pub(crate) fn save_near_cli(path: &Path, account: &AccountId, key: &SecretKey) -> Result<(), CliError> {
+    if path.exists() {
+        return Err(CliError::new(
+            ExitCode::Exists,
+            format!("{} exists", path.display()),
+            "name another file, or leave --new-key out",
+        ));
+    }
+    write_key_file(path, Some(account), key, None)
+}
+
 /// The same key as NEAR's tools write it: seed and public key.
 pub(crate) fn near_key_of(secret: &NodeSecret) -> Result<SecretKey, CliError> {
     let seed = Zeroizing::new(secret.seed());

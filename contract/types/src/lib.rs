@@ -10,6 +10,7 @@
 //! itself against.
 
 mod amount;
+mod bounds;
 mod channel;
 mod closing;
 #[cfg(feature = "dalek")]

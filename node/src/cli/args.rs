@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use libp2p::{Multiaddr, PeerId};
 use por_types::{AccountId, ChannelId, NodeKey, Terms, Yocto};
 
+use super::contract::ContractAction;
 use crate::config::{DEFAULT_LOCALNET_PORT, Overrides};
 
 /// Proof of Response node.
@@ -71,6 +72,11 @@ pub enum Command {
     Route(RouteArgs),
     /// Send a request and print its response.
     Request(RequestArgs),
+    /// Deploy, govern and check the contract.
+    Contract {
+        #[command(subcommand)]
+        action: ContractAction,
+    },
     /// Run a local chain with the contract.
     Localnet(LocalnetArgs),
 }
@@ -289,11 +295,11 @@ pub struct LocalnetArgs {
     pub block_time: Duration,
 }
 
-fn amount(text: &str) -> Result<Yocto, String> {
+pub(super) fn amount(text: &str) -> Result<Yocto, String> {
     Yocto::parse_human(text).map_err(|error| error.to_string())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
