@@ -323,6 +323,32 @@ fn without_answer_or_isolation_everybody_gets_their_own_back() {
 }
 
 #[test]
+fn pending_checks_are_waited_for() {
+    with_sandbox("pending_checks_are_waited_for", || async {
+        let mut world = World::start().await;
+        let [first, second] = world.edges;
+        // Whether Dave is attached is not certain while this check is pending.
+        world.net.sever_and_leave("alice", "bob", first).await;
+        let id = world.open(false).await;
+        assert_eq!(world.accept(id).await, json!(false));
+        world.collect(id, Yocto::ZERO, COLLATERAL).await;
+        world.net.check("bob").await;
+        assert_eq!(world.accept(id).await, json!(true));
+        let Stage::Active { deadline_ms, .. } = world.stage(id).await else { panic!("bound") };
+
+        // He is cut off before the deadline, but that is found out only later.
+        world.net.sever_and_leave("bob", "alice", second).await;
+        assert_eq!(world.settle(id).await, Value::Null);
+        world.net.pass_until(deadline_ms).await;
+        assert_eq!(world.settle(id).await, Value::Null, "it might have been isolated in time");
+        world.net.check("bob").await;
+        assert_eq!(world.settle(id).await, json!("isolated"));
+        world.collect(id, sum(&[REWARD, COLLATERAL, STORAGE]), Yocto::ZERO).await;
+        world.is_over(id).await;
+    });
+}
+
+#[test]
 fn offers_can_be_cancelled_and_hostile_calls_change_nothing() {
     with_sandbox("offers_can_be_cancelled_and_hostile_calls_change_nothing", || async {
         let world = World::start().await;

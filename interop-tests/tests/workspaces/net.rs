@@ -187,11 +187,22 @@ impl Net {
         args: Value,
         deposit: Yocto,
     ) -> Result<Value, String> {
-        let call = self.accounts[name].call(self.contract.id(), method).args_json(args);
         let gas = match method {
             method::SEVER | method::FINALIZE | method::CHECK => CHECK_GAS,
             _ => CALL_GAS,
         };
+        self.call_with_gas(name, method, args, deposit, gas).await
+    }
+
+    pub async fn call_with_gas(
+        &mut self,
+        name: &str,
+        method: &str,
+        args: Value,
+        deposit: Yocto,
+        gas: u64,
+    ) -> Result<Value, String> {
+        let call = self.accounts[name].call(self.contract.id(), method).args_json(args);
         let call = call.deposit(NearToken::from_yoctonear(deposit.0)).gas(Gas::from_gas(gas));
         let outcome = call.transact().await.expect("the node answers");
         let result = match outcome.into_result() {
@@ -292,6 +303,21 @@ impl Net {
         let through = json!({ "through": self.account(through) });
         self.act(name, method::PING, through).await.expect("ping");
         assert!(self.node(name).await.attached, "{name} has an attached neighbour");
+    }
+
+    /// Severs with so little gas that the partition check has to wait.
+    pub async fn sever_and_leave(&mut self, submitter: &str, by: &str, id: ChannelId) {
+        let args = json!({ "order": order(self, by, id) });
+        let deposit = self.config().await.check_deposit;
+        let gas = Gas::from_tgas(16).as_gas();
+        self.call_with_gas(submitter, method::SEVER, args, deposit, gas).await.expect("sever");
+        assert!(self.config().await.checks > 0, "the check waits");
+    }
+
+    /// Finishes all pending checks.
+    pub async fn check(&mut self, name: &str) {
+        let left = self.act(name, method::CHECK, json!({})).await.expect("check");
+        assert_eq!(left, json!(0));
     }
 
     /// Severs by an order of `by` that somebody else hands in.
