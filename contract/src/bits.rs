@@ -33,10 +33,12 @@ impl Bits {
     pub fn from(&self, from: u32) -> impl Iterator<Item = u32> {
         let first = (from / 8).saturating_sub(self.skipped);
         let bytes = self.bytes.iter().zip(self.skipped..).skip(first as usize);
-        bytes.filter(|(byte, _)| **byte != 0).flat_map(move |(byte, at)| {
-            (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit)
-        })
-        .filter(move |node| *node >= from)
+        bytes
+            .filter(|(byte, _)| **byte != 0)
+            .flat_map(move |(byte, at)| {
+                (0..8).filter(move |bit| byte >> bit & 1 == 1).map(move |bit| at * 8 + bit)
+            })
+            .filter(move |node| *node >= from)
     }
 
     pub fn first(&self) -> Option<u32> {

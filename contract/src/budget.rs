@@ -29,8 +29,6 @@ impl Budget {
 
     /// Whether another step fits, `read` bytes having been read apart from [`Budget::bytes`].
     pub fn lasts(&self, read: usize) -> bool {
-        self.bytes + read < MAX_BYTES
-            && self.logged < MAX_LOGGED
-            && env::used_gas().as_gas() < self.until_gas
+        self.bytes + read < MAX_BYTES && self.logged < MAX_LOGGED && env::used_gas().as_gas() < self.until_gas
     }
 }

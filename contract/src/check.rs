@@ -63,19 +63,36 @@ enum Phase {
     /// Both ends are searched from.
     Search,
     /// One half is exhausted: what both have visited is weighed, from this node on.
-    Weigh { exhausted: u8, from: u32, stats: [Stats; 2] },
+    Weigh {
+        exhausted: u8,
+        from: u32,
+        stats: [Stats; 2],
+    },
     /// The other half is searched until it is clear which is smaller.
-    Compare { exhausted: u8, stats: [Stats; 2] },
+    Compare {
+        exhausted: u8,
+        stats: [Stats; 2],
+    },
     /// Penalties between the sides are claimed, from this one on.
-    Claim { from: u64 },
+    Claim {
+        from: u64,
+    },
     /// Stake of the smaller side is added up.
-    Total { from: u32 },
+    Total {
+        from: u32,
+    },
     /// What division rounds down is added up.
-    Round { from: u32 },
+    Round {
+        from: u32,
+    },
     /// The smaller side is charged, slashed and cut off.
-    Cut { from: u32 },
+    Cut {
+        from: u32,
+    },
     /// Claims are paid.
-    Pay { from: u32 },
+    Pay {
+        from: u32,
+    },
     Done,
 }
 
@@ -278,7 +295,9 @@ impl Contract {
     /// The smaller side, from this call or an earlier one.
     fn side(job: &Job, work: &mut Work<'_>) -> Bits {
         let stored = || match job.kind {
-            Kind::Late => store::read::<CutRecord>(Table::Cuts, &job.channel.0.to_le_bytes()).map(|cut| cut.side),
+            Kind::Late => {
+                store::read::<CutRecord>(Table::Cuts, &job.channel.0.to_le_bytes()).map(|cut| cut.side)
+            }
             _ => store::read(Table::Side, &[]),
         };
         work.side.take().or_else(stored).unwrap_or_default()

@@ -3,8 +3,8 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use near_sdk::env;
-use por_types::interface::{AttachedEvent, CheckedEvent, Event, Witness, code};
 use por_types::Yocto;
+use por_types::interface::{AttachedEvent, CheckedEvent, Event, Witness, code};
 
 use crate::Contract;
 use crate::adjacency;
@@ -305,5 +305,4 @@ impl Contract {
     pub(crate) fn head_job(&self) -> Option<Job> {
         if self.flow.job { Self::current_job() } else { None }
     }
-
 }

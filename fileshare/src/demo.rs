@@ -129,7 +129,7 @@ async fn stage(tell: &Tell, exe: PathBuf, dir: &Path) -> Result<(Cluster, Yocto)
         "A NEAR chain starts in this process, with the real contract on it. The contract holds the\n\
          money of every channel and pays out what both ends have signed.",
     );
-    let mut cluster = Cluster::start(exe, dir).await?;
+    let mut cluster = Cluster::start(exe, dir, NAMES[0]).await?;
     let network = cluster.network();
     let surplus = books::read(&cluster.chain().await?).await?.surplus;
     let rpc = network.rpc_urls.first().cloned().unwrap_or_default();

@@ -21,7 +21,7 @@ fn exe() -> PathBuf {
 
 /// `reader` – `relay` – `server`, with channels.
 async fn row(dir: &Path) -> (Cluster, Vec<ChannelId>) {
-    let mut cluster = Cluster::start(exe(), dir).await.expect("a chain");
+    let mut cluster = Cluster::start(exe(), dir, "reader").await.expect("a chain");
     for name in ["reader", "relay", "server"] {
         cluster.add(name, Yocto::near(100)).await.expect("a node");
         cluster.member(name).client.register(Yocto::near(10)).await.expect("registered");

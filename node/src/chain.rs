@@ -188,7 +188,7 @@ impl Chain {
     }
 
     /// Since when a node is attached, and up to when that is final (protocol section 7).
-    pub async fn attachment(&self, account: &AccountId) -> Result<AttachmentView, ChainError> {
+    pub async fn attachment(&self, account: &AccountId) -> Result<Option<AttachmentView>, ChainError> {
         self.view(method::ATTACHMENT, &AccountArgs { account: account.clone() }).await
     }
 
@@ -198,7 +198,7 @@ impl Chain {
         account: &AccountId,
         from_ms: u64,
         to_ms: u64,
-    ) -> Result<DowntimeView, ChainError> {
+    ) -> Result<Option<DowntimeView>, ChainError> {
         self.view(method::DOWNTIME, &DowntimeArgs { account: account.clone(), from_ms, to_ms }).await
     }
 

@@ -33,6 +33,8 @@ pub fn terms() -> Terms {
 /// A local chain and the homes of its nodes.
 pub struct World {
     pub chain: LocalNetwork,
+    /// For nodes made from here on, see [`por_node::config::PolicyConfig`].
+    pub forget_after_s: u64,
     dir: TempDir,
 }
 
@@ -46,10 +48,15 @@ pub struct Daemon {
 }
 
 impl World {
+    /// The node `alice` is the genesis anchor.
     pub async fn start() -> World {
-        let config = LocalNetworkConfig { block_time: Duration::from_millis(100), ..Default::default() };
+        let config = LocalNetworkConfig {
+            block_time: Duration::from_millis(100),
+            anchor: Some("alice.localnet".parse().expect("account")),
+            ..Default::default()
+        };
         let chain = LocalNetwork::start(config).await.expect("local chain");
-        World { chain, dir: tempfile::tempdir().expect("directory") }
+        World { chain, forget_after_s: 3_600, dir: tempfile::tempdir().expect("directory") }
     }
 
     /// A registered, running node that knows the addresses of `boot`.
@@ -60,6 +67,7 @@ impl World {
         config.api.listen = "127.0.0.1:0".parse().expect("address");
         config.policy.auto_confirm = true;
         config.policy.confirm_deposit = Yocto::near(5);
+        config.policy.forget_after_s = self.forget_after_s;
         config.network.boot_peers = boot.iter().map(|daemon| daemon.address()).collect();
         let keys = Keys { node: generate_node_key(), near: generate_near_key(), near_account: None };
         self.chain.faucet(&account, &keys.near.public_key(), Yocto::near(100)).await.expect("faucet");
@@ -103,6 +111,20 @@ impl Daemon {
 
     pub fn client(&self) -> por_node::client::Client {
         self.node().client()
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Waits until the contract counts the node as attached, or as not attached.
+    pub async fn becomes_attached(&self, attached: bool) {
+        let what = format!("{} becomes attached: {attached}", self.account);
+        eventually(&what, || async {
+            let status = self.client().status().await.expect("status");
+            (status.attached == attached).then_some(())
+        })
+        .await;
     }
 
     pub fn home(&self) -> &Home {

@@ -133,11 +133,7 @@ pub fn search(halves: &mut [Half; 2], only: Option<usize>, graph: &mut Graph, bu
 }
 
 /// Goes on with one half, until `enough` says so after a step; that is told which nodes are new.
-pub fn continue_half(
-    half: &mut Half,
-    graph: &mut Graph,
-    mut enough: impl FnMut(&Graph, &[u32]) -> bool,
-) {
+pub fn continue_half(half: &mut Half, graph: &mut Graph, mut enough: impl FnMut(&Graph, &[u32]) -> bool) {
     let mut links = Vec::new();
     while !half.is_exhausted() {
         let known = half.queue.len();

@@ -37,6 +37,13 @@ pub struct Member {
     pub process: Option<Child>,
 }
 
+/// The account of a member.
+fn account(name: &str) -> Result<AccountId, Failure> {
+    format!("{name}.localnet")
+        .parse()
+        .map_err(|error| Failure::new(Exit::Usage, format!("{name}: {error}"), "use lowercase letters"))
+}
+
 /// The chain and its nodes. Dropping it ends the processes.
 #[derive(Debug)]
 pub struct Cluster {
@@ -47,9 +54,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a chain with the contract. `exe` is a binary with the command line of `fileshare`.
-    pub async fn start(exe: PathBuf, dir: &Path) -> Result<Cluster, Failure> {
-        let local = LocalNetwork::start(LocalNetworkConfig::default()).await?;
+    /// Starts a chain with the contract. `exe` is a binary with the command line of `fileshare`;
+    /// the node named `first` is the one from which the others become attached.
+    pub async fn start(exe: PathBuf, dir: &Path, first: &str) -> Result<Cluster, Failure> {
+        let config = LocalNetworkConfig { anchor: Some(account(first)?), ..LocalNetworkConfig::default() };
+        let local = LocalNetwork::start(config).await?;
         Ok(Cluster { exe, dir: dir.to_owned(), local, members: Vec::new() })
     }
 
@@ -77,9 +86,7 @@ impl Cluster {
     pub async fn add(&mut self, name: &str, funds: Yocto) -> Result<(), Failure> {
         let home = Home::at(self.dir.join(name));
         home.create()?;
-        let account: AccountId = format!("{name}.localnet").parse().map_err(|error| {
-            Failure::new(Exit::Usage, format!("{name}: {error}"), "use lowercase letters")
-        })?;
+        let account = account(name)?;
         let (node, near) = (keys::generate_node_key(), keys::generate_near_key());
         let keys = Keys { node, near, near_account: Some(account.clone()) };
         keys.save(&home, None)?;

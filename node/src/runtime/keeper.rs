@@ -69,7 +69,7 @@ struct Keeper {
 pub(super) async fn run(daemon: Arc<Daemon>, policy: ChecksPolicy, pace: Pace) -> Result<(), ClientError> {
     let mut keeper = Keeper { daemon, policy, pace, ping_waits: false, still: None, turn: 0, rest: None };
     loop {
-        if !keeper.rest.is_some_and(|(until, _)| Instant::now() < until) {
+        if keeper.rest.is_none_or(|(until, _)| Instant::now() >= until) {
             match keeper.pass().await {
                 Ok(()) => keeper.rest = None,
                 Err(error) => keeper.tire(&error),

@@ -178,14 +178,8 @@ async fn known<const N: usize>(
 async fn prepare(network: &NetworkConfig, args: &FundArgs, code_len: usize) -> Result<Ready, CliError> {
     let contract = &network.contract;
     let admin = Admin::connect(network, contract.clone()).await?;
-    let key = if args.new_key {
-        let key = generate_near_key();
-        save_near_cli(&args.key, contract, &key)?;
-        key
-    } else {
-        key_of(&args.key, contract, "the contract")?
-    };
     let found = admin.account(contract).await?;
+    let key = contract_key(network, args, found.is_some())?;
     let have = found.as_ref().map(|account| account.balance).unwrap_or_default();
     let code_there = found.as_ref().is_some_and(|account| account.code_hash.is_some());
     let need = if code_there { Yocto::ZERO } else { deployment_cost(code_len) };
@@ -199,6 +193,29 @@ async fn prepare(network: &NetworkConfig, args: &FundArgs, code_len: usize) -> R
         chain_id: network.chain_id.clone(),
     })?;
     Ok(Ready { admin, key, account, funded: missing })
+}
+
+/// The key that signs for the contract's account: its own, or a new one for a new account.
+fn contract_key(network: &NetworkConfig, args: &FundArgs, exists: bool) -> Result<SecretKey, CliError> {
+    let contract = &network.contract;
+    if !args.new_key {
+        return key_of(&args.key, contract, "the contract");
+    }
+    if exists {
+        return Err(CliError::new(
+            ExitCode::Exists,
+            format!("account {contract} exists, a new key would not be one of its keys"),
+            "pass its credentials with --key, without --new-key",
+        ));
+    }
+    match &args.funder {
+        Some(path) => drop(credentials(path)?),
+        None if network.is_local() => {}
+        None => return Err(nobody_pays(network, true, Yocto::ZERO)),
+    }
+    let key = generate_near_key();
+    save_near_cli(&args.key, contract, &key)?;
+    Ok(key)
 }
 
 async fn fund(
@@ -218,15 +235,22 @@ async fn fund(
     if network.is_local() {
         return Ok(faucet(&network.rpc_urls, contract, key, amount).await?);
     }
-    let what = match new_key {
-        Some(_) => format!("account {contract} does not exist on {}", network.chain_id),
-        None => format!("{contract} lacks {} for the contract's storage", amount.to_near_string()),
-    };
-    let fix = format!(
-        "transfer {} to it, or pass --funder FILE with credentials of an account that does",
-        amount.to_near_string()
-    );
-    Err(CliError::new(if new_key.is_some() { ExitCode::NotFound } else { ExitCode::Budget }, what, fix))
+    Err(nobody_pays(network, new_key.is_some(), amount))
+}
+
+fn nobody_pays(network: &NetworkConfig, new: bool, amount: Yocto) -> CliError {
+    let NetworkConfig { contract, chain_id, .. } = network;
+    if new {
+        let what = format!("account {contract} does not exist on {chain_id}");
+        let fix = "pass --funder FILE with credentials of the account above it, or create it first";
+        return CliError::new(ExitCode::NotFound, what, fix);
+    }
+    let amount = amount.to_near_string();
+    CliError::new(
+        ExitCode::Budget,
+        format!("{contract} lacks {amount} for the contract's storage"),
+        format!("transfer {amount} to it, or pass --funder FILE with credentials of an account that has it"),
+    )
 }
 
 fn deployed_facts(deployed: &Deployed) -> String {
