@@ -10,3 +10,5 @@ mod hostile;
 mod life;
 #[path = "contract_vm/random.rs"]
 mod random;
+#[path = "contract_vm/threats.rs"]
+mod threats;

@@ -2,7 +2,7 @@
 //! control. After every call the books must balance to the yocto and storage must be paid.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use near_parameters::{RuntimeConfigStore, RuntimeFeesConfig, vm::Config};
 use near_primitives::account::AccountContract;
@@ -47,6 +47,8 @@ pub struct Vm {
     storage_usage: u64,
     height: u64,
     pub now_ms: u64,
+    /// What a call attaches.
+    pub gas: u64,
     /// Transfers to these accounts fail.
     pub unreachable: Vec<String>,
     /// What accounts have received.
@@ -73,6 +75,12 @@ pub fn wasm() -> Vec<u8> {
         Some(path) => std::fs::read(path).expect("POR_CONTRACT_WASM is a file"),
         None => por_types::CONTRACT_WASM.to_vec(),
     }
+}
+
+/// Compiled code, shared by all tests: compiling takes longer than most of them.
+fn compiled() -> MockContractRuntimeCache {
+    static CACHE: OnceLock<MockContractRuntimeCache> = OnceLock::new();
+    CACHE.get_or_init(MockContractRuntimeCache::default).clone()
 }
 
 pub fn account(name: &str) -> AccountId {
@@ -133,6 +141,9 @@ pub fn close_args(a: &str, b: &str, close: CooperativeClose) -> Value {
 }
 
 impl Vm {
+    /// What calls attach unless a test says otherwise.
+    pub const GAS: u64 = CALL_GAS;
+
     /// The contract deployed, not initialised.
     pub fn deployed() -> Vm {
         let store = RuntimeConfigStore::new(None);
@@ -146,11 +157,12 @@ impl Vm {
             ext,
             config: runtime.wasm_config.clone(),
             fees: runtime.fees.clone(),
-            cache: MockContractRuntimeCache::default(),
+            cache: compiled(),
             code,
             balance: 20 * Yocto::ONE_NEAR.0,
             height: 1_000,
             now_ms: START_MS,
+            gas: Vm::GAS,
             unreachable: Vec::new(),
             received: BTreeMap::new(),
             net_inflow: 0,
@@ -201,7 +213,7 @@ impl Vm {
             storage_usage: self.storage_usage,
             account_contract: AccountContract::Local(*self.code.hash()),
             attached_deposit: Balance::from_yoctonear(deposit),
-            prepaid_gas: Gas::from_gas(CALL_GAS),
+            prepaid_gas: Gas::from_gas(if view { CALL_GAS } else { self.gas }),
             random_seed: vec![0; 32],
             view_config: view.then_some(ViewConfig { max_gas_burnt: Gas::from_gas(CALL_GAS) }),
             output_data_receivers: Vec::new(),
