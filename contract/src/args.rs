@@ -1,229 +1,246 @@
 //! A call's arguments, read as the interface's argument structs.
-//!
-//! serde_json would generate a text parser for every struct, which made up a third of the
-//! wasm. Here the text is parsed once into a [`Value`], and the structs are read from that by
-//! a deserializer that knows only what the interface uses.
-
-use std::fmt;
 
 use near_sdk::env;
-use near_sdk::serde_json::{Map, Value, from_slice, map};
-use por_types::interface::code;
-use serde::Deserializer;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, Expected, MapAccess, Unexpected,
-    VariantAccess, Visitor,
+use por_types::interface::{
+    AccountArgs, AnnounceUpgradeArgs, ChangesArgs, ChannelArgs, CheckArgs, CloseArgs, CloseSignedArgs,
+    ConfirmChannelArgs, DowntimeArgs, DrawArgs, FinalizeArgs, KeyArgs, MigrateArgs, NeighboursArgs, NewArgs,
+    PageArgs, Params, PingArgs, ProposeChannelArgs, RegisterArgs, ReplaceTermsArgs, SetParamsArgs, SeverArgs,
+    SubmitStateArgs, UnstakeArgs, WithdrawArgs, WithdrawnEvent, Witness, code,
+};
+use por_types::{
+    AccountId, ChannelId, ChannelState, CooperativeClose, Draw, Hash, NewTerms, NodeKey, RequestId,
+    SeverOrder, SeverReason, Side, Signature, Signed, Terms, Totals, Yocto,
 };
 
 use crate::fail::fail;
+use crate::json::{Json, parse};
 
 /// The arguments of this call; stops if they are not what `T` says.
-pub fn args<T: DeserializeOwned>() -> T {
+pub fn args<T: FromJson>() -> T {
     let input = env::input().unwrap_or_default();
-    let Ok(value) = from_slice::<Value>(&input) else {
+    let Some(value) = parse(&input) else {
         fail!(code::ARGUMENT, "the arguments are not JSON; send an object");
     };
-    match T::deserialize(Argument(value)) {
-        Ok(args) => args,
-        Err(Error(error)) => fail!(code::ARGUMENT, "{error}; check the arguments"),
+    T::read(value, "the arguments")
+}
+
+fn wrong(name: &str, expected: &str) -> ! {
+    fail!(code::ARGUMENT, "{name}: expected {expected}; check the arguments")
+}
+
+/// What arguments are made of.
+pub trait FromJson: Sized {
+    /// Reads `value`, the field `name`; stops if it is something else.
+    fn read(value: Json, name: &str) -> Self;
+
+    /// The value of a field that is not there.
+    fn missing(name: &str) -> Self {
+        wrong(name, "a value, but it is missing")
     }
 }
 
-#[derive(Debug)]
-struct Error(String);
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl serde::de::Error for Error {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Error(message.to_string())
-    }
-
-    // The defaults also print what was found, and with it code for floating point numbers.
-    fn invalid_type(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        self::expected(expected)
-    }
-
-    fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        self::expected(expected)
-    }
-}
-
-struct Argument(Value);
-
-/// One method per kind of value, not one that tells all kinds apart: each is generated for
-/// every type that is read, and only what that type can be should be in it.
-impl<'de> Deserializer<'de> for Argument {
-    type Error = Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_unit()
-    }
-
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Bool(value) => visitor.visit_bool(value),
-            _ => Err(expected(&visitor)),
-        }
-    }
-
-    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.as_u64() {
-            Some(number) => visitor.visit_u64(number),
-            None => Err(expected(&visitor)),
-        }
-    }
-
-    fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_u64(visitor)
-    }
-
-    fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_u64(visitor)
-    }
-
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.0 {
-            Value::String(text) => visitor.visit_str(text),
-            _ => Err(expected(&visitor)),
-        }
-    }
-
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_str(visitor)
-    }
-
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Object(fields) => visitor.visit_map(Fields::new(fields)),
-            _ => Err(expected(&visitor)),
-        }
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.deserialize_map(visitor)
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        match self.0 {
-            Value::String(name) => visitor.visit_enum(Name(name)),
-            _ => Err(expected(&visitor)),
-        }
-    }
-
-    // No argument of the interface is of these kinds.
-    serde::forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct
-        identifier ignored_any
-    }
-}
-
-fn expected(what: &dyn Expected) -> Error {
-    Error(format!("expected {what}"))
-}
-
-/// A field's name.
-struct Key(String);
-
-impl<'de> Deserializer<'de> for Key {
-    type Error = Error;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_str(&self.0)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
-    }
-}
-
-struct Fields {
-    fields: map::IntoIter,
-    value: Option<Value>,
-}
+/// Fields of an object that is read as a struct. Unknown ones are ignored.
+pub struct Fields(Vec<(String, Json)>);
 
 impl Fields {
-    fn new(fields: Map<String, Value>) -> Fields {
-        Fields { fields: fields.into_iter(), value: None }
+    fn of(value: Json, name: &str) -> Fields {
+        match value {
+            Json::Object(fields) => Fields(fields),
+            _ => wrong(name, "an object"),
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Option<Json> {
+        let at = self.0.iter().position(|(field, _)| field == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    fn take<T: FromJson>(&mut self, name: &str) -> T {
+        match self.find(name) {
+            Some(value) => T::read(value, name),
+            None => T::missing(name),
+        }
     }
 }
 
-impl<'de> MapAccess<'de> for Fields {
-    type Error = Error;
+macro_rules! arguments {
+    ($($name:ident $(<$inner:ty>)? { $($field:ident),* })*) => {$(
+        impl FromJson for $name $(<$inner>)? {
+            fn read(value: Json, name: &str) -> Self {
+                let mut fields = Fields::of(value, name);
+                $name { $($field: fields.take(stringify!($field))),* }
+            }
+        }
+    )*};
+}
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some((key, value)) = self.fields.next() else { return Ok(None) };
-        self.value = Some(value);
-        seed.deserialize(Key(key)).map(Some)
+arguments! {
+    NewArgs { chain_id, owner, treasury, params, anchor, test }
+    Params {
+        late_fee, sever_penalty, challenge_ms, notice_ms, min_stake, activation_ms, reimbursement_ms,
+        slash_bps
     }
+    RegisterArgs { node_key, proof }
+    UnstakeArgs { amount }
+    ProposeChannelArgs { counterparty, terms, deposit }
+    ConfirmChannelArgs { channel, terms, deposit }
+    Terms { rtt_ms, bytes_per_s, base_fee, byte_fee, heartbeat_ms, grace_ms, max_requests, max_bytes }
+    ChannelArgs { channel }
+    CloseArgs { channel, totals }
+    Totals { sent_a, sent_b }
+    CloseSignedArgs { close, signature_a, signature_b }
+    CooperativeClose { channel, sequence, expires_ms, totals }
+    SubmitStateArgs { state, signer }
+    ChannelState { channel, totals, items }
+    SeverArgs { order, witness }
+    SeverOrder { channel, signer, reason, request }
+    FinalizeArgs { channel, witness }
+    CheckArgs { witness }
+    Witness { path, closed }
+    PingArgs { through }
+    DrawArgs { draw, signature_a, signature_b }
+    Draw { channel, sequence, expires_ms, totals, draw_a, draw_b }
+    ReplaceTermsArgs { act, signature_a, signature_b }
+    NewTerms { channel, sequence, expires_ms, totals, terms }
+    SetParamsArgs { params }
+    AnnounceUpgradeArgs { code_hash }
+    MigrateArgs { limit }
+    WithdrawArgs { amount }
+    WithdrawnEvent { account, amount }
+    AccountArgs { account }
+    DowntimeArgs { account, from_ms, to_ms }
+    KeyArgs { node_key }
+    PageArgs { from, limit }
+    NeighboursArgs { index, from, limit }
+    ChangesArgs { since, limit }
+}
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        seed.deserialize(Argument(self.value.take().unwrap_or_default()))
+impl<T: FromJson> FromJson for Signed<T> {
+    fn read(value: Json, name: &str) -> Self {
+        let mut fields = Fields::of(value, name);
+        Signed { statement: fields.take("statement"), signature: fields.take("signature") }
     }
 }
 
-/// An enum's variant without data.
-struct Name(String);
-
-impl<'de> EnumAccess<'de> for Name {
-    type Error = Error;
-    type Variant = Plain;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Plain), Error> {
-        Ok((seed.deserialize(Key(self.0))?, Plain))
+fn number(value: &Json, name: &str, max: u64) -> u64 {
+    match value {
+        Json::Number(number) if *number <= max => *number,
+        _ => wrong(name, "a whole number in range"),
     }
 }
 
-struct Plain;
+impl FromJson for u16 {
+    fn read(value: Json, name: &str) -> Self {
+        number(&value, name, u64::from(u16::MAX)) as u16
+    }
+}
 
-impl<'de> VariantAccess<'de> for Plain {
-    type Error = Error;
+impl FromJson for u32 {
+    fn read(value: Json, name: &str) -> Self {
+        number(&value, name, u64::from(u32::MAX)) as u32
+    }
+}
 
-    fn unit_variant(self) -> Result<(), Error> {
-        Ok(())
+impl FromJson for u64 {
+    fn read(value: Json, name: &str) -> Self {
+        number(&value, name, u64::MAX)
+    }
+}
+
+impl FromJson for ChannelId {
+    fn read(value: Json, name: &str) -> Self {
+        ChannelId(u64::read(value, name))
+    }
+}
+
+impl FromJson for bool {
+    fn read(value: Json, name: &str) -> Self {
+        match value {
+            Json::Bool(value) => value,
+            _ => wrong(name, "true or false"),
+        }
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, Error> {
-        Err(Error::custom("expected a plain name"))
+    fn missing(_: &str) -> Self {
+        false
+    }
+}
+
+impl FromJson for String {
+    fn read(value: Json, name: &str) -> Self {
+        match value {
+            Json::Text(text) => text,
+            _ => wrong(name, "a string"),
+        }
+    }
+}
+
+impl<T: FromJson> FromJson for Option<T> {
+    fn read(value: Json, name: &str) -> Self {
+        if value == Json::Null { None } else { Some(T::read(value, name)) }
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Error> {
-        Err(Error::custom("expected a plain name"))
+    fn missing(_: &str) -> Self {
+        None
+    }
+}
+
+impl<T: FromJson> FromJson for Vec<T> {
+    fn read(value: Json, name: &str) -> Self {
+        match value {
+            Json::List(list) => list.into_iter().map(|value| T::read(value, name)).collect(),
+            _ => wrong(name, "a list"),
+        }
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, Error> {
-        Err(Error::custom("expected a plain name"))
+    fn missing(_: &str) -> Self {
+        Vec::new()
+    }
+}
+
+macro_rules! from_text {
+    ($($name:ty: $expected:literal,)*) => {$(
+        impl FromJson for $name {
+            fn read(value: Json, name: &str) -> Self {
+                match String::read(value, name).parse() {
+                    Ok(value) => value,
+                    Err(_) => wrong(name, $expected),
+                }
+            }
+        }
+    )*};
+}
+
+from_text! {
+    Yocto: "yoctoNEAR as a string of digits",
+    AccountId: "an account",
+    NodeKey: "`ed25519:` and base58 of 32 bytes",
+    Signature: "`ed25519:` and base58 of 64 bytes",
+    Hash: "base58 of 32 bytes",
+    RequestId: "base58 of 32 bytes",
+}
+
+impl FromJson for Side {
+    fn read(value: Json, name: &str) -> Self {
+        match String::read(value, name).as_str() {
+            "a" => Side::A,
+            "b" => Side::B,
+            _ => wrong(name, "`a` or `b`"),
+        }
+    }
+}
+
+impl FromJson for SeverReason {
+    fn read(value: Json, name: &str) -> Self {
+        match String::read(value, name).as_str() {
+            "no-ack" => SeverReason::NoAck,
+            "missed-sync" => SeverReason::MissedSync,
+            "unpaid-lateness" => SeverReason::UnpaidLateness,
+            "disagreement" => SeverReason::Disagreement,
+            "loss" => SeverReason::Loss,
+            "refused-close" => SeverReason::RefusedClose,
+            "operator" => SeverReason::Operator,
+            _ => wrong(name, "a reason"),
+        }
     }
 }

@@ -16,11 +16,11 @@ use por_types::{AccountId, ChannelId, Side, Yocto};
 
 use crate::Contract;
 use crate::adjacency::Graph;
+use crate::answers::emit;
 use crate::bits::Bits;
 use crate::books::Part;
 use crate::budget::Budget;
 use crate::config::{GAS_PRICE, check_storage, crank_deposit, cut_storage};
-use crate::entry::emit;
 use crate::fail::{OrStop, require};
 use crate::store::{self, Table};
 use reimburse::Bill;

@@ -12,8 +12,7 @@ mod withdraw;
 
 use near_sdk::env;
 use por_types::AccountId;
-use por_types::interface::{EVENT_STANDARD, EVENT_VERSION, Event, code};
-use serde::Serialize;
+use por_types::interface::code;
 
 use crate::fail::fail;
 
@@ -31,26 +30,5 @@ fn account(name: &str) -> AccountId {
     match name.parse() {
         Ok(account) => account,
         Err(_) => fail!(code::ARGUMENT, "{name} is not an account"),
-    }
-}
-
-#[derive(Serialize)]
-struct Nep297<'a> {
-    standard: &'a str,
-    version: &'a str,
-    #[serde(flatten)]
-    event: &'a Event,
-}
-
-/// Emits a NEP-297 event.
-pub(crate) fn emit(event: &Event) {
-    let line = to_json(&Nep297 { standard: EVENT_STANDARD, version: EVENT_VERSION, event });
-    env::log_str(&format!("EVENT_JSON:{}", String::from_utf8_lossy(&line)));
-}
-
-fn to_json(value: &impl Serialize) -> Vec<u8> {
-    match near_sdk::serde_json::to_vec(value) {
-        Ok(json) => json,
-        Err(_) => fail!(code::OVERFLOW, "an answer does not serialize; report this"),
     }
 }

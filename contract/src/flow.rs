@@ -8,9 +8,9 @@ use por_types::interface::{AttachedEvent, CheckedEvent, Event, Witness, code};
 
 use crate::Contract;
 use crate::adjacency;
+use crate::answers::emit;
 use crate::budget::Budget;
 use crate::check::Job;
-use crate::entry::emit;
 use crate::fail::{OrStop, require};
 use crate::node::MAX_QUEUED;
 use crate::penalties::Penalty;

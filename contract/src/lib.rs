@@ -10,6 +10,7 @@
 //! of `por_types::interface`; the choices behind are in docs/decisions/contract.md.
 
 mod adjacency;
+mod answers;
 mod args;
 mod bits;
 mod books;
@@ -21,6 +22,7 @@ mod config;
 mod entry;
 mod fail;
 mod flow;
+mod json;
 mod node;
 mod penalties;
 mod purse;

@@ -6,9 +6,9 @@ use por_types::{ChannelId, Yocto};
 
 use super::{Job, Kind, Phase, Work};
 use crate::Contract;
+use crate::answers::emit;
 use crate::bits::Bits;
 use crate::books::Part;
-use crate::entry::emit;
 use crate::fail::OrStop;
 use crate::node::NodeRecord;
 use crate::penalties::Penalty;

@@ -3,7 +3,8 @@
 use near_sdk::near;
 use por_types::interface::{AttachedEvent, Event, PingArgs, code};
 
-use super::{caller, emit};
+use super::caller;
+use crate::answers::emit;
 use crate::args::args;
 use crate::fail::{fail, require};
 use crate::flow::Op;

@@ -4,6 +4,7 @@ use near_sdk::near;
 use por_types::interface::{CheckArgs, code};
 
 use super::caller;
+use crate::answers::answer;
 use crate::args::args;
 use crate::budget::Budget;
 use crate::fail::require;
@@ -13,11 +14,11 @@ use crate::{Contract, ContractExt};
 impl Contract {
     /// Continues pending checks as far as the gas lasts, for a reward. Returns how many are
     /// still pending.
-    pub fn check(&mut self) -> u32 {
+    pub fn check(&mut self) {
         let CheckArgs { witness } = args();
         require!(!self.flow.is_idle(), code::NO_CHECK, "no check is pending; there is nothing to do");
         let mut budget = Budget::of_call(self.nodes, Some(caller()));
         self.pump(witness, &mut budget);
-        self.flow.checks
+        answer(&self.flow.checks);
     }
 }

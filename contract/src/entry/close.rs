@@ -7,7 +7,8 @@ use por_types::interface::{
 };
 use por_types::{ChannelId, NodeKey, Side, Totals};
 
-use super::{caller, emit, now_ms};
+use super::{caller, now_ms};
+use crate::answers::emit;
 use crate::args::args;
 use crate::books::{Part, Purse};
 use crate::channel::{ChannelRecord, CloseRequest, Status};

@@ -4,7 +4,8 @@ use near_sdk::near;
 use por_types::interface::{ChannelArgs, ConfirmChannelArgs, Event, ProposeChannelArgs, code};
 use por_types::{ChannelId, Funds, Side, Totals, Yocto};
 
-use super::{caller, emit};
+use super::caller;
+use crate::answers::{answer, emit};
 use crate::args::args;
 use crate::books::{Part, Purse};
 use crate::channel::{ChannelRecord, Status};
@@ -17,7 +18,7 @@ use crate::{Contract, ContractExt};
 impl Contract {
     /// Proposes a channel to `counterparty`. Attached: deposit, bond, storage.
     #[payable]
-    pub fn propose_channel(&mut self) -> ChannelId {
+    pub fn propose_channel(&mut self) {
         let ProposeChannelArgs { counterparty, terms, deposit } = args();
         let a = Self::caller_index(&caller());
         let Some(b) = Self::node_index(&counterparty) else {
@@ -47,7 +48,7 @@ impl Contract {
             penalty: None,
         };
         self.channel_changed(id, &channel);
-        id
+        answer(&id);
     }
 
     /// Confirms a proposal with exactly its terms; the channel is open. Attached: deposit, bond.

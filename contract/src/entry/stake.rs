@@ -4,8 +4,9 @@ use near_sdk::near;
 use por_types::interface::{Event, RegisterArgs, RegisteredEvent, StakeChangedEvent, UnstakeArgs, code};
 use por_types::{RegistrationProof, Yocto};
 
-use super::{caller, emit, now_ms};
+use super::{caller, now_ms};
 use crate::adjacency::MAX_NODES;
+use crate::answers::{answer, emit};
 use crate::args::args;
 use crate::books::{Part, Purse};
 use crate::config::REGISTER_STORAGE;
@@ -21,7 +22,7 @@ impl Contract {
     /// Binds the caller's account to `node_key`, whose secret signs for it from now on.
     /// Returns the node's index.
     #[payable]
-    pub fn register(&mut self) -> u32 {
+    pub fn register(&mut self) {
         let RegisterArgs { node_key, proof } = args();
         let account = caller();
         require!(
@@ -56,7 +57,7 @@ impl Contract {
         }
         self.log_node(index);
         emit(&Event::Registered(vec![RegisteredEvent { account, node_key, index }]));
-        index
+        answer(&index);
     }
 
     /// Adds what is attached to the caller's stake; it weighs after the activation delay.

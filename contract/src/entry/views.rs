@@ -2,13 +2,14 @@
 
 use near_sdk::near;
 use por_types::interface::{
-    AccountArgs, AttachmentView, BooksView, ChangeKind, ChangesArgs, ChangesView, ChannelArgs, ChannelView,
-    CheckView, ChecksView, ConfigView, DowntimeArgs, DowntimeView, KeyArgs, MAX_PAGE, NeighbourView,
-    NeighboursArgs, NextCode, NextParams, NodeView, PageArgs, code,
+    AccountArgs, AttachmentView, ChangeKind, ChangesArgs, ChangesView, ChannelArgs, ChannelView, CheckView,
+    ChecksView, ConfigView, DowntimeArgs, DowntimeView, KeyArgs, MAX_PAGE, NeighboursArgs, NextCode,
+    NextParams, NodeView, PageArgs, code,
 };
-use por_types::{ChannelId, Hash, Yocto};
+use por_types::{ChannelId, Hash};
 
 use super::now_ms;
+use crate::answers::answer;
 use crate::args::args;
 use crate::config::{CHANNEL_STORAGE, REGISTER_STORAGE};
 use crate::fail::require;
@@ -16,8 +17,8 @@ use crate::{Contract, ContractExt};
 
 #[near]
 impl Contract {
-    pub fn config(&self) -> ConfigView {
-        ConfigView {
+    pub fn config(&self) {
+        let view = ConfigView {
             state_version: self.version,
             chain_id: self.config.network.chain_id.clone(),
             owner: self.config.owner.clone(),
@@ -36,40 +37,43 @@ impl Contract {
             next_code: self.next_code(),
             register_storage: REGISTER_STORAGE,
             channel_storage: CHANNEL_STORAGE,
-        }
+        };
+        answer(&view);
     }
 
-    pub fn node(&self) -> Option<NodeView> {
+    pub fn node(&self) {
         let AccountArgs { account } = args();
-        self.node_view(Self::node_index(&account)?)
+        answer(&Self::node_index(&account).and_then(|index| self.node_view(index)));
     }
 
-    pub fn node_by_key(&self) -> Option<NodeView> {
+    pub fn node_by_key(&self) {
         let KeyArgs { node_key } = args();
-        self.node_view(Self::node_index_by_key(&node_key)?)
+        answer(&Self::node_index_by_key(&node_key).and_then(|index| self.node_view(index)));
     }
 
-    pub fn channel(&self) -> Option<ChannelView> {
+    pub fn channel(&self) {
         let ChannelArgs { channel } = args();
-        Self::channel_view(channel)
+        answer(&Self::channel_view(channel));
     }
 
     /// Nodes with index `from..from + limit`.
-    pub fn nodes(&self) -> Vec<NodeView> {
+    pub fn nodes(&self) {
         let PageArgs { from, limit } = args();
         let end = from.saturating_add(u64::from(limit.min(MAX_PAGE))).min(u64::from(self.nodes));
-        (from..end).filter_map(|index| self.node_view(u32::try_from(index).ok()?)).collect()
+        let nodes = (from..end).filter_map(|index| self.node_view(u32::try_from(index).ok()?));
+        answer(&nodes.collect::<Vec<_>>());
     }
 
     /// Channels with id `from..from + limit` that are not forgotten.
-    pub fn channels(&self) -> Vec<ChannelView> {
+    pub fn channels(&self) {
         let PageArgs { from, limit } = args();
         let end = from.saturating_add(u64::from(limit.min(MAX_PAGE))).min(self.channels);
-        (from..end).filter_map(|id| Self::channel_view(ChannelId(id))).collect()
+        let channels = (from..end).filter_map(|id| Self::channel_view(ChannelId(id)));
+        answer(&channels.collect::<Vec<_>>());
     }
 
     /// Records that changed after version `since`, as they are now.
-    pub fn changes(&self) -> ChangesView {
+    pub fn changes(&self) {
         let ChangesArgs { since, limit } = args();
         let oldest = self.oldest_version();
         let behind = since.saturating_add(1) < oldest;
@@ -88,42 +92,44 @@ impl Contract {
                 ChangeKind::Channel { channel } => view.channels.extend(Self::channel_view(channel)),
             }
         }
-        view
+        answer(&view);
     }
 
     /// Neighbours of node `index` in the graph, from neighbour `from` on.
-    pub fn neighbours(&self) -> Vec<NeighbourView> {
+    pub fn neighbours(&self) {
         let NeighboursArgs { index, from, limit } = args();
-        Self::links_from(index, from, limit.min(MAX_PAGE) as usize)
+        answer(&Self::links_from(index, from, limit.min(MAX_PAGE) as usize));
     }
 
-    pub fn withdrawable(&self) -> Yocto {
+    pub fn withdrawable(&self) {
         let AccountArgs { account } = args();
-        self.available(&account)
+        answer(&self.available(&account));
     }
 
     /// Since when a node is attached, for contracts on top.
-    pub fn attachment(&self) -> Option<AttachmentView> {
+    pub fn attachment(&self) {
         let AccountArgs { account } = args();
-        let node = Self::load_node(Self::node_index(&account)?);
-        Some(AttachmentView { attached_since_ms: node.attached_since_ms, final_until_ms: self.clock_ms() })
+        let node = Self::node_index(&account).map(Self::load_node);
+        answer(&node.map(|node| AttachmentView {
+            attached_since_ms: node.attached_since_ms,
+            final_until_ms: self.clock_ms(),
+        }));
     }
 
     /// How long a node was not attached, for contracts on top.
-    pub fn downtime(&self) -> Option<DowntimeView> {
+    pub fn downtime(&self) {
         let DowntimeArgs { account, from_ms, to_ms } = args();
         require!(from_ms <= to_ms, code::ARGUMENT, "from_ms is after to_ms; exchange them");
-        let node = Self::load_node(Self::node_index(&account)?);
-        let attached = node.attached_within(from_ms, to_ms, now_ms());
-        Some(DowntimeView {
-            downtime_ms: to_ms - from_ms - attached,
+        let node = Self::node_index(&account).map(Self::load_node);
+        answer(&node.map(|node| DowntimeView {
+            downtime_ms: to_ms - from_ms - node.attached_within(from_ms, to_ms, now_ms()),
             complete: from_ms >= node.later.forgotten_ms,
             final_until_ms: self.clock_ms(),
-        })
+        }));
     }
 
-    pub fn checks(&self) -> ChecksView {
-        ChecksView {
+    pub fn checks(&self) {
+        let view = ChecksView {
             checks: self.flow.checks,
             waiting: self.flow.waiting(),
             head: self.head_job().map(|job| CheckView {
@@ -133,11 +139,12 @@ impl Contract {
                 closed_ms: job.at_ms,
                 reward: job.prepaid,
             }),
-        }
+        };
+        answer(&view);
     }
 
-    pub fn books(&self) -> BooksView {
-        self.books.view()
+    pub fn books(&self) {
+        answer(&self.books.view());
     }
 }
 

@@ -1,13 +1,15 @@
 //! Money leaves the contract only here, and only to the caller.
 
-use near_sdk::{Gas, NearToken, Promise, env, near};
+use near_sdk::{Gas, NearToken, env, near};
 use por_types::interface::{Event, WithdrawArgs, WithdrawnEvent, code};
 use por_types::{AccountId, Yocto};
 
-use super::{caller, emit, to_json};
+use super::caller;
+use crate::answers::{answer, emit};
 use crate::args::args;
 use crate::books::Part;
 use crate::fail::{OrStop, require};
+use crate::json::to_json;
 use crate::{Contract, ContractExt};
 
 /// Enough for the callback that restores a failed transfer.
@@ -19,7 +21,7 @@ const MAX_RESULT: usize = 64;
 impl Contract {
     /// Transfers withdrawable money to the caller, all of it unless `amount` says how much.
     /// The treasury's account also takes the treasury.
-    pub fn withdraw(&mut self) -> Promise {
+    pub fn withdraw(&mut self) {
         let WithdrawArgs { amount } = args();
         let account = caller();
         let available = self.available(&account);
@@ -31,23 +33,27 @@ impl Contract {
         );
         self.take(&account, amount);
         emit(&Event::Withdrawn(vec![WithdrawnEvent { account: account.clone(), amount }]));
-        let transfer =
-            Promise::new(env::predecessor_account_id()).transfer(NearToken::from_yoctonear(amount.0));
-        transfer.then(Promise::new(env::current_account_id()).function_call(
+        let transfer = env::promise_batch_create(&env::predecessor_account_id());
+        env::promise_batch_action_transfer(transfer, NearToken::from_yoctonear(amount.0));
+        let callback = env::promise_batch_then(transfer, &env::current_account_id());
+        let args = to_json(&WithdrawnEvent { account, amount });
+        env::promise_batch_action_function_call(
+            callback,
             "on_withdrawn",
-            to_json(&WithdrawnEvent { account, amount }),
+            args.as_bytes(),
             NearToken::ZERO,
             CALLBACK_GAS,
-        ))
+        );
+        env::promise_return(callback);
     }
 
     /// After the transfer: what could not be delivered is withdrawable again. Returns whether
     /// the money arrived.
     #[private]
-    pub fn on_withdrawn(&mut self) -> bool {
+    pub fn on_withdrawn(&mut self) {
         let WithdrawnEvent { account, amount } = args();
         if env::promise_result_checked(0, MAX_RESULT).is_ok() {
-            return true;
+            return answer(&true);
         }
         if self.is_treasury(&account) {
             self.books.credit(Part::Treasury, amount);
@@ -55,7 +61,7 @@ impl Contract {
             self.books.credit(Part::Storage, amount);
             self.credit(&account, amount, Part::Storage);
         }
-        false
+        answer(&false);
     }
 }
 
