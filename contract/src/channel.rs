@@ -183,7 +183,7 @@ impl ChannelRecord {
 
 impl Contract {
     pub(crate) fn try_channel(id: ChannelId) -> Option<ChannelRecord> {
-        store::read(Table::Channels, &id.0.to_le_bytes())
+        store::read_grown(Table::Channels, &id.0.to_le_bytes(), 1)
     }
 
     pub(crate) fn load_channel(id: ChannelId) -> ChannelRecord {

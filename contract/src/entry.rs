@@ -1,9 +1,12 @@
 //! Entry points, one file per group.
 
+mod act;
 mod attach;
 mod check;
 mod close;
+mod govern;
 mod init;
+mod migrate;
 mod open;
 mod settle;
 mod stake;

@@ -188,6 +188,12 @@ impl Contract {
         }
     }
 
+    /// Counts the node's stake at `at_ms` again. For a migration, with one time for all.
+    pub(crate) fn ripen_later(&mut self, node: u32, at_ms: u64) {
+        self.flow.last_ripe_ms = at_ms;
+        self.flow.ripening.push(Table::Ripening, &Ripe { at_ms, node });
+    }
+
     /// Takes up to `most` entries of stake that is active at `clock_ms`; true if none is left.
     pub(crate) fn ripen(&mut self, clock_ms: u64, most: usize) -> bool {
         for _ in 0..most {

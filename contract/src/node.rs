@@ -44,6 +44,9 @@ pub struct NodeRecord {
     pub later: Later,
 }
 
+/// Bytes of [`Later`] at its beginning, all zero.
+const LATER: usize = 51;
+
 /// What state version 2 added.
 #[derive(Clone, Default, BorshSerialize, BorshDeserialize)]
 pub struct Later {
@@ -148,6 +151,14 @@ impl NodeRecord {
     pub fn chargeable(&self, clock_ms: u64) -> Yocto {
         let held = self.unstaking.partition_point(|tranche| tranche.at_ms <= clock_ms);
         self.stake().checked_add(sum(&self.unstaking[held..])).or_stop()
+    }
+
+    /// Nothing of value, and nothing that waits, is in this record.
+    pub fn is_unused(&self) -> bool {
+        let money = [self.stake(), self.unstaking(), self.later.arriving, self.locked, self.withdrawable];
+        let waits = self.later.queued > 0 || self.later.pinging;
+        let attached = self.attached_since_ms.is_some();
+        money.into_iter().all(Yocto::is_zero) && self.later.channels == 0 && !waits && !attached
     }
 
     /// Takes `amount`, which is chargeable: withdrawn stake first, then maturing, then active.
@@ -287,14 +298,14 @@ impl Contract {
     }
 
     pub(crate) fn load_node(index: u32) -> NodeRecord {
-        match store::read(Table::Nodes, &index.to_le_bytes()) {
+        match Self::try_node(index) {
             Some(node) => node,
             None => fail!(code::NOT_REGISTERED, "there is no node {index}"),
         }
     }
 
     pub(crate) fn try_node(index: u32) -> Option<NodeRecord> {
-        store::read(Table::Nodes, &index.to_le_bytes())
+        store::read_grown(Table::Nodes, &index.to_le_bytes(), LATER)
     }
 
     pub(crate) fn save_node(index: u32, node: &NodeRecord) {

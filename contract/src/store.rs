@@ -7,7 +7,7 @@ use por_types::interface::code;
 use crate::fail::fail;
 
 /// What a record is. The discriminant is the key's first byte (`STATE` starts with `S`, which
-/// is not among them; `g` and `p` were the graph of state version 1).
+/// is not among them).
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub enum Table {
@@ -41,6 +41,11 @@ pub enum Table {
     Penalties = b'y',
     /// account without a node -> what it may withdraw.
     Purses = b'u',
+    /// Progress of a migration.
+    Migration = b'm',
+    /// The graph of state version 1.
+    OldGroups = b'g',
+    OldPages = b'p',
 }
 
 fn key_of(table: Table, key: &[u8]) -> Vec<u8> {
@@ -60,6 +65,20 @@ pub fn write_bytes(table: Table, key: &[u8], bytes: &[u8]) {
 
 pub fn read<T: BorshDeserialize>(table: Table, key: &[u8]) -> Option<T> {
     let bytes = read_bytes(table, key)?;
+    match T::try_from_slice(&bytes) {
+        Ok(value) => Some(value),
+        Err(_) => fail!(code::STATE_VERSION, "a record is of another version; call migrate"),
+    }
+}
+
+/// Reads a record to which a later state version has added fields that begin as `added` zero
+/// bytes.
+pub fn read_grown<T: BorshDeserialize>(table: Table, key: &[u8], added: usize) -> Option<T> {
+    let mut bytes = read_bytes(table, key)?;
+    if let Ok(value) = T::try_from_slice(&bytes) {
+        return Some(value);
+    }
+    bytes.resize(bytes.len() + added, 0);
     match T::try_from_slice(&bytes) {
         Ok(value) => Some(value),
         Err(_) => fail!(code::STATE_VERSION, "a record is of another version; call migrate"),

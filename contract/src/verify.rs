@@ -15,9 +15,13 @@ impl Verify for VmVerify {
 
 /// Stops unless `signature` is `key`'s signature of `statement` on this network.
 pub fn check_signature<T: Statement>(network: &Network, key: &NodeKey, statement: &T, signature: &Signature) {
-    let message = statement.signed_bytes(network);
+    check_message(network, key, &statement.signed_bytes(network), signature);
+}
+
+/// Stops unless `signature` is `key`'s signature of `message`, a statement on this network.
+pub fn check_message(network: &Network, key: &NodeKey, message: &[u8], signature: &Signature) {
     require!(
-        VmVerify.verify(key, &message, signature),
+        VmVerify.verify(key, message, signature),
         code::SIGNATURE,
         "not {key}'s signature of this statement for {} on {}; sign exactly these values",
         network.contract,

@@ -3,7 +3,7 @@
 
 use near_sdk::near;
 use por_types::interface::{
-    CloseArgs, CloseSignedArgs, Event, SeverArgs, StateSubmittedEvent, SubmitStateArgs, Witness, code,
+    CloseArgs, Event, SeverArgs, StateSubmittedEvent, SubmitStateArgs, Witness, code,
 };
 use por_types::{ChannelId, NodeKey, Side, Totals};
 
@@ -14,7 +14,7 @@ use crate::books::{Part, Purse};
 use crate::channel::{ChannelRecord, CloseRequest, Status};
 use crate::check::Kind;
 use crate::fail::{OrStop, fail, require};
-use crate::verify::{check_signature, check_signed};
+use crate::verify::check_signed;
 use crate::{Contract, ContractExt};
 
 #[near]
@@ -53,33 +53,6 @@ impl Contract {
         record.require_possible(totals);
         let by = request.by;
         self.announce_close(channel, record, by, totals);
-    }
-
-    /// Closes with both signatures; anyone who holds them may call.
-    pub fn close_signed(&mut self) {
-        let CloseSignedArgs { close, signature_a, signature_b } = args();
-        let id = close.channel;
-        let mut record = Self::load_channel(id);
-        record.require_open(id);
-        require!(
-            record.sequence.checked_add(1) == Some(close.sequence),
-            code::SEQUENCE,
-            "sequence {} is not the next after {}; sign the next one",
-            close.sequence,
-            record.sequence
-        );
-        let now = now_ms();
-        require!(
-            now <= close.expires_ms,
-            code::EXPIRED,
-            "this close expired at {} ms and it is {now}; sign a new one",
-            close.expires_ms
-        );
-        record.require_possible(close.totals);
-        check_signature(&self.config.network, &record.key_of(Side::A), &close, &signature_a);
-        check_signature(&self.config.network, &record.key_of(Side::B), &close, &signature_b);
-        record.sequence = close.sequence;
-        self.announce_close(id, record, Side::A, close.totals);
     }
 
     /// Evidence within the window of a close or sever: a state that `signer` signed proves
@@ -167,7 +140,13 @@ impl Contract {
         self.credit(&caller(), rest, Part::Storage);
     }
 
-    fn announce_close(&mut self, id: ChannelId, mut record: ChannelRecord, by: Side, totals: Totals) {
+    pub(super) fn announce_close(
+        &mut self,
+        id: ChannelId,
+        mut record: ChannelRecord,
+        by: Side,
+        totals: Totals,
+    ) {
         // Both sides stand for these totals, so nothing below them is ever paid out.
         record.totals = totals;
         let closes_ms = now_ms() + self.params().notice_ms;
@@ -177,7 +156,7 @@ impl Contract {
 }
 
 impl ChannelRecord {
-    fn key_of(&self, side: Side) -> NodeKey {
+    pub(super) fn key_of(&self, side: Side) -> NodeKey {
         Contract::load_node(self.index_of(side)).key
     }
 

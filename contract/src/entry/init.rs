@@ -1,4 +1,4 @@
-//! Initialisation and migration.
+//! Initialisation.
 
 use near_sdk::{env, near};
 use por_types::interface::{NewArgs, code};
@@ -55,28 +55,6 @@ impl Contract {
             nodes: 0,
             channels: 0,
             graph_version: 0,
-        }
-    }
-
-    /// Brings the stored state to the version of this code. Called by the account itself
-    /// after new code was deployed; changes nothing if the state is current.
-    #[private]
-    #[init(ignore_state)]
-    pub fn migrate() -> Self {
-        let Some(bytes) = env::storage_read(b"STATE") else {
-            fail!(code::STATE_VERSION, "there is no state; call new");
-        };
-        let Some(version) = bytes.first_chunk::<4>().map(|head| u32::from_le_bytes(*head)) else {
-            fail!(code::STATE_VERSION, "the state is cut short");
-        };
-        require!(
-            version == CURRENT,
-            code::STATE_VERSION,
-            "the state is of version {version}, this code knows {CURRENT}; deploy code that migrates it"
-        );
-        match near_sdk::borsh::from_slice(&bytes) {
-            Ok(state) => state,
-            Err(_) => fail!(code::STATE_VERSION, "the state does not read as version {version}"),
         }
     }
 }

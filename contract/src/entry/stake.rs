@@ -60,6 +60,30 @@ impl Contract {
         answer(&index);
     }
 
+    /// Removes the caller's node, which has nothing left here; its storage deposit is
+    /// withdrawable. Its index is not used again, its key and account are free.
+    pub fn unregister(&mut self) {
+        let account = caller();
+        let index = Self::caller_index(&account);
+        let mut node = Self::load_node(index);
+        let clock_ms = self.clock_ms();
+        node.advance(&mut self.books, clock_ms);
+        require!(
+            node.is_unused() && self.flow.anchor != Some(index),
+            code::IN_USE,
+            "the node still has channels, stake, money or pending changes; end those first"
+        );
+        for (table, key) in [
+            (Table::Accounts, account.as_bytes()),
+            (Table::Keys, &node.key.0[..]),
+            (Table::Nodes, &index.to_le_bytes()[..]),
+        ] {
+            store::remove(table, key);
+        }
+        self.credit(&account, REGISTER_STORAGE, Part::Storage);
+        self.log_node(index);
+    }
+
     /// Adds what is attached to the caller's stake; it weighs after the activation delay.
     #[payable]
     pub fn stake(&mut self) {

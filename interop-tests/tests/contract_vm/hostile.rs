@@ -113,8 +113,10 @@ fn calls_that_take_no_deposit_refuse_one() {
         method::CONFIRM_CLOSE,
         method::CLOSE_SIGNED,
         method::SUBMIT_STATE,
-        method::SEVER,
-        method::FINALIZE,
+        method::PING,
+        method::CHECK,
+        method::DRAW,
+        method::SET_PARAMS,
         method::FORGET_CHANNEL,
         method::WITHDRAW,
     ] {

@@ -240,17 +240,19 @@ fn a_sever_forfeits_both_bonds_and_settles_after_the_challenge() {
     refused(vm.act("bob.test", method::FINALIZE, json!({ "channel": id })), code::TOO_EARLY);
     vm.now_ms = settles_ms;
     vm.act("bob.test", method::FINALIZE, json!({ "channel": id })).expect("finalize");
-    assert_eq!(vm.withdrawable("alice.test"), Yocto::near(3));
+    // Bob, the smaller side, has reimbursed one near and is slashed by 5 % of the nine left.
+    assert_eq!(vm.withdrawable("alice.test"), Yocto::near(4));
     assert_eq!(vm.withdrawable("bob.test"), Yocto::near(2));
+    assert_eq!(vm.node("bob.test").stake, Yocto::millinear(8_550));
     assert_eq!(vm.node("alice.test").locked, Yocto::near(1), "a severed channel's lock lasts longer");
 
     vm.now_ms = severed_ms + params().reimbursement_ms;
     vm.act("bob.test", method::FINALIZE, json!({ "channel": id })).expect("release");
     assert_eq!(vm.node("alice.test").locked, Yocto::ZERO);
-    assert_eq!(vm.books().treasury, Yocto::near(2));
-    assert_eq!(vm.withdrawable("treasury.test"), Yocto::near(2));
+    assert_eq!(vm.books().treasury, Yocto::millinear(2_450));
+    assert_eq!(vm.withdrawable("treasury.test"), Yocto::millinear(2_450));
     vm.act("treasury.test", method::WITHDRAW, json!({})).expect("withdraw");
-    assert_eq!(vm.received["treasury.test"], 2 * NEAR);
+    assert_eq!(vm.received["treasury.test"], Yocto::millinear(2_450).0);
     assert_eq!(vm.books().treasury, Yocto::ZERO);
 }
 
@@ -292,8 +294,8 @@ fn a_sever_after_the_close_forfeits_bonds_still_held() {
     assert_eq!(vm.books().escrow, Yocto::near(2));
     vm.now_ms = until;
     vm.act("anyone.test", method::FINALIZE, json!({ "channel": id })).expect("release");
-    assert_eq!(vm.books().treasury, Yocto::near(2));
-    assert_eq!(vm.withdrawable("alice.test"), Yocto::near(4));
+    assert_eq!(vm.books().treasury, Yocto::millinear(2_450));
+    assert_eq!(vm.withdrawable("alice.test"), Yocto::near(5), "reimbursed by the side found at the close");
 }
 
 #[test]
