@@ -6,8 +6,6 @@
 //! A link is four bytes: the neighbour's index, and in the highest byte how many channels lead
 //! there beyond the first.
 
-use std::collections::BTreeMap;
-
 use por_types::interface::{NeighbourView, code};
 
 use crate::Contract;
@@ -279,8 +277,10 @@ pub fn unlink(a: u32, b: u32) {
 /// Reads the graph for one call, each record once.
 #[derive(Default)]
 pub struct Graph {
-    groups: BTreeMap<u32, (Group, Vec<u32>)>,
-    hubs: BTreeMap<u32, Hub>,
+    /// By number, with where the links of each node begin.
+    groups: Vec<Option<(Group, Vec<u32>)>>,
+    /// The hubs looked at last, one for each end of a search.
+    hubs: Vec<Hub>,
     /// Bytes read so far.
     pub bytes: usize,
 }
@@ -288,7 +288,11 @@ pub struct Graph {
 impl Graph {
     fn group(&mut self, group: u32) -> &(Group, Vec<u32>) {
         let bytes = &mut self.bytes;
-        self.groups.entry(group).or_insert_with(|| {
+        let at = group as usize;
+        if self.groups.len() <= at {
+            self.groups.resize_with(at + 1, || None);
+        }
+        self.groups[at].get_or_insert_with(|| {
             let (packed, read) = Group::read(group);
             *bytes += read;
             let mut start = 0;
@@ -303,7 +307,16 @@ impl Graph {
     }
 
     fn hub(&mut self, node: u32) -> &Hub {
-        self.hubs.entry(node).or_insert_with(|| Hub::read(node))
+        let at = self.hubs.iter().position(|hub| hub.node == node).unwrap_or_else(|| {
+            if self.hubs.len() == 2 {
+                self.hubs.remove(0);
+            }
+            let hub = Hub::read(node);
+            self.bytes += 4 * hub.bounds.len();
+            self.hubs.push(hub);
+            self.hubs.len() - 1
+        });
+        &self.hubs[at]
     }
 
     /// Neighbours in the `page`th part of `node`'s, and whether there are more parts.

@@ -1,7 +1,5 @@
 //! Weight of attached nodes: active stake, packed like the graph, and its total.
 
-use std::collections::BTreeMap;
-
 use borsh::{BorshDeserialize, BorshSerialize};
 use por_types::Yocto;
 
@@ -31,14 +29,19 @@ fn slot(node: u32) -> u8 {
 /// Groups of weights, read once and written once.
 #[derive(Default)]
 pub struct Weights {
-    groups: BTreeMap<u32, (Group, bool)>,
+    /// By number, with whether it has changed.
+    groups: Vec<Option<(Group, bool)>>,
     pub bytes: usize,
 }
 
 impl Weights {
     fn group(&mut self, node: u32) -> &mut (Group, bool) {
         let bytes = &mut self.bytes;
-        self.groups.entry(node / GROUP).or_insert_with(|| {
+        let at = (node / GROUP) as usize;
+        if self.groups.len() <= at {
+            self.groups.resize_with(at + 1, || None);
+        }
+        self.groups[at].get_or_insert_with(|| {
             let group = read(node / GROUP);
             *bytes += 17 * group.len();
             (group, false)
@@ -66,11 +69,13 @@ impl Weights {
     }
 
     pub fn save(self) {
-        for (number, (group, changed)) in self.groups {
-            match (changed, group.is_empty()) {
-                (false, _) => {}
-                (true, true) => store::remove(Table::Weights, &number.to_le_bytes()),
-                (true, false) => store::write(Table::Weights, &number.to_le_bytes(), &group),
+        for (number, group) in (0u32..).zip(self.groups) {
+            match group {
+                Some((group, true)) if group.is_empty() => {
+                    store::remove(Table::Weights, &number.to_le_bytes())
+                }
+                Some((group, true)) => store::write(Table::Weights, &number.to_le_bytes(), &group),
+                _ => {}
             }
         }
     }

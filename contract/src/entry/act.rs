@@ -3,7 +3,7 @@
 
 use near_sdk::near;
 use por_types::interface::{CloseSignedArgs, DrawArgs, ReplaceTermsArgs, code};
-use por_types::{ChannelId, Side, Signature, Statement, Totals};
+use por_types::{ChannelId, Side, Signature, Statement};
 
 use super::now_ms;
 use crate::args::args;
@@ -14,11 +14,10 @@ use crate::verify::check_message;
 use crate::{Contract, ContractExt};
 
 /// What every act of both sides names.
-struct Terms {
+struct Act {
     channel: ChannelId,
     sequence: u64,
     expires_ms: u64,
-    totals: Totals,
     message: Vec<u8>,
 }
 
@@ -29,9 +28,8 @@ impl Contract {
         let CloseSignedArgs { close, signature_a, signature_b } = args();
         let message = close.signed_bytes(&self.config.network);
         let (channel, totals) = (close.channel, close.totals);
-        let terms =
-            Terms { channel, sequence: close.sequence, expires_ms: close.expires_ms, totals, message };
-        let record = self.require_act(&terms, &signature_a, &signature_b);
+        let head = Act { channel, sequence: close.sequence, expires_ms: close.expires_ms, message };
+        let record = self.require_act(&head, &signature_a, &signature_b);
         record.require_possible(totals);
         self.announce_close(channel, record, Side::A, totals);
     }
@@ -41,8 +39,8 @@ impl Contract {
         let DrawArgs { draw, signature_a, signature_b } = args();
         let message = draw.signed_bytes(&self.config.network);
         let (channel, totals) = (draw.channel, draw.totals);
-        let terms = Terms { channel, sequence: draw.sequence, expires_ms: draw.expires_ms, totals, message };
-        let mut record = self.require_act(&terms, &signature_a, &signature_b);
+        let head = Act { channel, sequence: draw.sequence, expires_ms: draw.expires_ms, message };
+        let mut record = self.require_act(&head, &signature_a, &signature_b);
         record.require_possible(totals);
         record.funds.drawn_a = record.funds.drawn_a.checked_add(draw.draw_a).or_stop();
         record.funds.drawn_b = record.funds.drawn_b.checked_add(draw.draw_b).or_stop();
@@ -61,8 +59,8 @@ impl Contract {
         let ReplaceTermsArgs { act, signature_a, signature_b } = args();
         let message = act.signed_bytes(&self.config.network);
         let (channel, totals) = (act.channel, act.totals);
-        let terms = Terms { channel, sequence: act.sequence, expires_ms: act.expires_ms, totals, message };
-        let mut record = self.require_act(&terms, &signature_a, &signature_b);
+        let head = Act { channel, sequence: act.sequence, expires_ms: act.expires_ms, message };
+        let mut record = self.require_act(&head, &signature_a, &signature_b);
         record.require_possible(totals);
         if let Err(error) = act.terms.validate() {
             fail!(code::ARGUMENT, "{error}");
@@ -76,26 +74,26 @@ impl Contract {
 impl Contract {
     /// The open channel of an act that is the next one, in time, and signed by both sides. Its
     /// sequence is advanced.
-    fn require_act(&self, terms: &Terms, a: &Signature, b: &Signature) -> ChannelRecord {
-        let mut record = Self::load_channel(terms.channel);
-        record.require_open(terms.channel);
+    fn require_act(&self, act: &Act, a: &Signature, b: &Signature) -> ChannelRecord {
+        let mut record = Self::load_channel(act.channel);
+        record.require_open(act.channel);
         require!(
-            record.sequence.checked_add(1) == Some(terms.sequence),
+            record.sequence.checked_add(1) == Some(act.sequence),
             code::SEQUENCE,
             "sequence {} is not the next after {}; sign the next one",
-            terms.sequence,
+            act.sequence,
             record.sequence
         );
         let now = now_ms();
         require!(
-            now <= terms.expires_ms,
+            now <= act.expires_ms,
             code::EXPIRED,
             "this expired at {} ms and it is {now}; sign a new one",
-            terms.expires_ms
+            act.expires_ms
         );
-        check_message(&self.config.network, &record.key_of(Side::A), &terms.message, a);
-        check_message(&self.config.network, &record.key_of(Side::B), &terms.message, b);
-        record.sequence = terms.sequence;
+        check_message(&self.config.network, &record.key_of(Side::A), &act.message, a);
+        check_message(&self.config.network, &record.key_of(Side::B), &act.message, b);
+        record.sequence = act.sequence;
         record
     }
 }
