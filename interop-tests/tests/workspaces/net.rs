@@ -22,6 +22,8 @@ pub const ACTIVATION_MS: u64 = 20_000;
 pub const NOTICE_MS: u64 = 120_000;
 pub const CHALLENGE_MS: u64 = 240_000;
 pub const REIMBURSEMENT_MS: u64 = 600_000;
+/// Enough for a sever, but not for its partition check.
+pub const LITTLE_GAS: u64 = 16_000_000_000_000;
 /// Who may register the node that always counts as attached.
 pub const ANCHOR: &str = "anchor";
 /// Who finds out whether transactions go through again after a leap in time.
@@ -309,8 +311,7 @@ impl Net {
     pub async fn sever_and_leave(&mut self, submitter: &str, by: &str, id: ChannelId) {
         let args = json!({ "order": order(self, by, id) });
         let deposit = self.config().await.check_deposit;
-        let gas = Gas::from_tgas(16).as_gas();
-        self.call_with_gas(submitter, method::SEVER, args, deposit, gas).await.expect("sever");
+        self.call_with_gas(submitter, method::SEVER, args, deposit, LITTLE_GAS).await.expect("sever");
         assert!(self.config().await.checks > 0, "the check waits");
     }
 

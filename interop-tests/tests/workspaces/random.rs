@@ -20,13 +20,13 @@ fn random_sequences_conserve_money() {
         };
         println!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(seed);
-        const NAMES: [&str; 3] = ["alice", "bob", "carol"];
+        const NAMES: [&str; 4] = [net::ANCHOR, "alice", "bob", "carol"];
         let mut net = Net::with_nodes(&NAMES).await;
         let (mut ends, mut accepted) = (Vec::new(), 0);
-        for _ in 0..40 {
+        for _ in 0..60 {
             accepted += usize::from(random_call(&mut net, &mut rng, &NAMES, &mut ends).await);
         }
-        assert!(accepted >= 8, "only {accepted} calls were accepted");
+        assert!(accepted >= 12, "only {accepted} calls were accepted");
     });
 }
 
@@ -43,7 +43,7 @@ async fn random_call(
     let of = ends.get(id.0 as usize).copied().unwrap_or((a, b));
     let total = totals(rng.random_range(0..2 * NEAR), rng.random_range(0..2 * NEAR));
     let channel = json!({ "channel": id });
-    let done = match rng.random_range(0..11) {
+    let done = match rng.random_range(0..14) {
         0 | 1 => {
             let proposed = net.propose(a, b, amount).await;
             if proposed.is_ok() {
@@ -67,6 +67,16 @@ async fn random_call(
             net.act(a, method::FINALIZE, channel).await
         }
         8 => net.call(a, method::STAKE, json!({}), amount).await,
+        10 => {
+            let through = net.account(b);
+            net.act(a, method::PING, json!({ "through": through })).await
+        }
+        11 => {
+            let args = json!({ "order": order(net, of.0, id) });
+            let deposit = net.config().await.check_deposit;
+            net.call_with_gas(a, method::SEVER, args, deposit, net::LITTLE_GAS).await
+        }
+        12 => net.act(a, method::CHECK, json!({})).await,
         9 => net.act(a, method::UNSTAKE, json!({ "amount": amount })).await,
         _ => {
             let owed = net.withdrawable(a).await;
