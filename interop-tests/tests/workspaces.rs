@@ -11,6 +11,8 @@ mod hostile;
 mod life;
 #[path = "workspaces/net.rs"]
 mod net;
+#[path = "workspaces/partition.rs"]
+mod partition;
 #[path = "workspaces/random.rs"]
 mod random;
 
