@@ -175,7 +175,7 @@ fn a_close_with_both_signatures() {
         refused(net.act("alice", method::CLOSE_SIGNED, one_signer).await, code::SIGNATURE);
         let mut replayed = close_args(&net, "alice", "bob", good.clone());
         replayed["close"]["channel"] = json!(other);
-        refused(net.act("alice", method::CLOSE_SIGNED, replayed.clone()).await, code::TOTALS_EXCEED_POT);
+        refused(net.act("alice", method::CLOSE_SIGNED, replayed.clone()).await, code::SIGNATURE);
         replayed["close"]["totals"] = json!(totals(0, 0));
         refused(net.act("alice", method::CLOSE_SIGNED, replayed).await, code::SIGNATURE);
 

@@ -3,11 +3,13 @@
 
 use por_interop::sandbox::with_sandbox;
 use por_types::interface::{ChannelStatus, code, method};
-use por_types::{ChannelId, CooperativeClose, Yocto};
+use por_types::{ChannelId, CooperativeClose, Draw, NewTerms, Terms, Yocto};
 use serde_json::json;
 
 use crate::NEAR;
-use crate::net::{self, ANCHOR, Net, close_args, order, refused, state, totals};
+use crate::net::{
+    self, ANCHOR, Net, close_args, draw_args, order, refused, state, terms, terms_args, totals,
+};
 
 const NODES: [&str; 4] = [ANCHOR, "alice", "bob", "dave"];
 
@@ -25,6 +27,7 @@ fn the_full_life_of_a_network() {
         let mut net = Net::with_nodes(&NODES).await;
         net.pass(net::ACTIVATION_MS).await;
         let edges = open_and_attach(&mut net).await;
+        draw_and_change_terms(&mut net, edges.anchor_alice).await;
         let attached_ms = net.attachment("dave").await.attached_since_ms.expect("attached");
 
         // One severed edge alone does not cut Dave off.
@@ -63,6 +66,36 @@ async fn open_and_attach(net: &mut Net) -> Edges {
     }
     assert_eq!(net.config().await.attached_stake, Yocto::near(20));
     edges
+}
+
+async fn draw_and_change_terms(net: &mut Net, id: ChannelId) {
+    let expires_ms = net.now_ms().await + 3_600_000;
+    // The anchor has paid Alice two NEAR, and she takes them out.
+    let draw = Draw {
+        channel: id,
+        sequence: 1,
+        expires_ms,
+        totals: totals(2 * NEAR, 0),
+        draw_a: Yocto::ZERO,
+        draw_b: Yocto::near(2),
+    };
+    let greedy = Draw { draw_b: Yocto(3 * NEAR + 1), ..draw.clone() };
+    let args = draw_args(net, ANCHOR, "alice", greedy);
+    assert!(net.act("alice", method::DRAW, args).await.is_err(), "more than her balance");
+    let args = draw_args(net, "alice", "alice", draw.clone());
+    refused(net.act("alice", method::DRAW, args).await, code::SIGNATURE);
+    let args = draw_args(net, ANCHOR, "alice", draw);
+    net.act("bob", method::DRAW, args.clone()).await.expect("draw, by anyone");
+    refused(net.act("alice", method::DRAW, args).await, code::SEQUENCE);
+    net.withdraw("alice", Yocto::near(2)).await;
+
+    let dearer = Terms { base_fee: Yocto(7_000), ..terms() };
+    let act = NewTerms { channel: id, sequence: 2, expires_ms, totals: totals(2 * NEAR, 0), terms: dearer };
+    let args = terms_args(net, ANCHOR, "alice", act.clone());
+    net.act("alice", method::REPLACE_TERMS, args).await.expect("new terms");
+    let channel = net.channel(id).await;
+    assert_eq!((channel.terms, channel.sequence), (act.terms, 2));
+    assert_eq!((channel.drawn_b, channel.totals), (Yocto::near(2), totals(2 * NEAR, 0)));
 }
 
 /// The last neighbour severs too. Returns when Dave was cut off.
@@ -139,7 +172,7 @@ async fn everybody_leaves(net: &mut Net, edges: &Edges, again: ChannelId) {
     let open = [
         ("bob", "dave", again, 1, totals(0, 0)),
         ("alice", "bob", edges.alice_bob, 1, totals(NEAR, 0)),
-        (ANCHOR, "alice", edges.anchor_alice, 1, totals(2 * NEAR, 0)),
+        (ANCHOR, "alice", edges.anchor_alice, 3, totals(2 * NEAR, 0)),
     ];
     for (a, b, channel, sequence, totals) in open {
         let close = CooperativeClose { channel, sequence, expires_ms, totals };
