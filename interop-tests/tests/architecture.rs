@@ -1,7 +1,9 @@
 //! Dependencies between the crates point one way (docs/architecture.md). Checked over
-//! `cargo metadata`, so that a new edge is a decision and not an accident.
+//! `cargo metadata`, so that a new edge is a decision and not an accident. And what
+//! docs/threats.md promises is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -130,5 +132,68 @@ fn behaviour_depends_on_libp2p_and_the_core_only() {
     let io = ["tokio", "futures", "libp2p", "libp2p-swarm", "rand", "async-std", "redb"];
     for dependency in find("por-core").dependencies.iter().filter(|d| !d.development) {
         assert!(!io.contains(&dependency.name.as_str()), "por-core stays free of I/O: {}", dependency.name);
+    }
+}
+
+/// The first words of each attack that the protocol lists, in its order.
+const ATTACKS: [&str; 18] = [
+    "settle with an old state",
+    "replay a payment, order, draw or response",
+    "two requests under one id",
+    "forge, swap or truncate a response",
+    "take payment and never forward",
+    "send an order but withhold it",
+    "refuse to sign a cooperative close",
+    "author traps relays",
+    "flood one edge to farm late fees",
+    "sock puppets around an offline node",
+    "stake up to become the larger side",
+    "sever for profit",
+    "frame a server",
+    "many checks, big graphs, storage litter",
+    "flood: streams",
+    "lie about lateness",
+    "crash at any instant",
+    "an RPC endpoint lies",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+/// `file::test` in backticks.
+fn named_tests(row: &str) -> Vec<(&str, &str)> {
+    let spans = row.split('`').skip(1).step_by(2);
+    spans.filter(|span| span.contains(".rs::")).filter_map(|span| span.split_once("::")).collect()
+}
+
+/// There is a function of this name right after a test attribute.
+fn has_test(file: &str, name: &str) -> bool {
+    let head = format!("fn {name}(");
+    let lines: Vec<&str> = file.lines().map(str::trim).collect();
+    let at = lines.iter().position(|line| line.strip_prefix("async ").unwrap_or(line).starts_with(&head));
+    at.is_some_and(|at| {
+        let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        above.clone().any(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
+    })
+}
+
+#[test]
+fn every_attack_has_tests_that_exist() {
+    let text = std::fs::read_to_string(root().join("docs/threats.md")).expect("docs/threats.md");
+    let rows: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack ")).collect();
+    for (attack, row) in ATTACKS.iter().zip(&rows) {
+        assert!(row.starts_with(&format!("| {attack}")), "{attack} is missing before: {row}");
+    }
+    assert!(rows.len() >= ATTACKS.len());
+    for row in rows {
+        let tests = named_tests(row);
+        assert!(!tests.is_empty() || row.contains("**Planned**"), "nothing shows: {row}");
+        for (path, name) in tests {
+            let file =
+                std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(has_test(&file, name), "{path} has no test {name}");
+        }
     }
 }

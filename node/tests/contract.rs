@@ -155,6 +155,66 @@ async fn a_contract_is_deployed_initialised_and_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn parameters_and_code_change_by_the_owner_with_notice() {
+    let world = World::start("localnet", "net.localnet").await;
+    let key = world.path("net.json");
+    let owner = world.account("owner.localnet").await;
+    let stranger = world.account("stranger.localnet").await;
+    let (owner, stranger) = (text(&owner), text(&stranger));
+    let init = ["init", "--key", text(&key), "--new-key", "--test", "--owner", "owner.localnet"];
+    world.json(&[&init[..], &["--notice", "2m"]].concat());
+
+    let shown = world.json(&["params"]);
+    assert_eq!((&shown["params"]["slash_bps"], &shown["next_params"]), (&json!(1_000), &Value::Null));
+    world.fails(&["params", "--slash-bps", "7"], 2);
+    world.fails(&["params", "--slash-bps", "7", "--key", stranger], 11);
+    let set = world.json(&["params", "--slash-bps", "7", "--key", owner]);
+    assert_eq!(
+        (&set["params"]["slash_bps"], &set["next_params"]["params"]["slash_bps"]),
+        (&json!(1_000), &json!(7))
+    );
+    // A second change builds on the one that waits.
+    let set = world.json(&["params", "--notice", "1s", "--key", owner]);
+    assert_eq!(set["next_params"]["params"]["slash_bps"], 7);
+    let (verdict, found) = World::line(&world.json(&["check"]), "announced");
+    assert!(verdict == "warn" && found.contains("parameters"), "{found}");
+
+    let other = other_code(&world);
+    let upgrade = ["upgrade", "--code", text(&other), "--key"];
+    world.fails(&[&upgrade[..], &[stranger]].concat(), 11);
+    let announced = world.json(&[&upgrade[..], &[owner]].concat());
+    assert_eq!(announced["state"], "announced", "two minutes are not waited for");
+    assert_eq!(World::line(&world.json(&["check"]), "code").0, "ok", "not yet");
+    let cancelled = world.json(&[&upgrade[..], &[owner, "--cancel"]].concat());
+    assert_eq!(cancelled["state"], "cancelled");
+    world.fails(&[&upgrade[..], &[owner, "--cancel"]].concat(), 4);
+
+    let treasury = world.json(&["params", "--treasury", "stranger.localnet", "--key", owner]);
+    assert_eq!(treasury["treasury"], "stranger.localnet");
+    world.fails(&["params", "--owner", "nobody.localnet", "--key", owner], 4);
+    let handed = world.json(&["params", "--owner", "stranger.localnet", "--key", owner]);
+    assert_eq!(handed["owner"], "stranger.localnet");
+    world.fails(&["params", "--slash-bps", "8", "--key", owner], 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_notice_is_waited_for_and_the_state_stays() {
+    let world = World::start("localnet", "net.localnet").await;
+    let key = world.path("net.json");
+    let owner = world.account("owner.localnet").await;
+    world.json(&["init", "--key", text(&key), "--new-key", "--test", "--owner", "owner.localnet"]);
+    let other = other_code(&world);
+    let upgrade = ["upgrade", "--code", text(&other), "--key", text(&owner)];
+    let done = world.json(&upgrade);
+    assert_eq!(done["state"], "deployed", "{done}");
+    assert_eq!(world.json(&upgrade)["state"], "unchanged");
+    let report = world.json(&["check", "--code", text(&other)]);
+    assert_eq!((&report["ok"], World::line(&report, "code").0.as_str()), (&json!(true), "ok"), "{report}");
+    world.fails(&["check"], 15);
+    assert_eq!(world.json(&["params"])["owner"], "owner.localnet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_funder_pays_where_there_is_no_faucet() {
     // The name says that it is no local chain.
     let world = World::start("private", "placeholder").await;
