@@ -5,6 +5,8 @@
 
 #[path = "workspaces/channel.rs"]
 mod channel;
+#[path = "workspaces/governance.rs"]
+mod governance;
 #[path = "workspaces/hostile.rs"]
 mod hostile;
 #[path = "workspaces/life.rs"]

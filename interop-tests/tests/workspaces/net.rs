@@ -26,11 +26,13 @@ pub const REIMBURSEMENT_MS: u64 = 600_000;
 pub const LITTLE_GAS: u64 = 16_000_000_000_000;
 /// Who may register the node that always counts as attached.
 pub const ANCHOR: &str = "anchor";
+/// Who sets parameters.
+pub const OWNER: &str = "owner";
 /// Who finds out whether transactions go through again after a leap in time.
 const CLOCK: &str = "clock";
 
 /// The committed wasm, or the one that `POR_CONTRACT_WASM` names.
-fn wasm() -> Vec<u8> {
+pub fn wasm() -> Vec<u8> {
     match std::env::var_os("POR_CONTRACT_WASM") {
         Some(path) => std::fs::read(path).expect("POR_CONTRACT_WASM is a file"),
         None => por_types::CONTRACT_WASM.to_vec(),
@@ -124,14 +126,14 @@ impl Net {
         for name in names.iter().chain(&["treasury"]) {
             net.create(name).await;
         }
-        for name in [ANCHOR, CLOCK] {
+        for name in [ANCHOR, OWNER, CLOCK] {
             if !net.accounts.contains_key(name) {
                 net.create(name).await;
             }
         }
         let args = NewArgs {
             chain_id: net.network().chain_id,
-            owner: net.contract.id().as_str().parse().expect("account"),
+            owner: net.account(OWNER),
             treasury: net.account("treasury"),
             params: Params {
                 late_fee: Yocto(1),
