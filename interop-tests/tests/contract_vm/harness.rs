@@ -146,9 +146,14 @@ impl Vm {
 
     /// The contract deployed, not initialised.
     pub fn deployed() -> Vm {
+        Vm::deployed_with(wasm())
+    }
+
+    /// Some wasm deployed, not initialised.
+    pub fn deployed_with(wasm: Vec<u8>) -> Vm {
         let store = RuntimeConfigStore::new(None);
         let runtime = store.get_config(PROTOCOL_VERSION);
-        let code = Arc::new(ContractCode::new(wasm(), None));
+        let code = Arc::new(ContractCode::new(wasm, None));
         let mut ext = MockedExternal::new();
         ext.code_hash = *code.hash();
         ext.code = Some(code.clone());
@@ -167,6 +172,21 @@ impl Vm {
             received: BTreeMap::new(),
             net_inflow: 0,
         }
+    }
+
+    /// Deploys other code over the state.
+    pub fn set_code(&mut self, wasm: Vec<u8>) {
+        let code = Arc::new(ContractCode::new(wasm, None));
+        self.storage_usage -= self.code.code().len() as u64;
+        self.storage_usage += code.code().len() as u64;
+        self.ext.code_hash = *code.hash();
+        self.ext.code = Some(code.clone());
+        self.code = code;
+    }
+
+    /// What the account holds.
+    pub fn balance(&self) -> u128 {
+        self.balance
     }
 
     pub fn new_args(params: Params, test: bool) -> NewArgs {
