@@ -8,6 +8,7 @@ use near_crypto::SecretKey;
 use por_localnet::Localnet;
 use por_node::config::NetworkConfig;
 use por_node::keys::generate_near_key;
+use por_types::interface::STATE_VERSION;
 use por_types::{AccountId, CONTRACT_WASM, Hash, Yocto, sha256};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -212,6 +213,26 @@ async fn a_short_notice_is_waited_for_and_the_state_stays() {
     assert_eq!((&report["ok"], World::line(&report, "code").0.as_str()), (&json!(true), "ok"), "{report}");
     world.fails(&["check"], 15);
     assert_eq!(world.json(&["params"])["owner"], "owner.localnet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_of_the_first_version_is_brought_up_to_date() {
+    let world = World::start("localnet", "net.localnet").await;
+    let key = world.path("net.json");
+    let key = text(&key);
+    let owner = world.account("owner.localnet").await;
+    let first = concat!(env!("CARGO_MANIFEST_DIR"), "/../interop-tests/fixtures/contract-v1.wasm");
+    let init = ["init", "--key", key, "--new-key", "--test", "--owner", "owner.localnet", "--code", first];
+    world.json(&init);
+    world.fails(&["check"], 15);
+    let version = world.fails(&["params"], 15);
+    assert!(version.contains("version 1"), "{version}");
+    // It has no upgrades by notice: the owner's key cannot.
+    world.fails(&["upgrade", "--key", text(&owner)], 11);
+    assert_eq!(world.json(&["upgrade", "--key", key])["state"], "deployed");
+    let report = world.json(&["check"]);
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(World::line(&report, "version"), ("ok".to_owned(), STATE_VERSION.to_string()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,10 @@
 //! docs/threats.md names the test of each row.
 
 use por_types::interface::{AttachmentView, ChannelStatus, ChecksView, DowntimeView, Params, code, method};
-use por_types::{ChannelId, Yocto};
-use serde_json::json;
+use por_types::{ChannelId, Draw, Network, Yocto};
+use serde_json::{Value, json};
 
-use crate::harness::{Done, Vm, order, params, refused, state, totals};
+use crate::harness::{Done, Vm, account, network, order, params, refused, secret, state, totals};
 
 const NEAR: u128 = Yocto::ONE_NEAR.0;
 /// The genesis anchor.
@@ -14,7 +14,7 @@ const ANCHOR: &str = "owner.test";
 const SHORT_OF_GAS: u64 = 14_000_000_000_000;
 
 /// Nodes with these stakes, all active.
-fn network(nodes: &[(&str, u128)]) -> Vm {
+fn staked(nodes: &[(&str, u128)]) -> Vm {
     let mut vm = Vm::started();
     for (name, stake) in nodes {
         vm.register(name, Yocto::near(*stake)).expect("register");
@@ -75,6 +75,53 @@ fn an_old_state_a_hidden_direction_or_an_inflated_total_wins_nothing() {
     assert_eq!(paid_a.0 + paid_b.0, 5 * NEAR, "the pot");
 }
 
+/// A draw of half a NEAR each way, signed by both for `on`.
+fn draw(on: &Network, act: &Draw) -> Value {
+    let by = |name: &str| secret(name).sign(on, act.clone()).signature;
+    json!({ "draw": act, "signature_a": by("alice.test"), "signature_b": by("bob.test") })
+}
+
+#[test]
+fn a_draw_is_executed_once_in_time_and_only_where_it_was_signed() {
+    let mut vm = Vm::with_nodes(&["alice.test", "bob.test"]);
+    let id = vm.open("alice.test", "bob.test", Yocto::near(4), Yocto::near(1));
+    let other = vm.open("alice.test", "bob.test", Yocto::near(4), Yocto::near(1));
+    let half = Yocto(NEAR / 2);
+    let (totals, expires_ms) = (totals(2 * NEAR, 0), vm.now_ms + 1_000);
+    let act = Draw { channel: id, sequence: 1, expires_ms, totals, draw_a: half, draw_b: half };
+    let submit = |vm: &mut Vm, args: Value| vm.act("holder.test", method::DRAW, args);
+    for chain_id in [network().chain_id, "other-chain".to_owned()] {
+        let mut elsewhere = network();
+        elsewhere.contract =
+            if chain_id == elsewhere.chain_id { account("fake.test") } else { elsewhere.contract };
+        elsewhere.chain_id = chain_id;
+        refused(submit(&mut vm, draw(&elsewhere, &act)), code::SIGNATURE);
+    }
+    // The signatures of one channel's draw with the other channel's name.
+    let mut moved = draw(&network(), &act);
+    moved["draw"]["channel"] = json!(other);
+    refused(submit(&mut vm, moved), code::SIGNATURE);
+    let mut more = draw(&network(), &act);
+    more["draw"]["draw_b"] = json!(Yocto::near(3));
+    refused(submit(&mut vm, more), code::SIGNATURE);
+    submit(&mut vm, draw(&network(), &act)).expect("draw");
+    assert_eq!((vm.withdrawable("alice.test"), vm.withdrawable("bob.test")), (half, half));
+    refused(submit(&mut vm, draw(&network(), &act)), code::SEQUENCE);
+    let late = Draw { sequence: 2, ..act.clone() };
+    vm.now_ms += 1_001;
+    refused(submit(&mut vm, draw(&network(), &late)), code::EXPIRED);
+    let greedy = Draw { sequence: 2, expires_ms: vm.now_ms, draw_a: Yocto::near(2), ..act };
+    assert!(submit(&mut vm, draw(&network(), &greedy)).is_err(), "more than alice has left");
+    // What the draw stated is a floor: nobody settles below it.
+    let below = json!({ "channel": id, "totals": super::harness::totals(NEAR, 0) });
+    refused(vm.act("alice.test", method::REQUEST_CLOSE, below), code::TOTALS_BELOW_PROVEN);
+    sever(&mut vm, "alice.test", id);
+    vm.now_ms += params().challenge_ms;
+    finalize(&mut vm, id);
+    let ChannelStatus::Closed { paid_a, paid_b, .. } = vm.channel(id).status else { panic!("paid out") };
+    assert_eq!((paid_a.0, paid_b.0), (3 * NEAR / 2, 5 * NEAR / 2));
+}
+
 #[test]
 fn who_refuses_to_close_together_is_severed_and_nothing_is_stuck() {
     let mut vm = Vm::with_nodes(&["alice.test", "bob.test"]);
@@ -116,7 +163,7 @@ fn an_order_beats_a_cooperative_close_whoever_brings_it() {
 
 #[test]
 fn sock_puppets_pay_along_with_the_node_they_surround() {
-    let mut vm = network(&[(ANCHOR, 100), ("honest.test", 10), ("faulty.test", 10), ("puppet.test", 10)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("honest.test", 10), ("faulty.test", 10), ("puppet.test", 10)]);
     join(&mut vm, ANCHOR, "honest.test");
     let first = join(&mut vm, "honest.test", "faulty.test");
     join(&mut vm, "faulty.test", "puppet.test");
@@ -136,7 +183,7 @@ fn sock_puppets_pay_along_with_the_node_they_surround() {
 
 #[test]
 fn a_private_component_is_never_attached() {
-    let mut vm = network(&[(ANCHOR, 3), ("x.test", 5_000), ("y.test", 5_000)]);
+    let mut vm = staked(&[(ANCHOR, 3), ("x.test", 5_000), ("y.test", 5_000)]);
     vm.open("x.test", "y.test", Yocto::near(1), Yocto::near(1));
     for (who, through) in
         [("x.test", "y.test"), ("y.test", "x.test"), ("x.test", ANCHOR), ("x.test", "x.test")]
@@ -154,7 +201,7 @@ fn a_private_component_is_never_attached() {
 fn stake_that_was_just_deposited_does_not_make_a_side_larger() {
     // The same with and without waiting for the activation: the test can tell the difference.
     for (waits, cut) in [(false, "attacker.test"), (true, "honest.test")] {
-        let mut vm = network(&[(ANCHOR, 10), ("honest.test", 10), ("attacker.test", 10)]);
+        let mut vm = staked(&[(ANCHOR, 10), ("honest.test", 10), ("attacker.test", 10)]);
         join(&mut vm, ANCHOR, "honest.test");
         let id = join(&mut vm, "honest.test", "attacker.test");
         vm.call("attacker.test", method::STAKE, &json!({}), Yocto::near(1_000)).expect("stake");
@@ -169,7 +216,7 @@ fn stake_that_was_just_deposited_does_not_make_a_side_larger() {
 
 #[test]
 fn withdrawn_stake_is_charged_before_the_rest() {
-    let mut vm = network(&[(ANCHOR, 100), ("faulty.test", 10)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("faulty.test", 10)]);
     let id = join(&mut vm, ANCHOR, "faulty.test");
     // Everything that is not needed for its channel, in the block before it is cut off.
     vm.act("faulty.test", method::UNSTAKE, json!({ "amount": Yocto::near(7) })).expect("unstake");
@@ -183,7 +230,7 @@ fn withdrawn_stake_is_charged_before_the_rest() {
 
 #[test]
 fn severing_gains_nothing() {
-    let mut vm = network(&[(ANCHOR, 100), ("greedy.test", 10), ("victim.test", 10)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("greedy.test", 10), ("victim.test", 10)]);
     join(&mut vm, ANCHOR, "greedy.test");
     let id = join(&mut vm, "greedy.test", "victim.test");
     // What it has in this channel: deposit, bond, and nothing withdrawable yet.
@@ -202,7 +249,7 @@ fn severing_gains_nothing() {
 
 #[test]
 fn severing_without_cutting_off_costs_the_half() {
-    let mut vm = network(&[(ANCHOR, 100), ("a.test", 10), ("b.test", 10)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("a.test", 10), ("b.test", 10)]);
     join(&mut vm, ANCHOR, "a.test");
     join(&mut vm, ANCHOR, "b.test");
     let id = vm.open("a.test", "b.test", Yocto::near(1), Yocto::near(1));
@@ -217,7 +264,7 @@ fn severing_without_cutting_off_costs_the_half() {
 
 #[test]
 fn a_node_is_slashed_once_in_a_window() {
-    let mut vm = network(&[(ANCHOR, 100), ("small.test", 20)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("small.test", 20)]);
     let mut expected = 20 * NEAR;
     for round in 0..3 {
         if round == 2 {
@@ -235,7 +282,7 @@ fn a_node_is_slashed_once_in_a_window() {
 
 #[test]
 fn a_leaf_does_not_pay_for_the_node_it_hangs_on() {
-    let mut vm = network(&[(ANCHOR, 100), ("faulty.test", 10), ("leaf.test", 10)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("faulty.test", 10), ("leaf.test", 10)]);
     let id = join(&mut vm, ANCHOR, "faulty.test");
     join(&mut vm, "faulty.test", "leaf.test");
     sever(&mut vm, ANCHOR, id);
@@ -246,7 +293,7 @@ fn a_leaf_does_not_pay_for_the_node_it_hangs_on() {
 
 #[test]
 fn severed_edges_of_puppets_do_not_detach_a_server() {
-    let mut vm = network(&[(ANCHOR, 100), ("server.test", 10), ("puppet.test", 10)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("server.test", 10), ("puppet.test", 10)]);
     join(&mut vm, ANCHOR, "server.test");
     let since_ms = vm.now_ms;
     let id = join(&mut vm, "server.test", "puppet.test");
@@ -264,7 +311,7 @@ fn severed_edges_of_puppets_do_not_detach_a_server() {
 
 #[test]
 fn a_check_that_does_not_fit_is_prepaid_and_anyone_continues_it() {
-    let mut vm = network(&[(ANCHOR, 100), ("a.test", 10), ("b.test", 10)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("a.test", 10), ("b.test", 10)]);
     let id = join(&mut vm, ANCHOR, "a.test");
     let deposit = vm.config().check_deposit;
     vm.gas = SHORT_OF_GAS;
@@ -291,7 +338,7 @@ fn a_check_that_does_not_fit_is_prepaid_and_anyone_continues_it() {
 
 #[test]
 fn cooperative_closes_wait_while_checks_pile_up_and_severs_do_not() {
-    let mut vm = network(&[(ANCHOR, 100), ("a.test", 100)]);
+    let mut vm = staked(&[(ANCHOR, 100), ("a.test", 100)]);
     let channels: Vec<ChannelId> =
         (0..66).map(|_| vm.open(ANCHOR, "a.test", Yocto::ZERO, Yocto::ZERO)).collect();
     let close = json!({ "channel": channels[0], "totals": totals(0, 0) });
