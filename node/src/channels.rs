@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use crate::chain::{Chain, ChainError, Intent};
 use crate::client::{ChannelInfo, ClientError, ErrorCode};
 use crate::config::PolicyConfig;
-use crate::graph::SharedGraph;
+use crate::graph::{SharedGraph, is_over};
 use crate::store::{AppTable, NodeStore};
 use crate::swarm::SwarmHandle;
 
@@ -336,11 +336,6 @@ async fn make(chain: &Chain, view: &ChannelView, action: Action) -> Result<(), C
     let rejected = |error: AmountError| ChainError::Rejected { reason: error.to_string() };
     let call = action.call(view, deposit).map_err(rejected)?;
     chain.call(Intent::new(call)).await.map(drop)
-}
-
-/// Nothing is left to finalize.
-fn is_over(status: &ChannelStatus) -> bool {
-    matches!(status, ChannelStatus::Closed { bonds_until_ms: None, .. } | ChannelStatus::Cancelled)
 }
 
 /// The chain's record of a channel as the protocol takes it.

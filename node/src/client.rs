@@ -19,9 +19,9 @@ use reqwest::{Method, Response, StatusCode};
 
 pub use error::{ClientError, ErrorBody, ErrorCode};
 pub use types::{
-    ActionResult, AmountBody, ApiIncoming, ApiRequest, ApiResponse, AppStatus, ChannelInfo, ConfirmBody,
-    GraphEdgeInfo, GraphInfo, PeerInfo, ProposeBody, Provider, Quote, QuoteRequest, QuotedHop, QuotedRoute,
-    ServeRequest, Status, Traffic, WithdrawBody,
+    ActionResult, AmountBody, Announced, ApiIncoming, ApiRequest, ApiResponse, AppStatus, ChannelInfo,
+    ConfirmBody, GraphEdgeInfo, GraphInfo, PeerInfo, ProposeBody, Provider, Quote, QuoteRequest, QuotedHop,
+    QuotedRoute, ServeRequest, Status, Traffic, WithdrawBody,
 };
 
 use transport::{Call, Transport, header, header_value};

@@ -74,6 +74,11 @@ pub fn is_open(status: &ChannelStatus) -> bool {
     matches!(status, ChannelStatus::Open | ChannelStatus::Closing { confirmed: false, .. })
 }
 
+/// True once nothing is left to finalize.
+pub fn is_over(status: &ChannelStatus) -> bool {
+    matches!(status, ChannelStatus::Closed { bonds_until_ms: None, .. } | ChannelStatus::Cancelled)
+}
+
 impl Graph {
     /// Version of the contract's graph that this copy has.
     pub fn version(&self) -> u64 {

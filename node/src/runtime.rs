@@ -30,17 +30,19 @@ use futures::StreamExt as _;
 use libp2p_por::Control;
 use parking_lot::Mutex;
 use por_core::{Event, Limits};
+use por_types::interface::ConfigView;
 use por_types::{AccountId, Network, NodeKey};
 use tokio::sync::{Notify, watch};
 
 use crate::chain::{Chain, ChainConfig};
 use crate::channels::{Channels, Parts};
 use crate::client::{
-    ApiRequest, ApiResponse, ClientError, ErrorCode, GraphEdgeInfo, GraphInfo, PeerInfo, Status, Traffic,
+    Announced, ApiRequest, ApiResponse, ClientError, ErrorCode, GraphEdgeInfo, GraphInfo, PeerInfo, Status,
+    Traffic,
 };
 use crate::config::Config;
 use crate::exit::CliError;
-use crate::graph::{GraphSync, GraphVersion, SharedGraph};
+use crate::graph::{GraphSync, GraphVersion, SharedGraph, is_over};
 use crate::keys::NodeSetup;
 use crate::store::{NodeStore, StoreIdentity};
 use crate::swarm::{self, SwarmConfig, SwarmHandle};
@@ -215,6 +217,7 @@ async fn follow_graph(
             }
         };
         if let Some((version, time, edges)) = news {
+            drop_strangers(&daemon, &edges);
             let update = daemon.control.update_graph(version, time, edges).await;
             update.map_err(|_| other("the protocol driver has stopped"))?;
             told = version;
@@ -222,6 +225,18 @@ async fn follow_graph(
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             () = daemon.sync_now.notified() => {}
+        }
+    }
+}
+
+/// Channels of others that are over are of no use to anybody here, and the change log does not say
+/// when their records go.
+fn drop_strangers(daemon: &Daemon, changed: &[por_core::GraphEdge]) {
+    let mut graph = daemon.graph.write();
+    for edge in changed.iter().filter(|edge| edge.a != daemon.node_key && edge.b != daemon.node_key) {
+        let over = graph.edge(edge.channel).is_some_and(|edge| is_over(&edge.view.status));
+        if over {
+            graph.forget(edge.channel);
         }
     }
 }
@@ -258,8 +273,12 @@ impl Daemon {
             (graph.node(&self.node_key).cloned(), graph.node_count(), graph.channel_count())
         };
         // The status must not fail because the chain is away: the graph's error says so.
-        let (withdrawable, fresh) =
-            tokio::join!(self.chain.withdrawable(&self.account), self.chain.node(&self.account));
+        let (withdrawable, fresh, config) = tokio::join!(
+            self.chain.withdrawable(&self.account),
+            self.chain.node(&self.account),
+            self.chain.config()
+        );
+        let announced = config.map(announced).unwrap_or_default();
         let node = match fresh {
             Ok(fresh) => fresh.filter(|node| node.node_key == self.node_key),
             Err(_) => node,
@@ -283,6 +302,7 @@ impl Daemon {
             graph_channels: u32::try_from(channels).unwrap_or(u32::MAX),
             chain_time_ms: news.chain_time_ms,
             chain_error,
+            announced,
             apps: self.apps.status(),
             traffic: self.traffic.lock().clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -324,6 +344,14 @@ impl Daemon {
             edges: graph.edges().into_iter().take(MAX_GRAPH_EDGES).map(edge).collect(),
         }
     }
+}
+
+/// What the contract's owner has announced: the operator has until then to leave.
+fn announced(config: ConfigView) -> Vec<Announced> {
+    let code = config.next_code.map(|next| Announced { what: "code".to_owned(), from_ms: next.from_ms });
+    let params =
+        config.next_params.map(|next| Announced { what: "parameters".to_owned(), from_ms: next.from_ms });
+    code.into_iter().chain(params).collect()
 }
 
 pub(crate) fn other(message: impl Into<String>) -> ClientError {

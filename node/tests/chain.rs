@@ -14,10 +14,10 @@ use por_node::graph::GraphSync;
 use por_node::keys::{generate_near_key, generate_node_key};
 use por_node::localnet::{LocalNetwork, LocalNetworkConfig, local_params};
 use por_types::interface::{
-    ChannelStatus, ConfirmChannelArgs, NewArgs, ProposeChannelArgs, RegisterArgs, UnstakeArgs, WithdrawArgs,
-    code,
+    ChannelStatus, CheckArgs, ConfirmChannelArgs, DrawArgs, NewArgs, PingArgs, ProposeChannelArgs,
+    RegisterArgs, ReplaceTermsArgs, UnstakeArgs, WithdrawArgs, code,
 };
-use por_types::{AccountId, ChannelId, NodeSecret, RegistrationProof, Terms, Yocto};
+use por_types::{AccountId, ChannelId, Draw, NewTerms, NodeSecret, RegistrationProof, Terms, Totals, Yocto};
 
 #[path = "chain/proxy.rs"]
 mod proxy;
@@ -128,6 +128,68 @@ async fn calls_views_and_the_graph() {
     let nothing = a.call(Intent::new(Call::Withdraw(WithdrawArgs::default()))).await;
     assert_eq!(nothing.expect_err("nothing to withdraw").contract_code(), Some(code::WITHDRAWABLE));
     world.net.shutdown().await.expect("stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acts_of_both_sides_attachment_and_leaving() {
+    let config = LocalNetworkConfig {
+        block_time: Duration::from_millis(50),
+        anchor: Some(account("alice.localnet")),
+        ..Default::default()
+    };
+    let world = World { net: LocalNetwork::start(config).await.expect("local chain") };
+    let (alice, bob) = (world.actor("alice.localnet").await, world.actor("bob.localnet").await);
+    let (a, b) = (world.chain(&alice).await, world.chain(&bob).await);
+    register(&a, &alice, Yocto::near(5)).await;
+    register(&b, &bob, Yocto::near(5)).await;
+    let ping = || Intent::new(Call::Ping(PingArgs { through: alice.account.clone() }));
+    let alone = b.call(ping()).await.expect_err("no channel leads there");
+    assert_eq!(alone.contract_code(), Some(code::NOT_ATTACHED), "{alone}");
+    let channel = propose(&a, &bob.account).await.expect("proposes");
+    let args = ConfirmChannelArgs { channel, terms: terms(), deposit: Yocto::near(1) };
+    b.call(Intent::new(Call::confirm(args, Yocto::near(1)).expect("fits"))).await.expect("confirms");
+    b.call(ping()).await.expect("attaches");
+    let since = b.attachment(&bob.account).await.expect("view").expect("a node").attached_since_ms;
+    let since = since.expect("attached");
+    let down = b.downtime(&bob.account, since - 5, since).await.expect("view").expect("a node");
+    assert_eq!((down.downtime_ms, down.complete), (5, true));
+    assert_eq!(b.downtime(&account("nobody.localnet"), 0, 1).await.expect("view"), None);
+    let again = b.call(ping()).await.expect_err("attached already");
+    assert_eq!(again.contract_code(), Some(code::ATTACHED));
+    assert_eq!(a.checks().await.expect("view").checks, 0);
+    let nothing = a.call(Intent::new(Call::Check(CheckArgs::default()))).await.expect_err("none is pending");
+    assert_eq!(nothing.contract_code(), Some(code::NO_CHECK));
+
+    let expires_ms = a.head().await.expect("head").time_ms + 600_000;
+    let totals = Totals { sent_a: Yocto::near(1), sent_b: Yocto::ZERO };
+    let draw = Draw { channel, sequence: 1, expires_ms, totals, draw_a: Yocto(7), draw_b: Yocto::near(2) };
+    let signature_a = alice.node.sign(a.network(), draw.clone()).signature;
+    let signature_b = bob.node.sign(a.network(), draw.clone()).signature;
+    let call = Call::Draw(DrawArgs { draw, signature_a, signature_b });
+    a.call(Intent::new(call.clone())).await.expect("draws");
+    assert_eq!(a.withdrawable(&bob.account).await.expect("view"), Yocto::near(2));
+    let twice = b.call(Intent::new(call)).await.expect_err("once");
+    assert_eq!(twice.contract_code(), Some(code::SEQUENCE));
+    let terms = Terms { base_fee: Yocto(99), ..terms() };
+    let act = NewTerms { channel, sequence: 2, expires_ms, totals, terms: terms.clone() };
+    let signature_a = alice.node.sign(a.network(), act.clone()).signature;
+    let signature_b = bob.node.sign(a.network(), act.clone()).signature;
+    let call = Call::ReplaceTerms(ReplaceTermsArgs { act, signature_a, signature_b });
+    b.call(Intent::new(call)).await.expect("replaces");
+    let view = a.channel(channel).await.expect("view").expect("open");
+    assert_eq!((view.terms, view.sequence, view.drawn_b), (terms, 2, Yocto::near(2)));
+
+    let busy = b.call(Intent::new(Call::Unregister)).await.expect_err("it has a channel");
+    assert_eq!(busy.contract_code(), Some(code::IN_USE));
+    let carol = world.actor("carol.localnet").await;
+    let c = world.chain(&carol).await;
+    register(&c, &carol, Yocto::ZERO).await;
+    c.call(Intent::new(Call::Unregister)).await.expect("leaves");
+    assert_eq!(c.node(&carol.account).await.expect("view"), None);
+    assert!(!c.withdrawable(&carol.account).await.expect("view").is_zero(), "its storage deposit");
+    let stranger = c.call(Intent::new(Call::CancelUpgrade)).await.expect_err("not the owner");
+    assert_eq!(stranger.contract_code(), Some(code::NOT_ALLOWED));
+    assert_eq!(CliError::from(stranger).code, ExitCode::Fatal);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,9 +39,21 @@ pub struct Status {
     /// Why the chain cannot be followed at the moment; `None` while all is well.
     #[serde(default)]
     pub chain_error: Option<String>,
+    /// Changes of the contract that its owner has announced.
+    #[serde(default)]
+    pub announced: Vec<Announced>,
     pub apps: Vec<AppStatus>,
     pub traffic: Traffic,
     pub uptime_ms: u64,
+}
+
+/// A change of the contract that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// `code` or `parameters`.
+    pub what: String,
+    /// Block time from which it may take effect, milliseconds since 1970.
+    pub from_ms: u64,
 }
 
 /// A served app.
