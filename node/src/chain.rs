@@ -20,9 +20,10 @@ use near_primitives::types::{BlockReference, Finality};
 use near_primitives::views::QueryRequest;
 use por_types::interface::{
     AccountArgs, AttachmentView, BooksView, ChangesArgs, ChangesView, ChannelArgs, ChannelView, ChecksView,
-    ConfigView, DowntimeArgs, DowntimeView, KeyArgs, NodeView, PageArgs, STATE_VERSION, error_code, method,
+    ConfigView, DowntimeArgs, DowntimeView, KeyArgs, NodeView, PageArgs, STATE_VERSION, SeverArgs,
+    error_code, method,
 };
-use por_types::{AccountId, ChannelId, Network, NodeKey, Yocto};
+use por_types::{AccountId, ChannelId, Network, NodeKey, SeverOrder, Signed, Yocto};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
@@ -214,6 +215,15 @@ impl Chain {
     /// What the account holds on the chain itself, `None` if it does not exist.
     pub async fn balance(&self, account: &AccountId) -> Result<Option<Yocto>, ChainError> {
         self.reader.balance(account).await
+    }
+
+    /// Brings a SeverOrder to the chain, with what a partition check may need (protocol section 6).
+    ///
+    /// Errors: as [`Chain::call`]; the contract's `E_NOT_SEVERABLE` means that it is there already.
+    pub async fn sever(&self, order: Signed<SeverOrder>) -> Result<CallOutcome, ChainError> {
+        let attached = self.config().await?.check_deposit;
+        let args = SeverArgs { order, witness: None };
+        self.call(Intent::new(Call::Sever { args, attached })).await
     }
 
     /// Carries out an intent: stored before it is sent, sent again if it is lost, final when this
