@@ -17,7 +17,10 @@ use por_types::interface::{
     ChannelStatus, CheckArgs, ConfirmChannelArgs, DrawArgs, NewArgs, PingArgs, ProposeChannelArgs,
     RegisterArgs, ReplaceTermsArgs, UnstakeArgs, WithdrawArgs, code,
 };
-use por_types::{AccountId, ChannelId, Draw, NewTerms, NodeSecret, RegistrationProof, Terms, Totals, Yocto};
+use por_types::{
+    AccountId, ChannelId, Draw, NewTerms, NodeSecret, RegistrationProof, SeverOrder, SeverReason, Side,
+    Terms, Totals, Yocto,
+};
 
 #[path = "chain/proxy.rs"]
 mod proxy;
@@ -181,6 +184,16 @@ async fn acts_of_both_sides_attachment_and_leaving() {
 
     let busy = b.call(Intent::new(Call::Unregister)).await.expect_err("it has a channel");
     assert_eq!(busy.contract_code(), Some(code::IN_USE));
+    let signer = bob.node.public();
+    let order = SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
+    let order = bob.node.sign(a.network(), order);
+    a.sever(order.clone()).await.expect("anyone may bring it");
+    let view = a.channel(channel).await.expect("view").expect("severed");
+    assert!(matches!(view.status, ChannelStatus::Severed { by: Side::B, .. }), "{view:?}");
+    let node = a.node(&bob.account).await.expect("view").expect("a node");
+    assert!(!node.attached, "its check is finished");
+    assert_eq!(b.sever(order).await.expect_err("once").contract_code(), Some(code::NOT_SEVERABLE));
+
     let carol = world.actor("carol.localnet").await;
     let c = world.chain(&carol).await;
     register(&c, &carol, Yocto::ZERO).await;
