@@ -67,6 +67,8 @@ impl Flow {
     }
 }
 
+// There is one of them at a time, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(BorshSerialize, BorshDeserialize)]
 pub enum Op {
     Link { a: u32, b: u32 },
