@@ -106,7 +106,9 @@ async fn nodes_attach_themselves_are_cut_off_and_come_back() {
         status_of(&chain, far).await.is_none().then_some(())
     })
     .await;
-    eventually("the daemon knows", || async { bob.channel(far).await.is_none().then_some(()) }).await;
+    for end in [&bob, &carol] {
+        eventually("the daemon knows", || async { end.channel(far).await.is_none().then_some(()) }).await;
+    }
     assert_eq!(status_of(&chain, near).await, Some(ChannelStatus::Open));
 
     bob.open_channel(&carol, Yocto::near(5)).await;

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use por_types::interface::{
     ChannelStatus, ChannelView, CheckArgs, CheckView, ChecksView, NodeView, PingArgs, code,
 };
-use por_types::{AccountId, NodeKey};
+use por_types::{AccountId, ChannelId, NodeKey};
 use rand::Rng as _;
 
 use super::Daemon;
 use crate::chain::{Call, ChainError, Intent};
 use crate::client::ClientError;
 use crate::config::ChecksPolicy;
+use crate::graph::is_over;
 
 /// Neighbours looked at in one pass; the next pass looks at the next ones.
 const NEIGHBOURS: usize = 16;
@@ -61,13 +62,16 @@ struct Keeper {
     still: Option<Still>,
     /// Where the next look at the neighbours begins.
     turn: usize,
+    /// Looks at channels that are over.
+    looks: usize,
     /// No calls before this, and how long to wait after the next failure.
     rest: Option<(Instant, Duration)>,
 }
 
 /// Runs for ever. Failures of the chain are logged and tried again.
 pub(super) async fn run(daemon: Arc<Daemon>, policy: ChecksPolicy, pace: Pace) -> Result<(), ClientError> {
-    let mut keeper = Keeper { daemon, policy, pace, ping_waits: false, still: None, turn: 0, rest: None };
+    let mut keeper =
+        Keeper { daemon, policy, pace, ping_waits: false, still: None, turn: 0, looks: 0, rest: None };
     loop {
         if keeper.rest.is_none_or(|(until, _)| Instant::now() >= until) {
             match keeper.pass().await {
@@ -91,6 +95,7 @@ impl Keeper {
         if channels.is_empty() {
             return Ok(());
         }
+        self.drop_gone(&channels).await?;
         let Some(node) = self.daemon.chain.node(&self.daemon.account).await? else { return Ok(()) };
         if node.node_key != self.daemon.node_key {
             return Ok(());
@@ -102,6 +107,19 @@ impl Keeper {
 
     fn channels(&self) -> Vec<ChannelView> {
         self.daemon.graph.read().channels_of(&self.daemon.node_key).into_iter().cloned().collect()
+    }
+
+    /// The other side may have had the record of a channel removed, of which the change log says
+    /// nothing: one channel a pass is looked at.
+    async fn drop_gone(&mut self, channels: &[ChannelView]) -> Result<(), ChainError> {
+        let over: Vec<ChannelId> =
+            channels.iter().filter(|view| is_over(&view.status)).map(|view| view.channel).collect();
+        self.looks = self.looks.wrapping_add(1);
+        let Some(at) = self.looks.checked_rem(over.len()) else { return Ok(()) };
+        if self.daemon.chain.channel(over[at]).await?.is_none() {
+            self.daemon.graph.write().forget(over[at]);
+        }
+        Ok(())
     }
 
     /// Pings through an attached neighbour while this node is not attached.
@@ -216,7 +234,7 @@ fn concerned(head: &CheckView, index: u32, channels: &[ChannelView], ping_waits:
 
 #[cfg(test)]
 mod tests {
-    use por_types::{ChannelId, Side, Terms, Totals, Yocto};
+    use por_types::{Side, Terms, Totals, Yocto};
 
     use super::*;
 
