@@ -180,8 +180,28 @@ mod tests {
     #[test]
     fn what_is_stored_is_read_again() {
         let args = FinalizeArgs { channel: ChannelId(u64::MAX), witness: Some(Default::default()) };
-        let through = "alice.near".parse().expect("account");
+        let through: por_types::AccountId = "alice.near".parse().expect("account");
+        let secret = por_types::NodeSecret::from_seed(&[7; 32]);
+        let network = por_types::Network { chain_id: "testnet".to_owned(), contract: through.clone() };
+        let order = por_types::SeverOrder {
+            channel: ChannelId(u64::MAX),
+            signer: secret.public(),
+            reason: por_types::SeverReason::MissedSync,
+            request: Some(por_types::RequestId([9; 32])),
+        };
+        let sever = SeverArgs { order: secret.sign(&network, order), witness: None };
+        let draw = por_types::Draw {
+            channel: ChannelId(1),
+            sequence: 2,
+            expires_ms: 3,
+            totals: por_types::Totals::default(),
+            draw_a: Yocto(u128::MAX),
+            draw_b: Yocto::ZERO,
+        };
+        let signature = secret.sign(&network, draw.clone()).signature;
         let calls = [
+            Call::Sever { args: sever, attached: Yocto::near(1) },
+            Call::Draw(DrawArgs { draw, signature_a: signature, signature_b: signature }),
             Call::Finalize { args, attached: Yocto::near(1_000_000) },
             Call::Ping(PingArgs { through }),
             Call::Check(CheckArgs::default()),
