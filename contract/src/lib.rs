@@ -23,6 +23,8 @@ mod entry;
 mod fail;
 mod flow;
 mod json;
+#[cfg(test)]
+mod json_tests;
 mod node;
 mod penalties;
 mod purse;
