@@ -1,5 +1,7 @@
 //! Deterministic simulation of Proof of Response: the real protocol core in virtual time.
 
+mod contract;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +20,8 @@ struct Args {
 enum Command {
     /// Runs small worlds with broken connections, repeated frames and crashes, and audits each.
     Smoke(Smoke),
+    /// Runs random calls on the contract's wasm and on an independent model of it, side by side.
+    Contract(contract::Contract),
 }
 
 #[derive(clap::Args)]
@@ -94,6 +98,7 @@ fn smoke(args: &Smoke) -> anyhow::Result<bool> {
 fn main() -> anyhow::Result<ExitCode> {
     let ok = match Args::parse().command {
         Command::Smoke(args) => smoke(&args)?,
+        Command::Contract(args) => contract::run(&args)?,
     };
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,0 +1,7 @@
+//! An independent model of the contract, and random sequences of calls that run on both.
+
+pub mod compare;
+pub mod generate;
+pub mod model;
+pub mod report;
+pub mod vm;

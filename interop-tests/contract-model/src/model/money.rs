@@ -1,0 +1,168 @@
+//! Stake, withdrawable money and settlement.
+
+use num_bigint::{BigInt, BigUint};
+use por_types::interface::ChannelStatus;
+use por_types::{AccountId, ChannelId};
+
+use super::{Channel, Due, Model, Node, Op, PURSE_STORAGE};
+
+/// `floor(x * part / whole)`.
+pub fn share(x: u128, part: u128, whole: u128) -> u128 {
+    let exact = BigUint::from(x) * BigUint::from(part) / BigUint::from(whole);
+    u128::try_from(exact).expect("a share is not more than the whole")
+}
+
+impl Node {
+    pub fn staked(&self) -> u128 {
+        self.active + self.maturing.iter().map(|due| due.amount).sum::<u128>()
+    }
+
+    pub fn withdrawing_sum(&self) -> u128 {
+        self.withdrawing.iter().map(|due| due.amount).sum()
+    }
+
+    /// All stake, active or not, locked or withdrawing.
+    pub fn chargeable(&self) -> u128 {
+        self.staked() + self.withdrawing_sum()
+    }
+
+    /// Takes as much of `amount` as there is: withdrawn stake first, then maturing, the youngest
+    /// first, then active. Answers what it took.
+    pub fn charge(&mut self, amount: u128) -> u128 {
+        let mut left = amount;
+        take_youngest(&mut self.withdrawing, &mut left);
+        take_youngest(&mut self.maturing, &mut left);
+        let last = left.min(self.active);
+        self.active -= last;
+        amount - (left - last)
+    }
+
+    /// Moves stake to what is being withdrawn: maturing first, the youngest first, then active.
+    pub fn unstake(&mut self, amount: u128, due_ms: u64) {
+        let amount = amount.min(self.staked());
+        let mut left = amount;
+        take_youngest(&mut self.maturing, &mut left);
+        self.active -= left;
+        if amount > 0 {
+            self.withdrawing.push(Due { at_ms: due_ms, amount });
+        }
+    }
+
+    fn age(&mut self, clock_ms: u64) {
+        let due = |list: &mut Vec<Due>| {
+            let (over, rest): (Vec<Due>, Vec<Due>) = list.iter().partition(|due| due.at_ms <= clock_ms);
+            *list = rest;
+            over.iter().map(|due| due.amount).sum::<u128>()
+        };
+        self.active += due(&mut self.maturing);
+        self.owed += due(&mut self.withdrawing);
+    }
+}
+
+fn take_youngest(list: &mut Vec<Due>, left: &mut u128) {
+    while *left > 0
+        && let Some(youngest) = list.last_mut()
+    {
+        let taken = (*left).min(youngest.amount);
+        youngest.amount -= taken;
+        *left -= taken;
+        if youngest.amount == 0 {
+            list.pop();
+        }
+    }
+}
+
+impl Channel {
+    pub fn pot(&self) -> u128 {
+        self.deposits[0] + self.deposits[1] - self.drawn[0] - self.drawn[1]
+    }
+
+    /// `deposit - drawn - sent + received` of a side.
+    pub fn balance(&self, side: usize, totals: [u128; 2]) -> BigInt {
+        BigInt::from(self.deposits[side]) - BigInt::from(self.drawn[side]) - BigInt::from(totals[side])
+            + BigInt::from(totals[1 - side])
+    }
+
+    pub fn covers(&self, totals: [u128; 2]) -> bool {
+        (0..2).all(|side| self.balance(side, totals) >= BigInt::ZERO)
+    }
+
+    /// Protocol section 3: what settlement pays each side.
+    pub fn payout(&self) -> [u128; 2] {
+        let pot = self.pot();
+        let a = self.balance(0, self.totals).clamp(BigInt::ZERO, BigInt::from(pot));
+        let a = u128::try_from(a).expect("clamped to the pot");
+        [a, pot - a]
+    }
+
+    pub fn holds_pot(&self) -> bool {
+        !matches!(self.status, ChannelStatus::Closed { .. } | ChannelStatus::Cancelled)
+    }
+
+    /// How many of the two bonds (and locks of stake) are held, and whether they are forfeited.
+    pub fn bonds(&self) -> (u128, bool) {
+        match self.status {
+            ChannelStatus::Proposed => (1, false),
+            ChannelStatus::Open | ChannelStatus::Closing { .. } => (2, false),
+            ChannelStatus::Severed { .. } => (2, true),
+            ChannelStatus::Closed { bonds_until_ms: Some(_), severed, .. } => (2, severed),
+            ChannelStatus::Closed { .. } | ChannelStatus::Cancelled => (0, false),
+        }
+    }
+}
+
+impl Model {
+    pub fn age(&mut self, clock_ms: u64) {
+        for node in &mut self.nodes {
+            node.age(clock_ms);
+        }
+    }
+
+    /// Stake of a node with what waits, as the caller sees it.
+    pub fn stake_seen(&self, of: usize) -> u128 {
+        self.waiting.iter().fold(self.nodes[of].staked(), |stake, (_, op)| match op {
+            Op::Stake { node, amount, .. } if *node == of => stake + amount,
+            Op::Unstake { node, amount, .. } if *node == of => stake - (*amount).min(stake),
+            _ => stake,
+        })
+    }
+
+    /// What channels lock of a node's stake.
+    pub fn locked(&self, node: usize) -> u128 {
+        let lock = |channel: &Channel| match channel.bonds().0 {
+            2 if channel.ends.contains(&node) => channel.bond,
+            1 if channel.ends[0] == node => channel.bond,
+            _ => 0,
+        };
+        self.channels.values().map(lock).sum()
+    }
+
+    /// To a node, or to the purse of an account without one.
+    pub fn credit(&mut self, account: &AccountId, amount: u128) {
+        if let Some(node) = self.index_of(account) {
+            self.nodes[node].owed += amount;
+        } else if let Some(purse) = self.purses.get_mut(account) {
+            *purse += amount;
+        } else if amount >= PURSE_STORAGE {
+            self.purses.insert(account.clone(), amount);
+        } else {
+            self.treasury += amount;
+        }
+    }
+
+    /// What `withdraw` could take.
+    pub fn owed(&self, account: &AccountId) -> u128 {
+        let node = self.index_of(account).map_or(0, |node| self.nodes[node].owed);
+        let treasury = if *account == self.treasury_account { self.treasury } else { 0 };
+        node + treasury + self.purses.get(account).copied().unwrap_or_default()
+    }
+
+    pub fn settle(&mut self, id: ChannelId) -> [u128; 2] {
+        let channel = &self.channels[&id];
+        let (ends, paid) = (channel.ends, channel.payout());
+        for side in 0..2 {
+            self.nodes[ends[side]].owed += paid[side];
+        }
+        paid
+    }
+}
