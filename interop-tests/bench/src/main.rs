@@ -1,6 +1,7 @@
 //! Benchmarks, reported as ratios of what ran in turn in the same process on the same machine.
 //! Absolute figures say more about the machine than about the code.
 
+mod gas;
 mod ours;
 mod report;
 mod theirs;
@@ -24,6 +25,16 @@ enum Bench {
     /// against libp2p's request-response, unpaid and direct. All nodes in this process, over TCP on
     /// loopback.
     Requests(Requests),
+    /// Gas of every call of the contract, and of severs with their partition checks on large
+    /// graphs, in NEAR's own VM.
+    Gas(Gas),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Gas {
+    /// Nodes of the largest graph; opening it takes minutes.
+    #[arg(long, default_value_t = 100_000)]
+    large: u32,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -43,6 +54,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match args.bench {
+        Bench::Gas(gas) => gas::run(gas.large, args.json),
         Bench::Requests(requests) => runtime.block_on(run(&requests, args.json)),
     }
 }

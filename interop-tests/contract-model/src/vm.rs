@@ -1,6 +1,8 @@
 //! The built contract in NEAR's own VM, one call at a time, with time under the test's
 //! control. After every call the books must balance to the yocto and storage must be paid.
 
+mod trusted;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -306,13 +308,17 @@ impl Vm {
             self.ext.action_log.clear();
             return Err(error.to_string());
         }
+        Ok(self.finish(outcome))
+    }
+
+    fn finish(&mut self, outcome: VMOutcome) -> Done {
         self.balance = outcome.balance.as_yoctonear();
         self.storage_usage = outcome.storage_usage;
         let value = match outcome.return_data {
             ReturnData::Value(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
             _ => Value::Null,
         };
-        Ok(Done { value, logs: outcome.logs, gas: outcome.burnt_gas.as_gas() })
+        Done { value, logs: outcome.logs, gas: outcome.burnt_gas.as_gas() }
     }
 
     /// What the chain does after a call: transfers, then the callback with their result.
