@@ -294,11 +294,11 @@ impl Contract {
                 self.flow.checks -= 1;
             }
             let Some(queued) = self.flow.queue.front::<Queued>(Table::Queue) else { return };
+            // What waits keeps the contract from being idle until it is applied.
+            self.flow.clock_ms = queued.at_ms;
             if !budget.lasts(0) {
                 return;
             }
-            // What waits keeps the contract from being idle until it is applied.
-            self.flow.clock_ms = queued.at_ms;
             budget.bytes += 2_000;
             self.apply_queued(queued);
             self.flow.queue.pop(Table::Queue);
