@@ -65,7 +65,6 @@ impl Pair {
             received: BTreeMap::new(),
             waiting: Default::default(),
             begun: false,
-            applied_ms: 0,
             edges: BTreeMap::new(),
             penalties: Vec::new(),
             storage,
@@ -132,7 +131,9 @@ impl Pair {
                 // Part of the stake is charged already.
                 Some(code::STAKE_TOO_LOW | code::STAKE_LOCKED) if self.charging => Ok(false),
                 Some(code) if codes.contains(&code) => Ok(false),
-                None if codes.contains(&NO_DEPOSIT) && message.contains("doesn't accept deposit") => Ok(false),
+                None if codes.contains(&NO_DEPOSIT) && message.contains("doesn't accept deposit") => {
+                    Ok(false)
+                }
                 _ => Err(format!("{method} was refused: {message}, the model refuses it for {codes:?}")),
             },
             (Err(message), Ok(())) if self.excused(who, call, attached, tgas, &message) => Ok(false),
@@ -191,7 +192,11 @@ impl Pair {
         }
         self.rewards(who, gas)?;
         self.books()?;
-        if self.accepted.is_multiple_of(EVERYTHING_EVERY) || finished > 0 { self.everything() } else { self.touched(who, call) }
+        if self.accepted.is_multiple_of(EVERYTHING_EVERY) || finished > 0 {
+            self.everything()
+        } else {
+            self.touched(who, call)
+        }
     }
 
     /// Bonds are not released before the checks that were pending at the time.
@@ -215,13 +220,16 @@ impl Pair {
         accounts.remove(&self.model.treasury_account);
         for account in accounts {
             let (now, known) = (self.vm.withdrawable(account.as_str()).0, self.model.owed(&account));
-            let more = now.checked_sub(known).ok_or_else(|| {
-                format!("{account} may withdraw {now}, {known} in the model")
-            })?;
-            if !self.closers.contains(&account) && more > REWARD_PER_TGAS * u128::from(gas / 1_000_000_000_000 + 1) {
+            let more = now
+                .checked_sub(known)
+                .ok_or_else(|| format!("{account} may withdraw {now}, {known} in the model"))?;
+            if !self.closers.contains(&account)
+                && more > REWARD_PER_TGAS * u128::from(gas / 1_000_000_000_000 + 1)
+            {
                 return Err(format!("{account} was paid {more} for {gas} gas"));
             }
-            self.model.pool = self.model.pool.checked_sub(more).ok_or("more than deposits was paid for checks")?;
+            self.model.pool =
+                self.model.pool.checked_sub(more).ok_or("more than deposits was paid for checks")?;
             self.model.credit(&account, more);
         }
         let keeps = |channel: &crate::model::Channel| {
@@ -237,7 +245,12 @@ impl Pair {
     pub fn books(&mut self) -> Checked<()> {
         let (mut books, mut expected) = (self.vm.books(), self.model.books());
         let sum = Yocto::checked_sum([
-            books.storage, books.deposits, books.stakes, books.bonds, books.escrow, books.treasury,
+            books.storage,
+            books.deposits,
+            books.stakes,
+            books.bonds,
+            books.escrow,
+            books.treasury,
             books.withdrawable,
         ]);
         if sum != Ok(books.balance) || books.surplus != Yocto::ZERO || books.balance.0 != self.vm.balance() {
@@ -255,7 +268,9 @@ impl Pair {
         // A check under way has charged some nodes already and holds what it took in escrow, and
         // part of the slash is in the treasury; the sum and all other parts are as they should be.
         self.charging = false;
-        if !self.model.waiting.is_empty() && (books.escrow, books.treasury) != (expected.escrow, expected.treasury) {
+        if !self.model.waiting.is_empty()
+            && (books.escrow, books.treasury) != (expected.escrow, expected.treasury)
+        {
             self.charging = true;
             self.model.note(State::StoppedWhileCharging);
             for books in [&mut books, &mut expected] {
@@ -286,7 +301,10 @@ impl Pair {
             Call::Draw(args) => Some(args.draw.channel),
             Call::ReplaceTerms(args) => Some(args.act.channel),
             Call::Propose(_) => Some(por_types::ChannelId(self.model.proposed - 1)),
-            Call::SetParams(_) | Call::SetOwner(_) | Call::SetTreasury(_) | Call::AnnounceUpgrade(_)
+            Call::SetParams(_)
+            | Call::SetOwner(_)
+            | Call::SetTreasury(_)
+            | Call::AnnounceUpgrade(_)
             | Call::CancelUpgrade => return self.config(),
             _ => None,
         };
@@ -302,7 +320,11 @@ impl Pair {
             self.same_node(&view, node)?;
             self.withdrawable(&account)?;
         }
-        differ("received", &self.vm.received.get(who.as_str()).copied(), &self.model.received.get(who).copied())
+        differ(
+            "received",
+            &self.vm.received.get(who.as_str()).copied(),
+            &self.model.received.get(who).copied(),
+        )
     }
 
     fn same_node(&self, view: &NodeView, node: usize) -> Checked<()> {
@@ -352,7 +374,8 @@ impl Pair {
         differ("number of nodes", &nodes.len(), &expected.len())?;
         let mut channels: Vec<ChannelView> = Vec::new();
         for from in (0..self.model.proposed).step_by(100) {
-            let page: Vec<ChannelView> = self.vm.view(method::CHANNELS, &json!({ "from": from, "limit": 100 }));
+            let page: Vec<ChannelView> =
+                self.vm.view(method::CHANNELS, &json!({ "from": from, "limit": 100 }));
             channels.extend(page);
         }
         let ids: Vec<_> = self.model.channels.keys().copied().collect();

@@ -331,7 +331,8 @@ impl Sequence {
         let hostile = self.hostile;
         let sequence = if self.chance(hostile) { self.rng.random_range(0..3) } else { done + 1 };
         let now_ms = self.pair.vm.now_ms;
-        let expires_ms = if self.chance(hostile) { now_ms - 1 } else { now_ms + self.rng.random_range(0..50) };
+        let expires_ms =
+            if self.chance(hostile) { now_ms - 1 } else { now_ms + self.rng.random_range(0..50) };
         let node = self.node();
         let who = self.names[node].clone();
         match self.rng.random_range(0..3) {
@@ -463,7 +464,8 @@ impl Sequence {
     /// By a node: what an account without one gets for it may be too little for a purse.
     fn continue_checks(&mut self) -> Checked<bool> {
         let who = self.anybody();
-        let who = if self.model().index_of(&who).is_some() { who } else { self.model().nodes[0].account.clone() };
+        let who =
+            if self.model().index_of(&who).is_some() { who } else { self.model().nodes[0].account.clone() };
         let witness = self.witness(ChannelId(0));
         self.call(&who, &Call::Check(CheckArgs { witness }), 0)
     }

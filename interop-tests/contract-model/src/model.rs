@@ -151,8 +151,6 @@ pub struct Model {
     pub waiting: VecDeque<(u64, Op)>,
     /// The operation at the head is under way.
     pub begun: bool,
-    /// Time of the last operation that was applied.
-    pub applied_ms: u64,
     pub edges: BTreeMap<ChannelId, [usize; 2]>,
     pub penalties: Vec<Penalty>,
     /// Storage held, without purses and deposits of checks.
@@ -177,11 +175,9 @@ impl Model {
         self.nodes[node].account == self.anchor
     }
 
-    /// "The block time when nothing waits, else the time of the operation at the head"; of the
-    /// one before it until that at the head has begun.
+    /// "The block time when nothing waits, else the time of the operation at the head."
     pub fn clock_ms(&self) -> u64 {
-        let head = |(time, _): &(u64, Op)| if self.begun { *time } else { self.applied_ms };
-        self.waiting.front().map_or(self.now_ms, head)
+        self.waiting.front().map_or(self.now_ms, |(time, _)| *time)
     }
 
     /// Unfinished checks, late SeverOrders included.

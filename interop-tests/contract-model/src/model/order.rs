@@ -25,7 +25,6 @@ impl Model {
             && let Some((time, op)) = self.waiting.pop_front()
         {
             finished += usize::from(matches!(op, Op::Close { .. } | Op::Late { .. }));
-            self.applied_ms = time;
             self.age(time);
             self.apply(time, op);
         }
@@ -213,8 +212,10 @@ impl Model {
                 self.note(State::SlashedAlready);
                 continue;
             }
-            node.slashed_ms = Some(time);
             let amount = share(u128::from(then.slash_bps), node.chargeable(), 10_000);
+            if amount > 0 {
+                node.slashed_ms = Some(time);
+            }
             self.treasury += node.charge(amount);
             self.note(State::Slashed);
         }
