@@ -6,6 +6,8 @@
 //! before it have been, so a check sees graph and stakes exactly as of its close.
 
 mod acts;
+mod calls;
+mod govern;
 mod money;
 mod order;
 mod seen;
@@ -15,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use por_types::interface::{ChannelStatus, NextCode, NextParams, Params};
 use por_types::{AccountId, ChannelId, NodeKey, Terms};
 
-pub use acts::{Call, NO_DEPOSIT};
+pub use calls::{Call, NO_DEPOSIT};
 
 /// Storage of a purse's record: 0.002 NEAR.
 pub const PURSE_STORAGE: u128 = 2_000_000_000_000_000_000_000;

@@ -6,98 +6,29 @@ use por_types::{
     Statement, Yocto,
 };
 
+use super::calls::{Call, NO_DEPOSIT};
 use super::{Channel, Found, Model, Node, Op, PURSE_STORAGE, Then};
 
-/// Instead of a code: near-sdk's own refusal of a deposit.
-pub const NO_DEPOSIT: &str = "no deposit";
-
-/// A call of the interface.
-#[derive(Clone, Debug)]
-pub enum Call {
-    Register(RegisterArgs),
-    Stake,
-    Unstake(UnstakeArgs),
-    Propose(ProposeChannelArgs),
-    Confirm(ConfirmChannelArgs),
-    Cancel(ChannelArgs),
-    TopUp(ChannelArgs),
-    RequestClose(CloseArgs),
-    ConfirmClose(CloseArgs),
-    CloseSigned(CloseSignedArgs),
-    SubmitState(SubmitStateArgs),
-    Sever(SeverArgs),
-    Finalize(FinalizeArgs),
-    Forget(ChannelArgs),
-    Withdraw(WithdrawArgs),
-    Unregister,
-    Draw(DrawArgs),
-    ReplaceTerms(ReplaceTermsArgs),
-    Ping(PingArgs),
-    Check(CheckArgs),
-    SetParams(SetParamsArgs),
-    SetOwner(AccountArgs),
-    SetTreasury(AccountArgs),
-    AnnounceUpgrade(AnnounceUpgradeArgs),
-    CancelUpgrade,
-}
-
-impl Call {
-    /// The method, and the arguments as JSON.
-    pub fn encode(&self) -> (&'static str, Vec<u8>) {
-        fn json(args: &impl serde::Serialize) -> Vec<u8> {
-            serde_json::to_vec(args).expect("arguments are JSON")
-        }
-        let none = serde_json::json!({});
-        match self {
-            Call::Register(args) => (method::REGISTER, json(args)),
-            Call::Stake => (method::STAKE, json(&none)),
-            Call::Unstake(args) => (method::UNSTAKE, json(args)),
-            Call::Propose(args) => (method::PROPOSE_CHANNEL, json(args)),
-            Call::Confirm(args) => (method::CONFIRM_CHANNEL, json(args)),
-            Call::Cancel(args) => (method::CANCEL_PROPOSAL, json(args)),
-            Call::TopUp(args) => (method::TOP_UP, json(args)),
-            Call::RequestClose(args) => (method::REQUEST_CLOSE, json(args)),
-            Call::ConfirmClose(args) => (method::CONFIRM_CLOSE, json(args)),
-            Call::CloseSigned(args) => (method::CLOSE_SIGNED, json(args)),
-            Call::SubmitState(args) => (method::SUBMIT_STATE, json(args)),
-            Call::Sever(args) => (method::SEVER, json(args)),
-            Call::Finalize(args) => (method::FINALIZE, json(args)),
-            Call::Forget(args) => (method::FORGET_CHANNEL, json(args)),
-            Call::Withdraw(args) => (method::WITHDRAW, json(args)),
-            Call::Unregister => (method::UNREGISTER, json(&none)),
-            Call::Draw(args) => (method::DRAW, json(args)),
-            Call::ReplaceTerms(args) => (method::REPLACE_TERMS, json(args)),
-            Call::Ping(args) => (method::PING, json(args)),
-            Call::Check(args) => (method::CHECK, json(args)),
-            Call::SetParams(args) => (method::SET_PARAMS, json(args)),
-            Call::SetOwner(args) => (method::SET_OWNER, json(args)),
-            Call::SetTreasury(args) => (method::SET_TREASURY, json(args)),
-            Call::AnnounceUpgrade(args) => (method::ANNOUNCE_UPGRADE, json(args)),
-            Call::CancelUpgrade => (method::CANCEL_UPGRADE, json(&none)),
-        }
-    }
-}
-
 /// Why a call must be refused: every reason that holds.
-pub type Refused = Vec<&'static str>;
-type Outcome = Result<(), Refused>;
+pub(super) type Refused = Vec<&'static str>;
+pub(super) type Outcome = Result<(), Refused>;
 
 #[derive(Default)]
-struct Faults(Refused);
+pub(super) struct Faults(Refused);
 
 impl Faults {
-    fn need(&mut self, holds: bool, code: &'static str) -> &mut Self {
+    pub(super) fn need(&mut self, holds: bool, code: &'static str) -> &mut Self {
         if !holds {
             self.0.push(code);
         }
         self
     }
 
-    fn take(&mut self) -> Outcome {
+    pub(super) fn take(&mut self) -> Outcome {
         std::mem::take(self).done()
     }
 
-    fn done(self) -> Outcome {
+    pub(super) fn done(self) -> Outcome {
         if self.0.is_empty() { Ok(()) } else { Err(self.0) }
     }
 }
@@ -205,7 +136,7 @@ impl Model {
         self.waiting.push_back((self.now_ms, op));
     }
 
-    fn node(&self, who: &AccountId) -> Result<usize, Refused> {
+    pub(super) fn node(&self, who: &AccountId) -> Result<usize, Refused> {
         self.index_of(who).ok_or(vec![code::NOT_REGISTERED])
     }
 
@@ -637,22 +568,6 @@ impl Model {
         Ok(())
     }
 
-    fn unregister(&mut self, who: &AccountId) -> Outcome {
-        let index = self.node(who)?;
-        let node = &self.nodes[index];
-        let unused = node.chargeable() == 0
-            && node.owed == 0
-            && self.waiting_stakes(index) == 0
-            && !self.waiting_ping(index)
-            && self.channels.values().all(|channel| !channel.ends.contains(&index))
-            && !self.is_anchor(index);
-        Faults::default().need(unused, code::IN_USE).take()?;
-        self.nodes[index].gone = true;
-        self.storage -= self.register_storage;
-        *self.received.entry(who.clone()).or_default() += self.register_storage;
-        Ok(())
-    }
-
     fn ping(&mut self, who: &AccountId, through: &AccountId) -> Outcome {
         let node = self.node(who)?;
         let other = self.index_of(through);
@@ -667,32 +582,6 @@ impl Model {
         faults.done()?;
         if let Some(through) = other {
             self.enqueue(Op::Ping { node, through });
-        }
-        Ok(())
-    }
-
-    fn govern(&mut self, who: &AccountId, call: &Call) -> Outcome {
-        let notice_ms = if self.test { self.params.notice_ms } else { 14 * 24 * 3_600_000 };
-        let from_ms = self.now_ms + notice_ms;
-        let mut faults = Faults::default();
-        faults.need(*who == self.owner, code::NOT_ALLOWED);
-        if let Call::SetParams(args) = call {
-            faults.need(args.params.out_of_bounds(self.test).is_none(), code::PARAMS);
-        }
-        if matches!(call, Call::CancelUpgrade) {
-            faults.need(self.next_code.is_some(), code::NOT_ANNOUNCED);
-        }
-        faults.done()?;
-        match call {
-            Call::SetParams(args) => {
-                self.next_params = Some(NextParams { params: args.params.clone(), from_ms });
-            }
-            Call::SetOwner(args) => self.owner = args.account.clone(),
-            Call::SetTreasury(args) => self.treasury_account = args.account.clone(),
-            Call::AnnounceUpgrade(args) => {
-                self.next_code = Some(NextCode { code_hash: args.code_hash, from_ms });
-            }
-            _ => self.next_code = None,
         }
         Ok(())
     }

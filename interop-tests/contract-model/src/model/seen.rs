@@ -11,8 +11,8 @@ impl Model {
         let waiting = self.waiting.iter().fold((node.staked(), 0), |(stake, out), (_, op)| match op {
             Op::Stake { node, amount, .. } if *node == index => (stake + amount, out),
             Op::Unstake { node, amount, .. } if *node == index => {
-                let amount = (*amount).min(stake);
-                (stake - amount, out + amount)
+                // Shown as asked for; it takes effect on what is left then.
+                (stake - (*amount).min(stake), out + amount)
             }
             _ => (stake, out),
         });
