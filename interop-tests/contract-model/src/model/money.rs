@@ -44,7 +44,8 @@ impl Node {
         take_youngest(&mut self.maturing, &mut left);
         self.active -= left;
         if amount > 0 {
-            self.withdrawing.push(Due { at_ms: due_ms, amount });
+            let earlier = self.withdrawing.last().map_or(0, |due| due.at_ms);
+            self.withdrawing.push(Due { at_ms: due_ms.max(earlier), amount });
         }
     }
 
