@@ -576,7 +576,7 @@ impl Model {
         let leads = other.is_some_and(|other| !idle || self.leads_to_attached(node, other));
         let mut faults = Faults::default();
         faults
-            .need(!(attached && idle) && !self.waiting_ping(node), code::ATTACHED)
+            .need(!(self.waiting_ping(node) || attached && idle), code::ATTACHED)
             .need(other.is_some(), code::NOT_REGISTERED)
             .need(leads, code::NOT_ATTACHED);
         faults.done()?;
