@@ -10,16 +10,14 @@ use por_contract_model::report::{Tally, run_one};
 /// What an unoptimised build may take.
 const LONGEST: Duration = Duration::from_secs(60);
 const SEQUENCES: u64 = 2_000;
-/// First of the seeds that were seen to agree. About one sequence in a thousand of other seeds
-/// (200098, 200213, 200930, 201473, 202008, 202169, 205128) still ends in a difference, and it is
-/// not settled whether the contract or the model is wrong there.
-const AGREED: u64 = 203_000;
+/// First of the seeds, unless `POR_SEED` names another.
+const FIRST: u64 = 203_000;
 
 #[test]
 fn contract_and_model_agree_on_random_sequences() {
     let base: u64 = match std::env::var("POR_SEED") {
         Ok(seed) => seed.parse().expect("POR_SEED is a number"),
-        Err(_) => AGREED,
+        Err(_) => FIRST,
     };
     let sequences =
         std::env::var("POR_SEQUENCES").map_or(SEQUENCES, |n| n.parse().expect("POR_SEQUENCES is a number"));
@@ -43,4 +41,19 @@ fn contract_and_model_agree_on_random_sequences() {
         }
     });
     println!("{} sequences", next.into_inner().min(sequences));
+}
+
+/// Seeds that once ended in a difference.
+#[test]
+fn seeds_that_once_differed() {
+    let once = [
+        // An order that came after a close was reimbursed by a later check although a check in
+        // between, out of the close's reimbursement window, had separated the ends already.
+        200_930, // A check stopped between two of its claims.
+        200_098, 200_213, 201_473, 202_008, 202_169, 205_128,
+    ];
+    for seed in once {
+        let finding = run_one(seed, &mut Tally::default());
+        assert!(finding.is_none(), "{}", finding.map(|finding| finding.to_string()).unwrap_or_default());
+    }
 }

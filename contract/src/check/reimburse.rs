@@ -75,17 +75,17 @@ impl Bill {
 }
 
 impl Contract {
-    /// Claims the penalties between the sides that are in their window, once.
+    /// Takes the penalties between the sides off the list; those in their window are claimed.
     pub(super) fn step_claim(&mut self, job: &mut Job, work: &mut Work<'_>, mut from: u64) -> (Phase, bool) {
         let side = Self::side(job, work);
         let mut lasts = true;
         while from < self.flow.penalties.next && lasts {
             if let Some(penalty) = Self::penalty(from)
                 && side.has(penalty.a) != side.has(penalty.b)
-                && job.at_ms < penalty.until_ms
             {
+                // Also out of its window: a late order must find that its ends are apart already.
                 self.remove_penalty(from);
-                if penalty.forfeited {
+                if penalty.forfeited && job.at_ms < penalty.until_ms {
                     self.claim(job, &side, &penalty);
                 }
             }

@@ -31,6 +31,9 @@ use crate::config::NetworkConfig;
 const INIT_GAS: u64 = 100_000_000_000_000;
 /// Looks for the effect of a transaction whose outcome got lost, one second apart.
 const LOOKS: u32 = 20;
+/// Looks for a transfer that was just made, and the time between two.
+const FUND_LOOKS: u32 = 100;
+const FUND_PAUSE: Duration = Duration::from_millis(200);
 /// Price of one byte of storage on NEAR.
 const BYTE_PRICE: u128 = 10_000_000_000_000_000_000;
 /// Storage that the contract reserves when it is initialised, and the account's own, bytes.
@@ -115,6 +118,30 @@ impl Admin {
             })),
             Some(_) => Err(unreadable("view_account", "it is no account")),
             None => Ok(None),
+        }
+    }
+
+    /// The account once it is final that it holds `need`: a transfer that was made just before may
+    /// not be yet.
+    ///
+    /// Errors: [`ChainError::NoAccount`], [`ChainError::Funds`] after a bounded wait.
+    pub async fn funded(&self, account: &AccountId, need: Yocto) -> Result<AccountInfo, ChainError> {
+        let mut looks = 0;
+        loop {
+            let found = self.account(account).await?;
+            match found {
+                Some(info) if info.balance >= need => return Ok(info),
+                None if looks >= FUND_LOOKS => {
+                    let (account, chain_id) = (account.clone(), self.reader.network.chain_id.clone());
+                    return Err(ChainError::NoAccount { account, chain_id });
+                }
+                Some(AccountInfo { balance: have, .. }) if looks >= FUND_LOOKS => {
+                    return Err(ChainError::Funds { account: account.clone(), have, need });
+                }
+                _ => {}
+            }
+            looks += 1;
+            tokio::time::sleep(FUND_PAUSE).await;
         }
     }
 

@@ -188,10 +188,8 @@ async fn prepare(network: &NetworkConfig, args: &FundArgs, code_len: usize) -> R
         let new_key = found.is_none().then(|| key.public_key());
         fund(network, args, missing, &key.public_key(), new_key.as_ref()).await?;
     }
-    let account = admin.account(contract).await?.ok_or_else(|| ChainError::NoAccount {
-        account: contract.clone(),
-        chain_id: network.chain_id.clone(),
-    })?;
+    // A faucet answers before the block that holds its transfer is final.
+    let account = admin.funded(contract, need).await?;
     Ok(Ready { admin, key, account, funded: missing })
 }
 
