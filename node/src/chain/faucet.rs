@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use super::error::ChainError;
 
+/// Looks at the final block, and the time between two.
+const LOOKS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(100);
 /// The answer comes with the block that holds the money.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -38,7 +41,7 @@ pub async fn faucet(
             Err(error) => return Err(unreachable(error)),
         };
         if answer.get("result").is_some_and(|result| !result.is_null()) {
-            return Ok(());
+            return exists(&http, url, account).await;
         }
         let error = answer.get("error");
         let no_method = error.is_some_and(|error| error["code"] == -32601);
@@ -50,4 +53,23 @@ pub async fn faucet(
         });
     }
     Err(ChainError::Unreachable { reasons: reasons.join("; ") })
+}
+
+/// Waits until the account is there in the final block: views are of that one, and the faucet
+/// answers earlier.
+async fn exists(http: &reqwest::Client, url: &str, account: &AccountId) -> Result<(), ChainError> {
+    let params = json!({ "request_type": "view_account", "finality": "final", "account_id": account });
+    let request = json!({ "jsonrpc": "2.0", "id": "faucet", "method": "query", "params": params });
+    for _ in 0..LOOKS {
+        let sent = http.post(url).json(&request).send().await;
+        let answer: Value = match sent {
+            Ok(response) => response.json().await.unwrap_or(Value::Null),
+            Err(_) => Value::Null,
+        };
+        if answer["result"]["amount"].is_string() {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(ChainError::Undecided { method: "faucet".to_owned(), transaction: None })
 }
