@@ -68,6 +68,7 @@ impl Pair {
             waiting: Default::default(),
             begun: false,
             edges: BTreeMap::new(),
+            ripe_ms: 0,
             penalties: Vec::new(),
             storage,
             pool: 0,

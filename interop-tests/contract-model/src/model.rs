@@ -154,6 +154,8 @@ pub struct Model {
     /// The operation at the head is under way.
     pub begun: bool,
     pub edges: BTreeMap<ChannelId, [usize; 2]>,
+    /// When the last stake that was deposited becomes active.
+    pub ripe_ms: u64,
     pub penalties: Vec<Penalty>,
     /// Storage held, without purses and deposits of checks.
     pub storage: u128,

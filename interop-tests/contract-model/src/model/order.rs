@@ -39,9 +39,9 @@ impl Model {
                 self.edges.insert(id, self.channels[&id].ends);
             }
             Op::Stake { node, amount, activation_ms } => {
-                let node = &mut self.nodes[node];
-                let earlier = node.maturing.last().map_or(0, |due| due.at_ms);
-                node.maturing.push(Due { at_ms: earlier.max(time + activation_ms), amount });
+                // Never before stake that was deposited earlier, by whomever.
+                self.ripe_ms = self.ripe_ms.max(time + activation_ms);
+                self.nodes[node].maturing.push(Due { at_ms: self.ripe_ms, amount });
             }
             Op::Unstake { node, amount, due_ms } => self.nodes[node].unstake(amount, due_ms),
             Op::Ping { node, through } => self.judge_ping(time, node, through),
