@@ -1,4 +1,4 @@
-//! What is fixed at initialisation, and its hard bounds (protocol section 2).
+//! What is fixed at initialisation (protocol section 2).
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use near_sdk::env;
@@ -7,9 +7,7 @@ use por_types::{AccountId, Network, Yocto};
 
 use crate::Contract;
 
-const SECOND: u64 = 1_000;
-const HOUR: u64 = 3_600 * SECOND;
-const DAY: u64 = 24 * HOUR;
+const DAY: u64 = 24 * 3_600 * 1_000;
 
 /// Price of one byte of storage on NEAR.
 const BYTE_PRICE: u128 = 10_000_000_000_000_000_000;
@@ -141,51 +139,4 @@ impl From<StoredParams> for Params {
             slash_bps: p.slash_bps,
         }
     }
-}
-
-/// What is wrong with `p`, if anything. A test network is free of all bounds but those that
-/// keep sums within their types.
-pub fn params_error(p: &Params, test: bool) -> Option<&'static str> {
-    let durations = [p.challenge_ms, p.notice_ms, p.activation_ms, p.reimbursement_ms];
-    if !p.sever_penalty.0.is_multiple_of(2) {
-        return Some("sever_penalty must be even");
-    }
-    if p.slash_bps > 10_000 {
-        return Some("slash_bps must be at most 10000");
-    }
-    if durations.iter().any(|ms| *ms > 3_650 * DAY) {
-        return Some("durations must be at most ten years");
-    }
-    if [p.late_fee, p.sever_penalty, p.min_stake].iter().any(|amount| *amount > Yocto::near(1_000_000)) {
-        return Some("amounts must be at most a million NEAR");
-    }
-    if test { None } else { bounds_error(p) }
-}
-
-fn bounds_error(p: &Params) -> Option<&'static str> {
-    if p.late_fee > Yocto::millinear(1) {
-        return Some("late_fee must be at most 0.001 NEAR a millisecond");
-    }
-    if !(Yocto::millinear(100)..=Yocto::near(1_000)).contains(&p.sever_penalty) {
-        return Some("sever_penalty must be 0.1 to 1000 NEAR");
-    }
-    if !(HOUR..=30 * DAY).contains(&p.challenge_ms) {
-        return Some("challenge_ms must be one hour to 30 days");
-    }
-    if !(60 * SECOND..=7 * DAY).contains(&p.notice_ms) {
-        return Some("notice_ms must be one minute to 7 days");
-    }
-    if !(p.bond()..=Yocto::near(100_000)).contains(&p.min_stake) {
-        return Some("min_stake must be half the penalty to 100000 NEAR");
-    }
-    if !(HOUR..=30 * DAY).contains(&p.activation_ms) {
-        return Some("activation_ms must be one hour to 30 days");
-    }
-    if !(p.challenge_ms..=90 * DAY).contains(&p.reimbursement_ms) {
-        return Some("reimbursement_ms must be the challenge window to 90 days");
-    }
-    if p.slash_bps > 5_000 {
-        return Some("slash_bps must be at most 5000");
-    }
-    None
 }

@@ -9,7 +9,6 @@ use por_types::interface::{
 use super::{caller, now_ms};
 use crate::answers::emit;
 use crate::args::args;
-use crate::config::params_error;
 use crate::fail::{fail, require};
 use crate::{Contract, ContractExt};
 
@@ -26,7 +25,7 @@ impl Contract {
     pub fn set_params(&mut self) {
         self.require_owner();
         let SetParamsArgs { params } = args();
-        if let Some(error) = params_error(&params, self.config.test) {
+        if let Some(error) = params.out_of_bounds(self.config.test) {
             fail!(code::PARAMS, "{error}");
         }
         let from_ms = now_ms() + self.governance_notice_ms();

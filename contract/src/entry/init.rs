@@ -7,7 +7,7 @@ use por_types::{MAX_CHAIN_ID_LEN, Network, Yocto};
 use super::account;
 use crate::args::args;
 use crate::books::Books;
-use crate::config::{Config, Governance, params_error, storage_floor};
+use crate::config::{Config, Governance, storage_floor};
 use crate::fail::{fail, require};
 use crate::flow::Flow;
 use crate::{CURRENT, Contract, ContractExt};
@@ -25,7 +25,7 @@ impl Contract {
             code::ARGUMENT,
             "chain_id must be 1 to {MAX_CHAIN_ID_LEN} letters, digits, `-`, `_` or `.`"
         );
-        if let Some(error) = params_error(&params, test) {
+        if let Some(error) = params.out_of_bounds(test) {
             fail!(code::PARAMS, "{error}");
         }
         let balance = Yocto(env::account_balance().as_yoctonear());

@@ -1,5 +1,5 @@
-//! Hard bounds of a network's parameters (protocol section 2), for whoever wants to know before
-//! the contract refuses.
+//! Hard bounds of a network's parameters (protocol section 2), for the contract and for whoever
+//! wants to know before it refuses.
 
 use crate::Yocto;
 use crate::interface::Params;

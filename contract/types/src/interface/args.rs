@@ -4,12 +4,14 @@ use near_account_id::AccountId;
 use serde::{Deserialize, Serialize};
 
 use super::Params;
+#[cfg(doc)]
+use super::{ConfigView, MAX_PAGE, method};
 use crate::{
     ChannelId, ChannelState, CooperativeClose, Draw, Hash, NewTerms, NodeKey, SeverOrder, Side, Signature,
     Signed, Terms, Totals, Yocto,
 };
 
-/// Arguments of [`method::NEW`](super::method::NEW). No deposit.
+/// Arguments of [`method::NEW`]. No deposit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewArgs {
     pub chain_id: String,
@@ -26,7 +28,7 @@ pub struct NewArgs {
     pub test: bool,
 }
 
-/// Arguments of [`method::REGISTER`](super::method::REGISTER). Attached deposit: storage, the rest becomes stake.
+/// Arguments of [`method::REGISTER`]. Attached deposit: storage, the rest becomes stake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterArgs {
     pub node_key: NodeKey,
@@ -34,14 +36,14 @@ pub struct RegisterArgs {
     pub proof: Signature,
 }
 
-/// Arguments of [`method::UNSTAKE`](super::method::UNSTAKE).
+/// Arguments of [`method::UNSTAKE`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnstakeArgs {
     pub amount: Yocto,
 }
 
-/// Arguments of [`method::PROPOSE_CHANNEL`](super::method::PROPOSE_CHANNEL). Attached: at least `deposit`, the bond (half of
-/// [`Params::sever_penalty`]) and [`ConfigView::channel_storage`](super::ConfigView::channel_storage). What is attached above that
+/// Arguments of [`method::PROPOSE_CHANNEL`]. Attached: at least `deposit`, the bond (half of
+/// [`Params::sever_penalty`]) and [`ConfigView::channel_storage`]. What is attached above that
 /// becomes withdrawable. Locks half a penalty of the proposer's stake. Returns the
 /// [`ChannelId`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +54,7 @@ pub struct ProposeChannelArgs {
     pub deposit: Yocto,
 }
 
-/// Arguments of [`method::CONFIRM_CHANNEL`](super::method::CONFIRM_CHANNEL). Attached: at least `deposit` and the bond (half of
+/// Arguments of [`method::CONFIRM_CHANNEL`]. Attached: at least `deposit` and the bond (half of
 /// [`Params::sever_penalty`]); the rest becomes withdrawable. Locks half a penalty of the
 /// confirmer's stake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,16 +67,16 @@ pub struct ConfirmChannelArgs {
 
 /// Arguments of calls that name only a channel.
 ///
-/// - [`method::CANCEL_PROPOSAL`](super::method::CANCEL_PROPOSAL): by the proposer; deposit and bond become withdrawable.
-/// - [`method::TOP_UP`](super::method::TOP_UP): by either side; everything attached is added to its deposit.
-/// - [`method::FORGET_CHANNEL`](super::method::FORGET_CHANNEL): by anyone, once nothing is left to finalize. Removes the
+/// - [`method::CANCEL_PROPOSAL`]: by the proposer; deposit and bond become withdrawable.
+/// - [`method::TOP_UP`]: by either side; everything attached is added to its deposit.
+/// - [`method::FORGET_CHANNEL`]: by anyone, once nothing is left to finalize. Removes the
 ///   record; its storage deposit becomes withdrawable for the proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelArgs {
     pub channel: ChannelId,
 }
 
-/// Arguments of [`method::REQUEST_CLOSE`](super::method::REQUEST_CLOSE) and [`method::CONFIRM_CLOSE`](super::method::CONFIRM_CLOSE): the totals that the
+/// Arguments of [`method::REQUEST_CLOSE`] and [`method::CONFIRM_CLOSE`]: the totals that the
 /// caller states. A confirmation must state the request's totals. Until it is confirmed, a
 /// request binds nobody: the channel stays in the graph and either side may replace it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +85,7 @@ pub struct CloseArgs {
     pub totals: Totals,
 }
 
-/// Arguments of [`method::CLOSE_SIGNED`](super::method::CLOSE_SIGNED).
+/// Arguments of [`method::CLOSE_SIGNED`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseSignedArgs {
     pub close: CooperativeClose,
@@ -91,7 +93,7 @@ pub struct CloseSignedArgs {
     pub signature_b: Signature,
 }
 
-/// Arguments of [`method::SUBMIT_STATE`](super::method::SUBMIT_STATE): evidence during a notice or challenge window.
+/// Arguments of [`method::SUBMIT_STATE`]: evidence during a notice or challenge window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubmitStateArgs {
     pub state: Signed<ChannelState>,
@@ -112,8 +114,8 @@ pub struct Witness {
     pub closed: Option<Side>,
 }
 
-/// Arguments of [`method::SEVER`](super::method::SEVER). By anyone. The edge leaves the graph in this call and its
-/// partition check begins. Attach [`ConfigView::check_deposit`](super::ConfigView::check_deposit): needed if the check does not
+/// Arguments of [`method::SEVER`]. By anyone. The edge leaves the graph in this call and its
+/// partition check begins. Attach [`ConfigView::check_deposit`]: needed if the check does not
 /// finish in this call, the unused rest becomes withdrawable for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeverArgs {
@@ -122,10 +124,10 @@ pub struct SeverArgs {
     pub witness: Option<Witness>,
 }
 
-/// Arguments of [`method::FINALIZE`](super::method::FINALIZE). By anyone. The next step that time allows:
+/// Arguments of [`method::FINALIZE`]. By anyone. The next step that time allows:
 ///
 /// - a closing channel past its notice is paid out, becomes `Closed`, and its edge leaves the
-///   graph with a partition check; deposit as with [`method::SEVER`](super::method::SEVER). Refused while too many
+///   graph with a partition check; deposit as with [`method::SEVER`]. Refused while too many
 ///   checks are pending;
 /// - a severed one past its challenge window is paid out and becomes `Closed`;
 /// - a `Closed` one past `bonds_until_ms` has its bonds returned (or, if they were forfeited,
@@ -137,7 +139,7 @@ pub struct FinalizeArgs {
     pub witness: Option<Witness>,
 }
 
-/// Arguments of [`method::CHECK`](super::method::CHECK): continues pending partition checks, and what waits behind
+/// Arguments of [`method::CHECK`]: continues pending partition checks, and what waits behind
 /// them, as far as the gas lasts. By anyone; the caller is paid for its gas out of the
 /// closers' deposits, as far as these last. `witness` is about the check at the head of the
 /// queue. Returns how many checks are still pending.
@@ -147,7 +149,7 @@ pub struct CheckArgs {
     pub witness: Option<Witness>,
 }
 
-/// Arguments of [`method::PING`](super::method::PING): the caller's node becomes attached if it has an open channel
+/// Arguments of [`method::PING`]: the caller's node becomes attached if it has an open channel
 /// to the attached node of `through` (protocol section 7). While checks are pending it is
 /// recorded and judged after them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,7 +157,7 @@ pub struct PingArgs {
     pub through: AccountId,
 }
 
-/// Arguments of [`method::DRAW`](super::method::DRAW): by anyone who holds both signatures, on a channel that is
+/// Arguments of [`method::DRAW`]: by anyone who holds both signatures, on a channel that is
 /// open. Each side's draw becomes withdrawable; the totals become floors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrawArgs {
@@ -164,7 +166,7 @@ pub struct DrawArgs {
     pub signature_b: Signature,
 }
 
-/// Arguments of [`method::REPLACE_TERMS`](super::method::REPLACE_TERMS): as [`DrawArgs`], for new terms.
+/// Arguments of [`method::REPLACE_TERMS`]: as [`DrawArgs`], for new terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplaceTermsArgs {
     pub act: NewTerms,
@@ -172,22 +174,22 @@ pub struct ReplaceTermsArgs {
     pub signature_b: Signature,
 }
 
-/// Arguments of [`method::SET_PARAMS`](super::method::SET_PARAMS). By the owner. In force after a notice of
-/// [`ConfigView::governance_notice_ms`](super::ConfigView::governance_notice_ms); replaces a change that is still waiting.
+/// Arguments of [`method::SET_PARAMS`]. By the owner. In force after a notice of
+/// [`ConfigView::governance_notice_ms`]; replaces a change that is still waiting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetParamsArgs {
     pub params: Params,
 }
 
-/// Arguments of [`method::ANNOUNCE_UPGRADE`](super::method::ANNOUNCE_UPGRADE). By the owner. After the notice anyone may call
-/// [`method::UPGRADE`](super::method::UPGRADE) with the code itself as input; it is deployed and migrated.
+/// Arguments of [`method::ANNOUNCE_UPGRADE`]. By the owner. After the notice anyone may call
+/// [`method::UPGRADE`] with the code itself as input; it is deployed and migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnounceUpgradeArgs {
     /// SHA-256 of the code.
     pub code_hash: Hash,
 }
 
-/// Arguments of [`method::MIGRATE`](super::method::MIGRATE), which is open to the contract's own account only when it
+/// Arguments of [`method::MIGRATE`], which is open to the contract's own account only when it
 /// has to take over a state of another version, and then to anyone until it is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MigrateArgs {
@@ -196,21 +198,21 @@ pub struct MigrateArgs {
     pub limit: Option<u32>,
 }
 
-/// Arguments of [`method::WITHDRAW`](super::method::WITHDRAW): `None` takes everything withdrawable.
+/// Arguments of [`method::WITHDRAW`]: `None` takes everything withdrawable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WithdrawArgs {
     #[serde(default)]
     pub amount: Option<Yocto>,
 }
 
-/// Arguments of [`method::NODE`](super::method::NODE), [`method::WITHDRAWABLE`](super::method::WITHDRAWABLE), [`method::ATTACHMENT`](super::method::ATTACHMENT),
-/// [`method::SET_OWNER`](super::method::SET_OWNER) and [`method::SET_TREASURY`](super::method::SET_TREASURY) (the last two by the owner).
+/// Arguments of [`method::NODE`], [`method::WITHDRAWABLE`], [`method::ATTACHMENT`],
+/// [`method::SET_OWNER`] and [`method::SET_TREASURY`] (the last two by the owner).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountArgs {
     pub account: AccountId,
 }
 
-/// Arguments of [`method::DOWNTIME`](super::method::DOWNTIME): block times, milliseconds, `from_ms <= to_ms`.
+/// Arguments of [`method::DOWNTIME`]: block times, milliseconds, `from_ms <= to_ms`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DowntimeArgs {
     pub account: AccountId,
@@ -218,33 +220,33 @@ pub struct DowntimeArgs {
     pub to_ms: u64,
 }
 
-/// Arguments of [`method::NODE_BY_KEY`](super::method::NODE_BY_KEY).
+/// Arguments of [`method::NODE_BY_KEY`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyArgs {
     pub node_key: NodeKey,
 }
 
 /// Page of a list view: the records with index or channel id `from..from + limit` that exist.
-/// The last index is in [`ConfigView`](super::ConfigView); forgotten channels leave gaps.
+/// The last index is in [`ConfigView`]; forgotten channels leave gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageArgs {
     pub from: u64,
-    /// At most [`MAX_PAGE`](super::MAX_PAGE).
+    /// At most [`MAX_PAGE`].
     pub limit: u32,
 }
 
-/// Arguments of [`method::NEIGHBOURS`](super::method::NEIGHBOURS).
+/// Arguments of [`method::NEIGHBOURS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighboursArgs {
     /// Index of the node whose neighbours are asked for.
     pub index: u32,
     /// Smallest neighbour index to answer.
     pub from: u32,
-    /// At most [`MAX_PAGE`](super::MAX_PAGE).
+    /// At most [`MAX_PAGE`].
     pub limit: u32,
 }
 
-/// Arguments of [`method::CHANGES`](super::method::CHANGES).
+/// Arguments of [`method::CHANGES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangesArgs {
     /// Version that the caller already has.

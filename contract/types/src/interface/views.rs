@@ -4,9 +4,11 @@ use near_account_id::AccountId;
 use serde::{Deserialize, Serialize};
 
 use super::Params;
+#[cfg(doc)]
+use super::method;
 use crate::{ChannelId, Hash, NodeKey, Side, Terms, Totals, Yocto};
 
-/// One entry of the answer of [`method::NEIGHBOURS`](super::method::NEIGHBOURS), in ascending order of `index`.
+/// One entry of the answer of [`method::NEIGHBOURS`], in ascending order of `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourView {
     pub index: u32,
@@ -14,7 +16,7 @@ pub struct NeighbourView {
     pub channels: u32,
 }
 
-/// Answer of [`method::CONFIG`](super::method::CONFIG).
+/// Answer of [`method::CONFIG`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigView {
     pub state_version: u32,
@@ -62,7 +64,7 @@ pub struct NextCode {
     pub from_ms: u64,
 }
 
-/// Answer of [`method::ATTACHMENT`](super::method::ATTACHMENT), for contracts on top.
+/// Answer of [`method::ATTACHMENT`], for contracts on top.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachmentView {
     /// Block time, milliseconds; `None` while unattached.
@@ -72,7 +74,7 @@ pub struct AttachmentView {
     pub final_until_ms: u64,
 }
 
-/// Answer of [`method::DOWNTIME`](super::method::DOWNTIME).
+/// Answer of [`method::DOWNTIME`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DowntimeView {
     /// Milliseconds between `from_ms` and `to_ms` in which the node was not attached. Time
@@ -85,7 +87,7 @@ pub struct DowntimeView {
     pub final_until_ms: u64,
 }
 
-/// Answer of [`method::CHECKS`](super::method::CHECKS).
+/// Answer of [`method::CHECKS`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChecksView {
     /// Unfinished partition checks.
@@ -203,7 +205,7 @@ pub enum ChangeKind {
     Channel { channel: ChannelId },
 }
 
-/// Answer of [`method::CHANGES`](super::method::CHANGES): entries after `since`, with the records as they are now.
+/// Answer of [`method::CHANGES`]: entries after `since`, with the records as they are now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangesView {
     /// Current version of the graph.
