@@ -3,10 +3,14 @@
 //! The length is checked before anything is allocated for a frame, payloads are decoded from
 //! the read buffer, and fragments share its memory.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use cbor4ii::core::dec::Read;
 use cbor4ii::core::utils::SliceReader;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::api::ExchangeId;
 use crate::wire::{Fragment, Frame, Part};
@@ -155,6 +159,35 @@ fn cbor<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, W
         Ok(bytes) if bytes.as_ref().is_empty() => Ok(value),
         _ => Err(malformed("bytes after the payload".into())),
     }
+}
+
+/// Most items of a list whose items may be empty: on the wire they take a byte, in memory hundreds.
+pub const MAX_EMPTY_ITEMS: usize = 1024;
+
+/// Reads a list of at most [`MAX_EMPTY_ITEMS`].
+pub(crate) fn few<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Few<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX_EMPTY_ITEMS}")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == MAX_EMPTY_ITEMS {
+                    return Err(A::Error::invalid_length(list.len() + 1, &self));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(Few(PhantomData))
 }
 
 fn fragment(mut payload: Bytes) -> Result<Fragment, WireError> {

@@ -67,7 +67,7 @@ pub struct Hello {
     pub max_body: u64,
     /// Initial credit of each bulk body, bytes.
     pub window: u32,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::codec::few")]
     pub features: Vec<String>,
 }
 
@@ -134,6 +134,7 @@ pub struct Sync {
     /// The receiver's epoch that this answers; 0 in a first Sync and a heartbeat.
     #[serde(default)]
     pub answers: u64,
+    #[serde(deserialize_with = "crate::codec::few")]
     pub channels: Vec<SyncChannel>,
     /// Exchanges without an outcome in which the sender is downstream; with `known` the upstream end
     /// learns which of its requests arrived.

@@ -283,6 +283,20 @@ fn a_claimed_count_beyond_the_frame_allocates_nothing() {
 }
 
 #[test]
+fn a_list_of_empty_items_is_refused_before_it_takes_memory() {
+    // {"epoch": 1, "channels": [{}, {}, ...]}: a byte each, and hundreds in memory.
+    let sync = |count: u16| {
+        let mut payload = b"\xa2\x65epoch\x01\x68channels\x99".to_vec();
+        payload.extend(count.to_be_bytes());
+        payload.extend(std::iter::repeat_n(0xa0, count.into()));
+        Decoder::new(1 << 20).decode(&mut raw(2, &payload))
+    };
+    assert!(matches!(sync(1024), Ok(Some(Frame::Sync(_)))));
+    let result = sync(1025);
+    assert!(matches!(result, Err(WireError::Malformed { frame: "Sync", .. })), "{result:?}");
+}
+
+#[test]
 fn a_hello_of_another_network_or_version_is_refused() {
     let good = Hello::new(network(), Lane::Control, &Limits::default());
     assert_eq!(good.check(&network()), Ok(()));
