@@ -24,6 +24,7 @@ pub use types::{
     QuotedRoute, ServeRequest, Status, Traffic, WithdrawBody,
 };
 
+use crate::seal;
 use transport::{Call, Transport, header, header_value};
 
 /// Name of the file in the home that holds the daemon's API address while it runs.
@@ -101,6 +102,7 @@ impl Client {
     /// Errors: [`ErrorCode::NoRoute`], `Unreachable`, `Budget`, `Deadline`, `NotFound` (the
     /// destination does not serve the app), `Retryable`, `Fatal`.
     pub async fn request(&self, r: ApiRequest) -> Result<ApiResponse, ClientError> {
+        let sealed = seal::is_sealed(&r.app);
         let mut query = vec![
             ("destination", r.destination.to_string()),
             ("app", r.app),
@@ -117,7 +119,7 @@ impl Client {
         }
         let call = Call::new(Method::POST, &["requests"], r.deadline.saturating_add(MARGIN));
         let response = self.transport.send(call.query(query).body(r.body)).await?;
-        read_response(response).await
+        read_response(response, sealed).await
     }
 
     /// Serves `app`: from now on the node acknowledges requests for it. At most `max_queued`
@@ -302,7 +304,7 @@ impl AppServer {
     }
 }
 
-async fn read_response(response: Response) -> Result<ApiResponse, ClientError> {
+async fn read_response(response: Response, sealed: bool) -> Result<ApiResponse, ClientError> {
     let request = header(&response, headers::REQUEST_ID)?;
     let price = header(&response, headers::PRICE)?;
     let attempts = header(&response, headers::ATTEMPTS)?;
@@ -316,7 +318,9 @@ async fn read_response(response: Response) -> Result<ApiResponse, ClientError> {
         .map(|id| id.parse().map_err(|_| transport::malformed(headers::ROUTE)))
         .collect::<Result<Vec<ChannelId>, ClientError>>()?;
     let body = response.bytes().await.map_err(transport::broken)?;
-    if body.len() as u64 != receipt.receipt.body_len {
+    let len = body.len() as u64;
+    // The receipt is for what was on the way.
+    if (if sealed { seal::sealed_len(len) } else { len }) != receipt.receipt.body_len {
         return Err(transport::malformed("response body"));
     }
     Ok(ApiResponse { body, request, price, receipt, route, attempts })

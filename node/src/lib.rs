@@ -15,5 +15,6 @@ pub mod localnet;
 pub mod routes;
 pub mod runtime;
 pub mod sdk;
+pub mod seal;
 pub mod store;
 pub mod swarm;

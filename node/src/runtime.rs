@@ -17,6 +17,7 @@
 
 mod actions;
 mod apps;
+mod incoming;
 mod keeper;
 mod providers;
 mod requester;
@@ -44,12 +45,14 @@ use crate::config::Config;
 use crate::exit::CliError;
 use crate::graph::{GraphSync, GraphVersion, SharedGraph, is_over};
 use crate::keys::NodeSetup;
+use crate::seal::{self, Context, SealError};
 use crate::store::{NodeStore, StoreIdentity};
 use crate::swarm::{self, SwarmConfig, SwarmHandle};
 
 pub(crate) use apps::Apps;
 pub(crate) use supervisor::{API_TASK, Stop, Supervisor};
 
+use incoming::Opener;
 use requester::Requester;
 
 /// How often the change log is read: on a local chain, and elsewhere.
@@ -72,6 +75,7 @@ pub(crate) struct Daemon {
     pub swarm: SwarmHandle,
     pub channels: Channels,
     pub apps: Apps,
+    pub opener: Opener,
     pub requester: Requester,
     pub traffic: Arc<Mutex<Traffic>>,
     /// Makes the graph task look at the chain now.
@@ -140,6 +144,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         versions.clone(),
         swarm.connected(),
     );
+    let opener = Opener::new(network.clone(), keys.node.clone());
     let daemon = Arc::new(Daemon {
         network,
         node_key: identity.node_key,
@@ -153,7 +158,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         versions: versions.clone(),
         swarm,
         channels: channels.clone(),
-        apps: Apps::new(control),
+        apps: Apps::new(control, opener.clone()),
+        opener,
         requester,
         traffic: Arc::default(),
         sync_now: Arc::new(Notify::new()),
@@ -312,7 +318,10 @@ impl Daemon {
     /// Sends a request of a local client.
     pub(crate) async fn request(&self, request: &ApiRequest) -> Result<ApiResponse, ClientError> {
         self.traffic.lock().sent += 1;
-        let result = self.requester.request(request).await;
+        let result = match seal::is_sealed(&request.app) {
+            true => self.sealed_request(request).await,
+            false => self.requester.request(request).await,
+        };
         let mut traffic = self.traffic.lock();
         match &result {
             Ok(response) => {
@@ -323,6 +332,21 @@ impl Daemon {
         }
         drop(traffic);
         result
+    }
+
+    async fn sealed_request(&self, request: &ApiRequest) -> Result<ApiResponse, ClientError> {
+        let context = Context {
+            network: &self.network,
+            author: &self.node_key,
+            destination: &request.destination,
+            app: &request.app,
+        };
+        let (body, opener) = seal::seal_request(&context, &request.body).map_err(seal_error)?;
+        let response_limit = seal::sealed_len(request.response_limit);
+        let sealed = ApiRequest { body, response_limit, ..request.clone() };
+        let response = self.requester.request(&sealed).await?;
+        let body = opener.open(&response.body).map_err(seal_error)?;
+        Ok(ApiResponse { body, ..response })
     }
 
     pub(crate) async fn peers(&self) -> Result<Vec<PeerInfo>, ClientError> {
@@ -352,6 +376,10 @@ fn announced(config: ConfigView) -> Vec<Announced> {
     let params =
         config.next_params.map(|next| Announced { what: "parameters".to_owned(), from_ms: next.from_ms });
     code.into_iter().chain(params).collect()
+}
+
+fn seal_error(error: SealError) -> ClientError {
+    ClientError::new(ErrorCode::Fatal, error.to_string(), "")
 }
 
 pub(crate) fn other(message: impl Into<String>) -> ClientError {

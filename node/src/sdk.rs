@@ -35,6 +35,9 @@ pub use bytes::Bytes;
 pub use libp2p::Multiaddr;
 pub use por_core::AppPricing;
 
+/// Beginning of the names of apps whose bodies only author and destination can read.
+pub use crate::seal::PREFIX as SEALED;
+
 /// A running node. Dropping it stops it in the background; [`Node::shutdown`] waits until it has
 /// stopped and its home is free again.
 pub struct Node {
@@ -125,7 +128,8 @@ impl Node {
     /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most
     /// `max_queued` unanswered requests are taken; each runs in a task of its own. After a restart
     /// unanswered requests are delivered again. An answer longer than the request's limit is cut
-    /// off by nobody: it is an error, logged, and the request stays unanswered.
+    /// off by nobody: it is an error, logged, and the request stays unanswered. Bodies of apps whose
+    /// name begins with [`SEALED`] are sealed on the way; the handler sees them open.
     pub async fn serve<H, F>(
         &self,
         app: &str,
@@ -139,11 +143,12 @@ impl Node {
     {
         let serving = self.daemon.control.serve(app, pricing, max_queued).await;
         let mut serving = serving.map_err(|_| other("the node is shutting down"))?;
-        let handler = Arc::new(handler);
+        let (handler, opener) = (Arc::new(handler), self.daemon.opener.clone());
         let task = tokio::spawn(async move {
             while let Some(request) = serving.next().await {
-                let handler = handler.clone();
+                let (handler, opener) = (handler.clone(), opener.clone());
                 tokio::spawn(async move {
+                    let Some(request) = opener.open(request).await else { return };
                     let incoming = Incoming {
                         id: request.id(),
                         author: request.author(),

@@ -8,7 +8,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use por_core::testing::{CHAIN_TIME_MS, Options, World};
 use por_core::wire::{Hello, Lane};
 use por_core::{
-    ConnId, CoreConfig, ExchangeId, Input, MyChannel, Node, Output, RejectReason, Restored, Row, Table, Time,
+    ConnId, CoreConfig, ExchangeId, Input, MyChannel, Node, Output, RejectReason, RestoreError, Restored,
+    Row, Table, Time,
 };
 use por_types::{
     ChannelState, CooperativeClose, Draw, FlushProof, Hop, Invalid, Items, Network, NewTerms, NodeKey,
@@ -171,20 +172,18 @@ fn damaged(rows: &[Row], edits: &[u8]) -> Vec<Row> {
     rows
 }
 
-fn start(snapshot: &Snapshot, rows: Vec<Row>, boot: u8) -> Option<Node> {
+fn start(snapshot: &Snapshot, rows: Vec<Row>, boot: u8) -> Result<Node, RestoreError> {
     let config = CoreConfig {
         network: World::network(),
         secret: snapshot.secret.clone(),
         limits: Options::new(0).limits,
         seed: [boot; 32],
     };
-    match Node::new(config, Restored { rows }) {
-        Ok(node) => Some(node),
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            None
-        }
+    let node = Node::new(config, Restored { rows });
+    if let Err(error) = &node {
+        assert!(!error.to_string().is_empty());
     }
+    node
 }
 
 /// Starts a node from rows, lets it meet its peers and its deadlines, and starts the next one from
@@ -192,7 +191,7 @@ fn start(snapshot: &Snapshot, rows: Vec<Row>, boot: u8) -> Option<Node> {
 fn restart(snapshot: &Snapshot, rows: Vec<Row>) {
     let mut disk: BTreeMap<(Table, Vec<u8>), Vec<u8>> =
         rows.iter().map(|row| ((row.table, row.key.clone()), row.value.clone())).collect();
-    let Some(mut node) = start(snapshot, rows, 1) else { return };
+    let Ok(mut node) = start(snapshot, rows, 1) else { return };
     let mut now = 1_000;
     let mut give = |node: &mut Node, now: u64, input: Input| {
         node.handle(Time(now), input);
@@ -224,5 +223,9 @@ fn restart(snapshot: &Snapshot, rows: Vec<Row>) {
         assert!(channel.balance_mine.checked_add(channel.balance_theirs).is_ok(), "{channel:?}");
     }
     let written = disk.into_iter().map(|((table, key), value)| Row { table, key, value }).collect();
-    assert!(start(snapshot, written, 2).is_some(), "a node cannot read what it has written");
+    match start(snapshot, written, 2) {
+        // Starts are counted, and the count has an end.
+        Ok(_) | Err(RestoreError::Foreign { table: Table::Meta, .. }) => {}
+        Err(error) => panic!("a node cannot read what it has written: {error}"),
+    }
 }

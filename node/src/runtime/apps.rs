@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use libp2p_por::{Control, IncomingRequest, RespondError};
+use libp2p_por::{Control, RespondError};
 use parking_lot::Mutex;
 use por_core::AppPricing;
 use por_types::{MAX_APP_LEN, RequestId};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::incoming::{Incoming, Opener};
 use super::other;
 use crate::client::{AppStatus, ClientError, ErrorCode};
 
@@ -33,6 +34,7 @@ const MAX_APPS: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Apps {
     control: Control,
+    opener: Opener,
     apps: Arc<Mutex<HashMap<String, Arc<App>>>>,
 }
 
@@ -45,7 +47,7 @@ struct App {
 }
 
 struct Queue {
-    waiting: VecDeque<Arc<IncomingRequest>>,
+    waiting: VecDeque<Arc<Incoming>>,
     leased: HashMap<RequestId, Lease>,
     polled: Instant,
     /// Clients that wait in a poll right now.
@@ -53,7 +55,7 @@ struct Queue {
 }
 
 struct Lease {
-    request: Arc<IncomingRequest>,
+    request: Arc<Incoming>,
     until: Instant,
 }
 
@@ -64,8 +66,8 @@ impl Drop for App {
 }
 
 impl Apps {
-    pub(crate) fn new(control: Control) -> Apps {
-        Apps { control, apps: Arc::default() }
+    pub(crate) fn new(control: Control, opener: Opener) -> Apps {
+        Apps { control, opener, apps: Arc::default() }
     }
 
     /// Serves an app from now on; again with other settings if it is served already.
@@ -88,10 +90,11 @@ impl Apps {
         }
         let serving = self.control.serve(name, pricing, max_queued).await.map_err(|_| stopped())?;
         let app = Arc::new_cyclic(|app: &std::sync::Weak<App>| {
-            let app = app.clone();
+            let (app, opener) = (app.clone(), self.opener.clone());
             let pump = tokio::spawn(async move {
                 let mut serving = serving;
                 while let Some(request) = serving.next().await {
+                    let Some(request) = opener.open(request).await else { continue };
                     let Some(app) = app.upgrade() else { return };
                     app.queue.lock().waiting.push_back(Arc::new(request));
                     app.arrived.notify_one();
@@ -119,7 +122,7 @@ impl Apps {
         &self,
         name: &str,
         wait: Duration,
-    ) -> Result<Option<Arc<IncomingRequest>>, ClientError> {
+    ) -> Result<Option<Arc<Incoming>>, ClientError> {
         let app = self.app(name)?;
         let _polling = Polling::begin(&app);
         let deadline = tokio::time::Instant::now() + wait;
@@ -207,7 +210,7 @@ impl Apps {
 
 impl App {
     /// A request whose lease ran out, else the oldest that waits; leased from `now` on.
-    fn take(&self, now: Instant) -> Option<Arc<IncomingRequest>> {
+    fn take(&self, now: Instant) -> Option<Arc<Incoming>> {
         let mut queue = self.queue.lock();
         let expired = queue.leased.iter().find(|(_, lease)| lease.until <= now).map(|(id, _)| *id);
         let request = match expired {
@@ -222,7 +225,7 @@ impl App {
         Some(request)
     }
 
-    fn find(&self, id: &RequestId) -> Option<Arc<IncomingRequest>> {
+    fn find(&self, id: &RequestId) -> Option<Arc<Incoming>> {
         let queue = self.queue.lock();
         let leased = queue.leased.get(id).map(|lease| lease.request.clone());
         leased.or_else(|| queue.waiting.iter().find(|request| request.id() == *id).cloned())

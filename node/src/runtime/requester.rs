@@ -18,6 +18,7 @@ use crate::client::{
 };
 use crate::graph::{GraphVersion, SharedGraph};
 use crate::routes::{self, MAX_ALTERNATIVES, Route, RouteError, RouteQuery};
+use crate::seal;
 
 /// Routes looked at before a request is given up as long as nothing changes.
 const ALTERNATIVES: usize = 4;
@@ -71,7 +72,9 @@ impl Requester {
     /// Exact prices of the best routes, whatever this node's balances are.
     pub(crate) async fn quote(&self, q: &QuoteRequest) -> Result<Quote, ClientError> {
         self.graph_known(PATIENCE).await;
-        let mut query = RouteQuery::new(q.body_len, q.response_limit, q.server_price);
+        let sealed = q.app.as_deref().is_some_and(seal::is_sealed);
+        let wire = |len: u64| if sealed { seal::sealed_len(len) } else { len };
+        let mut query = RouteQuery::new(wire(q.body_len), wire(q.response_limit), q.server_price);
         query.max_latency_ms = q.max_latency_ms;
         query.k = (q.alternatives.unwrap_or(1) as usize).clamp(1, MAX_ALTERNATIVES);
         let graph = self.graph.read();
