@@ -18,6 +18,7 @@ use crate::graph::Refusal;
 use crate::job::{Asked, Job, Leg, Relay, Role};
 use crate::ledger::Load;
 use crate::node::Node;
+use crate::rows::Clock;
 use crate::verified::Encoder;
 use crate::wire::{Request, RequestItem};
 
@@ -130,12 +131,20 @@ impl Node {
         self.dirty_channels.insert(from.channel);
         self.edge(peer).owed.insert(item.exchange, id);
         let verdict = self.judge(&head, &from);
-        let job = |role| Job { head, head_bytes: item.head, proof: item.proof, role };
+        let job = |head| move |role| Job { head, head_bytes: item.head, proof: item.proof, role };
         match verdict {
-            Ok(None) => self.admit_here(id, from, body, job),
-            Ok(Some(to)) => self.admit_relay(id, from, to, body, job),
+            Ok(None) => {
+                let from = Leg { clock: self.clock_from(&head, &from), ..from };
+                self.admit_here(id, from, body, job(head))
+            }
+            Ok(Some(to)) => {
+                let from = Leg { clock: self.clock_from(&head, &from), ..from };
+                let allowed_ms = head.bound_ms_at(usize::from(to.hop));
+                let to = Leg { clock: Clock::new(self.now, allowed_ms), ..to };
+                self.admit_relay(id, from, to, body, job(head))
+            }
             Err(refusal) => {
-                self.refuse(id, from, refusal, job);
+                self.refuse(id, from, refusal, job(head));
                 Ok(())
             }
         }
@@ -234,11 +243,28 @@ impl Node {
             return Err(RejectReason::Busy);
         }
         // A bond of zero means that the network has no penalty: nothing to compare with.
-        let exposure = load.amount.checked_add(late_reserve(&load));
+        let exposure = load.amount.checked_add(self.late_reserve(&load, info));
         if !info.bond.is_zero() && exposure.is_ok_and(|exposure| exposure >= info.bond) {
             return Err(RejectReason::Busy);
         }
         Ok(())
+    }
+
+    /// Late fees possible until a breach is noticed (protocol section 4).
+    fn late_reserve(&self, load: &Load, info: &MyChannel) -> Yocto {
+        let noticed_ms = u128::from(info.terms.heartbeat_ms) + u128::from(info.terms.grace_ms);
+        let fee = self.late_fee.unwrap_or_default();
+        // More than exists is more than any bond.
+        fee.checked_mul(noticed_ms * u128::from(load.requests)).unwrap_or(Yocto(u128::MAX >> 1))
+    }
+
+    /// The upstream node's bound, less what the way between takes (protocol section 5).
+    fn clock_from(&self, head: &RequestHead, from: &Leg) -> Clock {
+        let bound = head.bound_ms_at(usize::from(from.hop));
+        let declared =
+            self.channels.get(&from.channel).and_then(|c| c.info.as_ref()).map_or(0, |i| i.terms.rtt_ms);
+        let measured = self.edges.get(&from.peer).and_then(|edge| edge.rtt_ms);
+        Clock::new(self.now, bound.saturating_sub(measured.unwrap_or(u64::from(declared))))
     }
 
     fn accept(&mut self, id: RequestId, from: &Leg, body_len: u64, relay: bool) {
@@ -247,6 +273,7 @@ impl Node {
         self.edge(from.peer).reserved += reserved;
         self.outbox(from.peer).acks.push(from.exchange);
         self.dirty_jobs.insert(id);
+        self.beat_later(from.peer);
     }
 
     fn admit_here(
@@ -298,8 +325,10 @@ impl Node {
         self.accept(id, &from, job.head.body_len, true);
         self.edge(to.peer).asked.insert(to.exchange, id);
         self.outbox(to.peer).requests.push(Queued { request: id, fresh: true });
+        let peer = to.peer;
         job.role = Role::Relay(Relay { from, to, body, acked: false, reply: None });
         self.jobs.insert(id, job);
+        self.supervise(peer);
         Ok(())
     }
 
@@ -329,12 +358,6 @@ impl Node {
         }
         self.outbox(from.peer).rejects.push(Queued { request, fresh });
     }
-}
-
-/// Late fees possible until a breach is noticed (protocol section 4). Heartbeats and late payments
-/// are not part of this version, so nothing can become due.
-fn late_reserve(_load: &Load) -> Yocto {
-    Yocto::ZERO
 }
 
 fn check_body(body: Bytes, head: &RequestHead) -> Result<Encoder, Fault> {

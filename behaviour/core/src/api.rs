@@ -5,17 +5,29 @@ use std::fmt;
 use bytes::Bytes;
 use por_types::Invalid;
 use por_types::{
-    AccountId, AmountError, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, Side, Signed, Terms,
-    Totals, Yocto,
+    AccountId, AmountError, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, SeverOrder, SeverReason,
+    Side, Signed, Terms, Totals, Yocto,
 };
 
 pub use por_types::SignedReceipt;
 
 use crate::wire::{Frame, Hello, Lane};
 
-/// Local monotonic time in milliseconds from an arbitrary start (protocol section 5: all clocks
-/// are local).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Local time in milliseconds (protocol section 5: all clocks are local). Within a process it is
+/// monotonic; across restarts it goes on by the wall clock, so that time spent down counts.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+)]
 pub struct Time(pub u64);
 
 impl Time {
@@ -106,6 +118,66 @@ pub struct MyChannel {
     pub terms: Terms,
     /// False once a close was announced or the edge left the graph: nothing new is admitted.
     pub open: bool,
+    /// The edge has left the graph: what is unfinished over it ends.
+    pub gone: bool,
+}
+
+/// How long a node waits for a late downstream node before it severs the edge (protocol
+/// section 5), as long as that node is not in breach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// Severs this long after its bound has passed, milliseconds.
+    AfterMs(u64),
+    /// Severs with this sync at which it has paid its own upstream node late.
+    Syncs(u32),
+    /// Passes late payments on for as long as the downstream node pays them.
+    #[default]
+    Never,
+}
+
+/// When a proof of a severed edge goes upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OrderPace {
+    #[default]
+    AtOnce,
+    /// With the next sync of that edge.
+    WithSync,
+}
+
+/// What a node does where the protocol leaves it the choice (protocol sections 5 and 6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub patience: Patience,
+    pub orders: OrderPace,
+    /// Severs at once where the other end is in breach: no Ack, a missing sync, unpaid lateness.
+    pub act_on_breach: bool,
+    /// Lateness that is tolerated before it counts as unpaid, milliseconds: clocks and loads jitter.
+    pub margin_ms: u64,
+    /// An edge that loses more than this within the window is severed; `None` for no such limit.
+    pub loss_limit: Option<Yocto>,
+    pub loss_window_ms: u64,
+    /// Most edges severed by own decision within the window: when many look late at once, the fault
+    /// is more likely here.
+    pub max_severs: u32,
+    pub sever_window_ms: u64,
+    /// When syncs with a peer fall, milliseconds modulo the heartbeat; else a phase of the edge's own.
+    pub phases: std::collections::BTreeMap<NodeKey, u64>,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            patience: Patience::Never,
+            orders: OrderPace::AtOnce,
+            act_on_breach: true,
+            margin_ms: 1_000,
+            loss_limit: None,
+            loss_window_ms: 600_000,
+            max_severs: 4,
+            sever_window_ms: 60_000,
+            phases: Default::default(),
+        }
+    }
 }
 
 /// An edge of the graph, as the chain has it. Relays check routes against these.
@@ -165,6 +237,10 @@ pub enum Command {
     StopServing {
         app: String,
     },
+    /// Severs a channel at once, for the operator.
+    Sever {
+        channel: ChannelId,
+    },
 }
 
 /// What happens outside the node.
@@ -209,6 +285,10 @@ pub enum Input {
         version: u64,
         chain_time_ms: u64,
         edges: Vec<GraphEdge>,
+    },
+    /// The network's late fee per request and millisecond, as the chain has it.
+    LateFee {
+        per_ms: Yocto,
     },
     /// A deadline has passed.
     Tick,
@@ -301,6 +381,36 @@ pub enum Event {
     Overdue {
         request: RequestId,
     },
+    /// A late payment for an overdue request of this node.
+    Late {
+        request: RequestId,
+        amount: Yocto,
+    },
+    /// An edge of the path was removed; `refund` are the prices from that edge on, zero if it was
+    /// this node's own. `late` was paid for lateness before.
+    Severed {
+        request: RequestId,
+        order: Signed<SeverOrder>,
+        refund: Yocto,
+        late: Yocto,
+    },
+    /// This node has severed an edge of its own.
+    EdgeSevered {
+        channel: ChannelId,
+        peer: NodeKey,
+        reason: SeverReason,
+    },
+    /// An edge would have been severed, but too many were lately or nobody is heard from: the fault
+    /// may be here.
+    SeverWithheld {
+        peer: NodeKey,
+        reason: SeverReason,
+    },
+    /// Late payments that this node made to an upstream peer at one sync.
+    PaidLate {
+        peer: NodeKey,
+        amount: Yocto,
+    },
     /// A request for a served app; paid, durable. Must be answered by [`Command::Respond`]. After a
     /// restart it is delivered again if it was not answered.
     Incoming {
@@ -371,6 +481,7 @@ pub struct CoreConfig {
     /// The node's identity key.
     pub secret: NodeSecret,
     pub limits: Limits,
+    pub policy: Policy,
     /// Randomness for nonces; a fresh one per start.
     pub seed: [u8; 32],
 }
@@ -409,6 +520,11 @@ pub enum Output {
     Persist {
         batch: u64,
         writes: Vec<Write>,
+    },
+    /// See that this order reaches the chain: the edge leaves the graph there. Repeated after a
+    /// restart while the chain still shows the edge.
+    Sever {
+        order: Signed<SeverOrder>,
     },
     Notify(Event),
 }

@@ -8,6 +8,7 @@ use crate::edge::Queued;
 use crate::graph::Refusal;
 use crate::job::{Author, Job, Leg, Role};
 use crate::node::Node;
+use crate::rows::Clock;
 use crate::verified::Encoder;
 use bytes::Bytes;
 
@@ -123,11 +124,13 @@ impl Node {
         self.edge(peer).asked.insert(to.exchange, request);
         self.outbox(peer).requests.push(Queued { request, fresh: true });
         self.put_chunks(&request, body.body());
-        let due = self.now.after_ms(head.bound_ms_at(0));
-        self.due.insert((due, request));
+        to.clock = Clock::new(self.now, head.bound_ms_at(0));
+        self.due.insert((to.clock.deadline, request));
         let head_bytes = Bytes::from(borsh::to_vec(&head).unwrap_or_default());
-        let author = Author { to, body: Outflow::whole(body), acked: false, due, reply: None };
+        let uploaded = head.body_len <= u64::from(self.config.limits.max_inline);
+        let author = Author { to, body: Outflow::whole(body), acked: false, uploaded, reply: None };
         self.jobs.insert(request, Job { head, head_bytes, proof, role: Role::Author(author) });
+        self.supervise(peer);
         self.dirty_jobs.insert(request);
         self.notify_durable(Event::Started { token, request, price });
     }
@@ -143,7 +146,7 @@ impl Node {
     pub(crate) fn close_author(&mut self, request: &RequestId) -> bool {
         let Some(job) = self.forget(request) else { return false };
         if let Role::Author(author) = &job.role {
-            self.due.remove(&(author.due, *request));
+            self.due.remove(&(author.to.clock.deadline, *request));
         }
         if let Some(to) = job.to() {
             let exchange = to.exchange;

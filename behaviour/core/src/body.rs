@@ -63,6 +63,11 @@ impl Inflow {
         self.root
     }
 
+    /// More is to come, through this node.
+    pub fn is_waiting(&self) -> bool {
+        self.active && !self.is_complete()
+    }
+
     pub fn is_complete(&self) -> bool {
         self.decoder.is_complete()
     }
@@ -179,6 +184,11 @@ impl Outflow {
             Feed::Whole(_) => None,
             Feed::Piped { inflow, .. } => Some(inflow),
         }
+    }
+
+    /// All of it was handed to the edge.
+    pub fn is_sent(&self) -> bool {
+        self.next >= self.len
     }
 
     pub fn has_credit(&self) -> bool {

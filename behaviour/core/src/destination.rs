@@ -115,9 +115,16 @@ impl Node {
         let Role::Destination { from, stage: Asked::Queued { .. } } = &mut job.role else { return };
         let (mut from, body_len, app) = (from.clone(), job.head.body_len, job.head.app.clone());
         let stored = body.body().len() <= self.config.limits.max_inline as usize;
+        let late = self.owe_late(request);
+        if let Some(job) = self.jobs.get(&request) {
+            from.clock = job.from().map_or(from.clock, |from| from.clock);
+        }
         self.settle(&mut from, true);
         self.unqueue(&app, &request);
-        self.outbox(from.peer).responses.push(QueuedReply { request, resume: false });
+        self.outbox(from.peer).responses.push(QueuedReply { request, resume: false, late });
+        if !late.is_zero() {
+            self.dirty_jobs.insert(request);
+        }
         if stored {
             self.delete_chunks(&request, body_len);
             self.dirty_jobs.insert(request);

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::{ChannelId, NodeKey, RequestId};
+use por_types::{ChannelId, NodeKey, RequestId, Yocto};
 
-use crate::api::{ConnId, ExchangeId};
+use crate::api::{ConnId, ExchangeId, Time};
 use crate::wire::{Credit, Hello, Part, SyncExchange};
 
 #[derive(Debug)]
@@ -60,6 +60,14 @@ pub(crate) struct Outbox {
     pub requests: Vec<Queued>,
     pub acks: Vec<ExchangeId>,
     pub rejects: Vec<Queued>,
+    /// Proofs of severed edges.
+    pub severed: Vec<Queued>,
+    /// Late payments of this sync; what was sent before has no amount.
+    pub late: Vec<(RequestId, Yocto)>,
+    /// Late payments of which the peer may not know yet.
+    pub resent_late: Vec<RequestId>,
+    /// Say that this node is there.
+    pub beat: bool,
     pub responses: Vec<QueuedReply>,
     pub done: Vec<ExchangeId>,
     /// Channels whose latest payment is to be counter-signed.
@@ -80,6 +88,8 @@ pub(crate) struct QueuedReply {
     pub request: RequestId,
     /// Sent before: the peer says where to go on.
     pub resume: bool,
+    /// Residual late payment, set aside.
+    pub late: Yocto,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +110,20 @@ pub(crate) struct Edge {
     pub reserved: u64,
     /// PeerReady was told.
     pub told: bool,
+    /// When this node syncs next for what it owes the peer.
+    pub beat: Option<Time>,
+    /// When this node looks next at what the peer owes.
+    pub watch: Option<Time>,
+    /// The peer was last heard from, or could be for the first time.
+    pub heard: Time,
+    /// Since when the session has been open or down.
+    pub turned: Time,
+    /// The first Sync of the session went out then.
+    pub probed: Time,
+    /// Shortest round trip seen, milliseconds.
+    pub rtt_ms: Option<u64>,
+    /// Fees earned less lateness lost with the peer, and since when.
+    pub profit: (Time, i128),
 }
 
 impl Edge {
@@ -125,8 +149,8 @@ impl Edge {
         self.recv = None;
         self.their_epoch = 0;
         // Payments that were set aside are signed all the same.
-        let Outbox { requests, rejects, .. } = std::mem::take(&mut self.outbox);
-        self.outbox = Outbox { requests, rejects, ..Outbox::default() };
+        let Outbox { requests, rejects, severed, .. } = std::mem::take(&mut self.outbox);
+        self.outbox = Outbox { requests, rejects, severed, ..Outbox::default() };
         self.bulk.clear();
     }
 }

@@ -3,7 +3,7 @@
 //! Order: signatures, then frames, then one batch. Frames that rely on the batch are held until it
 //! is durable; responses, fragments and credits rely on nothing that is not durable already.
 
-use por_types::{ChannelId, ItemKind, NodeKey, RequestId};
+use por_types::{ChannelId, Item, ItemKind, NodeKey, RequestId, Yocto};
 
 use crate::api::{ConnId, ExchangeId, Output, Table};
 use crate::author::REQUEST;
@@ -13,7 +13,8 @@ use crate::node::Node;
 use crate::rows;
 use crate::store::Held;
 use crate::wire::{
-    Ack, Done, Frame, Lane, Part, Reject, Rejection, Request, RequestItem, Response, ResponseItem,
+    Ack, Done, Frame, Lane, Late, LateDue, LateItem, Part, Reject, Rejection, Request, RequestItem, Response,
+    ResponseItem, Severed, Sync,
 };
 
 /// Exchanges named in one Ack or Done frame.
@@ -77,17 +78,19 @@ impl Node {
                     }
                 }
                 Held::Output(output) => self.outputs.push_back(output),
-                Held::StartUpload(id, epoch) => self.start_upload(id, epoch),
+                Held::Start(id, part, epoch) => self.start_body(id, part, epoch),
             }
         }
     }
 
-    fn start_upload(&mut self, id: RequestId, epoch: u64) {
-        let Some(peer) = self.jobs.get(&id).and_then(Job::to).map(|to| to.peer) else { return };
+    fn start_body(&mut self, id: RequestId, part: Part, epoch: u64) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let leg = if part == Part::RequestBody { job.to() } else { job.from() };
+        let Some(peer) = leg.map(|leg| leg.peer) else { return };
         let target = self.target(peer);
         if target.conn.is_some()
             && target.epoch == epoch
-            && let Err(fault) = self.resume(peer, id, Part::RequestBody, 0, target.window)
+            && let Err(fault) = self.resume(peer, id, part, 0, target.window)
         {
             tracing::error!(%id, reason = %fault.0, "an admitted body does not restart");
         }
@@ -118,9 +121,127 @@ impl Node {
         let Some(edge) = self.edges.get_mut(&peer) else { return };
         let requests = std::mem::take(&mut edge.outbox.requests);
         let rejects = std::mem::take(&mut edge.outbox.rejects);
+        let severed = std::mem::take(&mut edge.outbox.severed);
+        let late = std::mem::take(&mut edge.outbox.late);
         let target = self.target(peer);
         self.flush_requests(target, requests);
         self.flush_rejects(target, rejects);
+        self.flush_late(target, late);
+        self.flush_severed(target, severed);
+    }
+
+    /// The late payments of a sync, one payment per channel.
+    fn flush_late(&mut self, target: Target, due: Vec<(RequestId, Yocto)>) {
+        let mut groups: std::collections::BTreeMap<ChannelId, Vec<(RequestId, Yocto)>> = Default::default();
+        for (id, amount) in due {
+            let Some(from) = self.jobs.get(&id).and_then(Job::from) else { continue };
+            groups.entry(from.channel).or_default().push((id, amount));
+        }
+        self.flush_resent_late(target);
+        for (channel, due) in groups {
+            for part in due.chunks(self.most_items(target)) {
+                let items = part.iter().map(|(id, amount)| late_item(*id, *amount)).collect();
+                let Some(payment) = self.pay_items(channel, items) else { continue };
+                let items: Vec<LateItem> =
+                    part.iter().filter_map(|(id, amount)| self.late_line(id, *amount)).collect();
+                // A sync carries either this or nothing but itself.
+                self.edge(target.peer).outbox.beat = false;
+                let frame = Frame::Late(Late { payment, resent: false, items });
+                self.hold_frame(target, Lane::Control, frame);
+            }
+        }
+    }
+
+    /// Totals again after a new session: the frames that told of them may be lost.
+    fn flush_resent_late(&mut self, target: Target) {
+        let again = std::mem::take(&mut self.edge(target.peer).outbox.resent_late);
+        let mut groups: std::collections::BTreeMap<ChannelId, Vec<LateItem>> = Default::default();
+        for id in again {
+            let Some(line) = self.late_line(&id, Yocto::ZERO) else { continue };
+            let Some(from) = self.jobs.get(&id).and_then(Job::from) else { continue };
+            groups.entry(from.channel).or_default().push(line);
+        }
+        for (channel, lines) in groups {
+            let Some(payment) = self.paid(channel) else { continue };
+            for part in lines.chunks(self.most_items(target)) {
+                let late = Late { payment: payment.clone(), resent: true, items: part.to_vec() };
+                self.hold_frame(target, Lane::Control, Frame::Late(late));
+            }
+        }
+    }
+
+    fn late_line(&self, id: &RequestId, amount: Yocto) -> Option<LateItem> {
+        let from = self.jobs.get(id).and_then(Job::from)?;
+        Some(LateItem { exchange: from.exchange, amount, total: from.clock.late })
+    }
+
+    fn most_items(&self, target: Target) -> usize {
+        (target.most / (2 * ITEM_OVERHEAD)).clamp(1, self.config.limits.max_flush.max(1) as usize)
+    }
+
+    /// Proofs of severed edges with refunds and residual late payments.
+    fn flush_severed(&mut self, target: Target, queued: Vec<Queued>) {
+        let mut groups: std::collections::BTreeMap<(ChannelId, ChannelId, bool), Vec<RequestId>> =
+            Default::default();
+        for Queued { request, fresh } in queued {
+            let Some(Role::Severed { from, order, sent, .. }) = self.jobs.get(&request).map(|job| &job.role)
+            else {
+                continue;
+            };
+            // Sent by now, or not even once.
+            if *sent == fresh {
+                continue;
+            }
+            groups.entry((from.channel, order.statement.channel, fresh)).or_default().push(request);
+        }
+        for ((channel, _, fresh), requests) in groups {
+            for part in requests.chunks(self.most_items(target)) {
+                self.send_severed(target, channel, fresh, part);
+            }
+        }
+    }
+
+    fn send_severed(&mut self, target: Target, channel: ChannelId, fresh: bool, requests: &[RequestId]) {
+        let mut order = None;
+        let (mut paid, mut lines) = (Vec::new(), Vec::new());
+        for id in requests {
+            let late = if fresh { self.owe_late(*id) } else { Yocto::ZERO };
+            let Some(Role::Severed { from, order: held, refund, sent }) =
+                self.jobs.get_mut(id).map(|job| &mut job.role)
+            else {
+                continue;
+            };
+            *sent = true;
+            order = Some(held.clone());
+            let (mut from, refund) = (from.clone(), *refund);
+            lines.push(LateItem { exchange: from.exchange, amount: late, total: from.clock.late });
+            if !fresh {
+                continue;
+            }
+            self.settle(&mut from, true);
+            let owed = self.channels.get_mut(&channel).map(|channel| channel.owe(refund));
+            if matches!(owed, Some(Ok(()))) && !refund.is_zero() {
+                paid.push(Item { request: *id, amount: refund, kind: ItemKind::Refund });
+            } else if !refund.is_zero() {
+                tracing::error!(%id, %channel, "balance does not cover a refund");
+            }
+            if !late.is_zero() {
+                paid.push(late_item(*id, late));
+            }
+            if let Some(leg) = self.jobs.get_mut(id).and_then(Job::from_mut) {
+                leg.open = false;
+            }
+            self.dirty_jobs.insert(*id);
+        }
+        let Some(order) = order else { return };
+        let payment = match (fresh, paid.is_empty()) {
+            (true, false) => self.pay_items(channel, paid),
+            (true, true) => None,
+            (false, _) => self.paid(channel),
+        };
+        self.edge(target.peer).outbox.beat = false;
+        let frame = Frame::Severed(Severed { order, payment, resent: !fresh, items: lines });
+        self.hold_frame(target, Lane::Control, frame);
     }
 
     /// Items of one frame share channel, lane and whether they are paid for now.
@@ -165,7 +286,7 @@ impl Node {
         let items = requests.iter().filter_map(|id| self.request_item(id, inline)).collect();
         self.hold_frame(target, lane, Frame::Request(Request { payment, resent: !fresh, requests: items }));
         if !inline {
-            self.held.extend(requests.into_iter().map(|id| Held::StartUpload(id, target.epoch)));
+            self.held.extend(requests.into_iter().map(|id| Held::Start(id, Part::RequestBody, target.epoch)));
         }
     }
 
@@ -194,6 +315,15 @@ impl Node {
             leg.map(|leg| leg.item(*id, kind))
         });
         let items = legs.collect();
+        self.pay_items(channel, items)
+    }
+
+    /// Signs one payment for items that were set aside.
+    fn pay_items(
+        &mut self,
+        channel: ChannelId,
+        items: Vec<Item>,
+    ) -> Option<por_types::Signed<por_types::ChannelState>> {
         let entry = self.channels.get_mut(&channel)?;
         match entry.sign(&self.config.network, &self.config.secret, items) {
             Ok(payment) => {
@@ -213,7 +343,7 @@ impl Node {
             let Some(from) = self.jobs.get(&request).and_then(Job::from) else { continue };
             groups.entry((from.channel, fresh)).or_default().push(request);
         }
-        let most = (target.most / (2 * ITEM_OVERHEAD)).clamp(1, self.config.limits.max_flush.max(1) as usize);
+        let most = self.most_items(target);
         for ((channel, fresh), requests) in groups {
             for part in requests.chunks(most) {
                 let payment =
@@ -246,11 +376,16 @@ impl Node {
         let done = std::mem::take(&mut outbox.done);
         let responses = std::mem::take(&mut outbox.responses);
         let receipts = std::mem::take(&mut outbox.receipts);
+        let beat = std::mem::take(&mut outbox.beat);
         if target.conn.is_none() {
             // Made again from the jobs when the session opens.
             return;
         }
         self.flush_acks(target, acks, receipts.into_iter().collect());
+        if beat {
+            let sync = Sync { epoch: target.epoch, complete: true, ..Sync::default() };
+            self.hold_frame(target, Lane::Control, Frame::Sync(sync));
+        }
         for part in done.chunks(NUMBERS_PER_FRAME) {
             let frame = Frame::Done(Done { exchanges: part.to_vec(), receipts: Vec::new() });
             self.hold_frame(target, Lane::Control, frame);
@@ -279,32 +414,65 @@ impl Node {
     }
 
     /// Small responses share frames; each big one is announced on the bulk lane ahead of its body.
+    /// One with a residual late payment goes by itself, after its payment is durable.
     fn flush_responses(&mut self, target: Target, queued: Vec<QueuedReply>) {
         let (mut part, mut size) = (Vec::new(), 0);
-        for QueuedReply { request, resume } in queued {
+        for QueuedReply { request, resume, late: amount } in queued {
+            let late = self.late_of(&request, amount);
             let Some(job) = self.jobs.get_mut(&request) else { continue };
             let Some(exchange) = job.from().map(|from| from.exchange) else { continue };
             let Some((receipt, flow)) = job.reply() else { continue };
             let receipt = receipt.clone();
             let body = flow.body().filter(|body| body.len() <= target.max_inline).cloned();
-            let Some(body) = body else {
-                let item = ResponseItem { exchange, receipt, resume, body: None };
-                self.send_response(target, Lane::Bulk, vec![item]);
+            let lane = if body.is_some() { Lane::Control } else { Lane::Bulk };
+            let len = body.as_ref().map_or(0, |body| body.len());
+            let whole = body.is_some();
+            let resume = resume && !whole;
+            let item = ResponseItem { exchange, receipt, resume, body, late };
+            if late.is_some() {
+                self.send_late_response(target, lane, request, item);
+                continue;
+            }
+            if !whole {
+                self.send_response(target, lane, vec![item]);
                 if !resume {
                     self.start_reply(target, request);
                 }
                 continue;
-            };
-            let item = receipt.proof.path.len() * 34 + body.len() + ITEM_OVERHEAD;
-            if size + item > target.most && !part.is_empty() {
+            }
+            let bytes = item.receipt.proof.path.len() * 34 + len + ITEM_OVERHEAD;
+            if size + bytes > target.most && !part.is_empty() {
                 self.send_response(target, Lane::Control, std::mem::take(&mut part));
                 size = 0;
             }
-            size += item;
-            part.push(ResponseItem { exchange, receipt, resume: false, body: Some(body) });
+            size += bytes;
+            part.push(item);
         }
         if !part.is_empty() {
             self.send_response(target, Lane::Control, part);
+        }
+    }
+
+    fn late_of(&self, request: &RequestId, amount: Yocto) -> Option<LateDue> {
+        let total = self.jobs.get(request).and_then(Job::from)?.clock.late;
+        (!total.is_zero()).then_some(LateDue { amount, total })
+    }
+
+    fn send_late_response(&mut self, target: Target, lane: Lane, request: RequestId, item: ResponseItem) {
+        let Some(channel) = self.jobs.get(&request).and_then(Job::from).map(|from| from.channel) else {
+            return;
+        };
+        let amount = item.late.map_or(Yocto::ZERO, |late| late.amount);
+        let fresh = !amount.is_zero();
+        let payment = match fresh {
+            true => self.pay_items(channel, vec![late_item(request, amount)]),
+            false => self.paid(channel),
+        };
+        let starts = item.body.is_none() && !item.resume;
+        let frame = Frame::Response(Response { payment, resent: !fresh, responses: vec![item] });
+        self.hold_frame(target, lane, frame);
+        if starts {
+            self.held.push(Held::Start(request, Part::ResponseBody, target.epoch));
         }
     }
 
@@ -318,7 +486,7 @@ impl Node {
     /// A response relies on nothing but the request, which was durable before it was acknowledged.
     fn send_response(&mut self, target: Target, lane: Lane, responses: Vec<ResponseItem>) {
         let Some(conn) = target.conn else { return };
-        let frame = Frame::Response(Response { payment: None, responses });
+        let frame = Frame::Response(Response { payment: None, resent: false, responses });
         self.outputs.push_back(Output::Send { peer: target.peer, conn, lane, frame });
     }
 
@@ -345,4 +513,8 @@ impl Node {
             }
         }
     }
+}
+
+fn late_item(request: RequestId, amount: Yocto) -> Item {
+    Item { request, amount, kind: ItemKind::Late }
 }

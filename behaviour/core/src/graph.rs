@@ -44,6 +44,17 @@ impl Graph {
         }
     }
 
+    /// A SeverOrder is known: the edge is as good as gone.
+    pub fn close(&mut self, channel: ChannelId) {
+        if let Some(known) = self.edges.get_mut(&channel) {
+            known.edge.open = false;
+        }
+    }
+
+    pub fn is_open(&self, channel: ChannelId) -> bool {
+        self.edges.get(&channel).is_none_or(|known| known.edge.open)
+    }
+
     /// Checks every edge of the route from hop `from` on (protocol section 4).
     pub fn check(&self, head: &RequestHead, from: usize) -> Result<(), Refusal> {
         let reject = Refusal::Reject(RejectReason::NoEdge);

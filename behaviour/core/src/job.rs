@@ -2,13 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 use por_types::{
-    AmountError, ChannelId, FlushProof, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, Signed,
-    Yocto,
+    AmountError, ChannelId, FlushProof, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverOrder,
+    Signed, Yocto,
 };
 
-use crate::api::{ExchangeId, RejectReason, SignedReceipt, Time};
+use crate::api::{ExchangeId, RejectReason, SignedReceipt};
 use crate::body::{Inflow, Outflow};
-use crate::rows::{self, BodyRow, JobRow, LegRow, RoleRow};
+use crate::rows::{self, BodyRow, Clock, JobRow, LegRow, RoleRow};
 
 /// The request's passage over one edge of this node.
 #[derive(Clone, Debug)]
@@ -24,6 +24,7 @@ pub(crate) struct Leg {
     pub bytes: u64,
     /// Counts as unanswered.
     pub open: bool,
+    pub clock: Clock,
 }
 
 /// Why a leg cannot be made of a head.
@@ -41,11 +42,20 @@ impl Leg {
         let edge = head.route.get(usize::from(hop)).ok_or(BadLeg)?;
         let amount = head.payment_at(usize::from(hop))?;
         let bytes = head.body_len.saturating_add(head.response_limit);
-        Ok(Leg { peer, exchange, hop, channel: edge.channel, amount, bytes, open: true })
+        Ok(Leg {
+            peer,
+            exchange,
+            hop,
+            channel: edge.channel,
+            amount,
+            bytes,
+            open: true,
+            clock: Clock::default(),
+        })
     }
 
     pub fn row(&self) -> LegRow {
-        LegRow { peer: self.peer, exchange: self.exchange, hop: self.hop }
+        LegRow { peer: self.peer, exchange: self.exchange, hop: self.hop, clock: self.clock }
     }
 
     pub fn item(&self, request: RequestId, kind: ItemKind) -> Item {
@@ -86,6 +96,15 @@ pub(crate) enum Role {
         reason: RejectReason,
         invalid: Option<Signed<Invalid>>,
     },
+    /// An edge further on was removed; kept until the upstream node knows.
+    Severed {
+        from: Leg,
+        order: Signed<SeverOrder>,
+        /// The prices from that edge on.
+        refund: Yocto,
+        /// Refunded; until then the leg counts as unanswered.
+        sent: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -93,7 +112,8 @@ pub(crate) struct Author {
     pub to: Leg,
     pub body: Outflow,
     pub acked: bool,
-    pub due: Time,
+    /// The request's body has left this node.
+    pub uploaded: bool,
     /// A big response under way.
     pub reply: Option<Arriving>,
 }
@@ -140,9 +160,38 @@ impl Job {
         match &self.role {
             Role::Author(_) => None,
             Role::Relay(relay) => Some(&relay.from),
-            Role::Destination { from, .. } | Role::Answered { from, .. } | Role::Rejected { from, .. } => {
-                Some(from)
-            }
+            Role::Destination { from, .. }
+            | Role::Answered { from, .. }
+            | Role::Rejected { from, .. }
+            | Role::Severed { from, .. } => Some(from),
+        }
+    }
+
+    pub fn from_mut(&mut self) -> Option<&mut Leg> {
+        match &mut self.role {
+            Role::Author(_) => None,
+            Role::Relay(relay) => Some(&mut relay.from),
+            Role::Destination { from, .. }
+            | Role::Answered { from, .. }
+            | Role::Rejected { from, .. }
+            | Role::Severed { from, .. } => Some(from),
+        }
+    }
+
+    pub fn to_mut(&mut self) -> Option<&mut Leg> {
+        match &mut self.role {
+            Role::Author(author) => Some(&mut author.to),
+            Role::Relay(relay) => Some(&mut relay.to),
+            _ => None,
+        }
+    }
+
+    /// The downstream node is under obligation.
+    pub fn is_acked(&self) -> bool {
+        match &self.role {
+            Role::Author(author) => author.acked,
+            Role::Relay(relay) => relay.acked,
+            _ => true,
         }
     }
 
@@ -191,6 +240,11 @@ impl Job {
         }
     }
 
+    /// The request's body still arrives from upstream: lateness does not count yet.
+    pub fn is_uploading(&mut self) -> bool {
+        self.upload_inflow().is_some_and(|inflow| inflow.is_waiting())
+    }
+
     /// From where on the upstream node shall send the request body, and its credit.
     pub fn upload_wanted(&mut self) -> (u64, u64) {
         let end = crate::verified::encoded_len(self.head.body_len);
@@ -227,6 +281,9 @@ impl Job {
             }
             Role::Rejected { from, reason, invalid } => {
                 RoleRow::Rejected { up: from.row(), reason: *reason, invalid: invalid.clone() }
+            }
+            Role::Severed { from, order, refund, sent } => {
+                RoleRow::Severed { up: from.row(), order: order.clone(), refund: *refund, sent: *sent }
             }
         };
         Some(JobRow { head: self.head_bytes.to_vec(), proof: self.proof.clone(), role })

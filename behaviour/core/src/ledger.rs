@@ -78,7 +78,7 @@ impl Channel {
 
     /// The chain's view while new requests may be admitted.
     pub fn open_info(&self) -> Option<&MyChannel> {
-        self.info.as_ref().filter(|info| info.open)
+        self.info.as_ref().filter(|info| info.open && self.row.order.is_none())
     }
 
     fn totals(&self, own: Yocto, theirs: Yocto) -> Totals {
@@ -281,6 +281,7 @@ mod tests {
             floors: Totals::default(),
             terms,
             open: true,
+            gone: false,
         }
     }
 

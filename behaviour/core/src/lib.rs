@@ -57,6 +57,7 @@ mod edge;
 mod fault;
 mod flush;
 mod graph;
+mod guarantee;
 mod job;
 mod ledger;
 mod node;
@@ -64,6 +65,7 @@ mod replies;
 mod restore;
 mod roots;
 mod rows;
+mod sever;
 mod store;
 mod streams;
 mod sync;
@@ -74,7 +76,8 @@ pub mod wire;
 
 pub use api::{
     AppPricing, ChannelSnapshot, Command, ConnId, CoreConfig, Event, ExchangeId, GraphEdge, Input, Limits,
-    MyChannel, Output, RejectReason, RestoreError, Restored, Row, SignedReceipt, Table, Time, Write,
+    MyChannel, OrderPace, Output, Patience, Policy, RejectReason, RestoreError, Restored, Row, SignedReceipt,
+    Table, Time, Write,
 };
 pub use node::Node;
 pub use por_types as types;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::{ChannelId, NodeKey, RequestId, Yocto};
+use por_types::{ChannelId, NodeKey, RequestId, SeverReason, Yocto};
 
 use crate::api::{
     AppPricing, ChannelSnapshot, Command, CoreConfig, Event, ExchangeId, Input, MyChannel, Output,
@@ -55,6 +55,16 @@ pub struct Node {
     pub(crate) due: BTreeSet<(Time, RequestId)>,
     /// When the answer to each session's first Sync is overdue.
     pub(crate) syncing: BTreeSet<(Time, NodeKey, u64)>,
+    /// When to sync with those to whom something is owed.
+    pub(crate) beats: BTreeSet<(Time, NodeKey)>,
+    /// When to look at what those owe who were asked.
+    pub(crate) watches: BTreeSet<(Time, NodeKey)>,
+    /// Per request and millisecond; `None` until the chain was read.
+    pub(crate) late_fee: Option<Yocto>,
+    /// When edges were severed by own decision lately.
+    pub(crate) severs: VecDeque<Time>,
+    /// Channels of which the chain is to learn that they are severed.
+    pub(crate) reported: BTreeSet<ChannelId>,
     /// Waits for this flush's batch.
     pub(crate) held: Vec<Held>,
     pub(crate) dirty_jobs: BTreeSet<RequestId>,
@@ -67,6 +77,9 @@ pub struct Node {
     stale: bool,
     started: bool,
     pub(crate) outputs: VecDeque<Output>,
+    /// Pays nothing for its lateness.
+    #[cfg(feature = "testing")]
+    pub(crate) cheats: bool,
 }
 
 impl Node {
@@ -100,6 +113,11 @@ impl Node {
             local: 0,
             due: BTreeSet::new(),
             syncing: BTreeSet::new(),
+            beats: BTreeSet::new(),
+            watches: BTreeSet::new(),
+            late_fee: None,
+            severs: VecDeque::new(),
+            reported: BTreeSet::new(),
             held: Vec::new(),
             dirty_jobs: BTreeSet::new(),
             dirty_channels: BTreeSet::new(),
@@ -110,6 +128,8 @@ impl Node {
             stale: true,
             started: false,
             outputs: VecDeque::new(),
+            #[cfg(feature = "testing")]
+            cheats: false,
         }
     }
 
@@ -138,6 +158,7 @@ impl Node {
             Input::Graph { version, chain_time_ms, edges } => {
                 self.graph.update(version, chain_time_ms, edges);
             }
+            Input::LateFee { per_ms } => self.late_fee = Some(per_ms),
             Input::Tick => {}
         }
     }
@@ -156,7 +177,9 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Time> {
         let due = self.due.first().map(|(time, _)| *time);
         let sync = self.syncing.first().map(|(time, ..)| *time);
-        due.into_iter().chain(sync).min()
+        let beat = self.beats.first().map(|(time, _)| *time);
+        let watch = self.watches.first().map(|(time, _)| *time);
+        [due, sync, beat, watch].into_iter().flatten().min()
     }
 
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {
@@ -180,6 +203,9 @@ impl Node {
             Command::StopServing { app } => {
                 self.apps.remove(&app);
             }
+            Command::Sever { channel } => {
+                self.sever(channel, SeverReason::Operator, None);
+            }
         }
     }
 
@@ -193,6 +219,8 @@ impl Node {
         if edge.recv != Some(conn) {
             return Ok(());
         }
+        let now = self.now;
+        self.edge(peer).heard = now;
         match frame {
             Frame::Hello(_) => Err(Fault::new("Hello inside a session")),
             Frame::Sync(_) => Ok(()),
@@ -203,19 +231,21 @@ impl Node {
             Frame::Done(frame) => self.on_done(peer, frame),
             Frame::Credit(frame) => self.on_credit(peer, frame),
             Frame::Fragment(frame) => self.on_fragment(peer, frame),
-            // Features that this node does not list in its Hello: nobody relies on them here. The
-            // money of a late payment is learned from the next Sync.
-            Frame::Late(_) | Frame::Severed(_) => Ok(()),
+            Frame::Late(frame) => self.on_late(peer, frame),
+            Frame::Severed(frame) => self.on_severed(peer, frame),
         }
     }
 
     fn on_channels(&mut self, channels: Vec<MyChannel>) {
         let listed: BTreeSet<ChannelId> = channels.iter().map(|info| info.channel).collect();
+        let mut gone: Vec<ChannelId> =
+            channels.iter().filter(|info| info.gone).map(|info| info.channel).collect();
         for (id, channel) in &mut self.channels {
             if !listed.contains(id)
                 && let Some(info) = &mut channel.info
             {
-                info.open = false;
+                (info.open, info.gone) = (false, true);
+                gone.push(*id);
             }
         }
         for info in channels {
@@ -227,6 +257,10 @@ impl Node {
                 self.dirty_channels.insert(id);
             }
         }
+        for id in gone {
+            self.left_graph(id);
+        }
+        self.report_orders();
     }
 
     fn tick(&mut self) {
@@ -234,7 +268,7 @@ impl Node {
             && time <= self.now
         {
             self.due.pop_first();
-            self.notify(Event::Overdue { request });
+            self.on_due(request);
         }
         while let Some(&(time, peer, epoch)) = self.syncing.first()
             && time <= self.now
@@ -245,17 +279,7 @@ impl Node {
                 self.misbehaved(peer, Fault::new("does not answer Sync"));
             }
         }
-    }
-
-    /// The time at which this process started is known: bounds of restored requests count from here.
-    fn start_clocks(&mut self) {
-        self.due.clear();
-        for (id, job) in &mut self.jobs {
-            if let Role::Author(author) = &mut job.role {
-                author.due = self.now.after_ms(job.head.bound_ms_at(0));
-                self.due.insert((author.due, *id));
-            }
-        }
+        self.keep_time();
     }
 
     /// The channels with a peer.
@@ -383,7 +407,7 @@ impl Node {
         self.delete_chunks(request, job.head.body_len);
         let relay = self.is_relay(&job.head.destination);
         match job.from().cloned() {
-            Some(_) if matches!(job.role, Role::Rejected { .. }) => {}
+            Some(_) if matches!(job.role, Role::Rejected { .. } | Role::Severed { .. }) => {}
             Some(leg) => {
                 let reserved = self.reservation(&leg, job.head.body_len, relay);
                 let edge = self.edge(leg.peer);
@@ -407,9 +431,10 @@ impl Node {
                 self.settle(&mut relay.from, true);
                 self.settle(&mut relay.to, false);
             }
-            Role::Destination { from, .. } | Role::Answered { from, .. } | Role::Rejected { from, .. } => {
-                self.settle(from, true)
-            }
+            Role::Destination { from, .. }
+            | Role::Answered { from, .. }
+            | Role::Rejected { from, .. }
+            | Role::Severed { from, .. } => self.settle(from, true),
         }
     }
 

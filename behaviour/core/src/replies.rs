@@ -17,10 +17,26 @@ impl Node {
         self.take_receipts(peer, &frame.receipts)?;
         for exchange in frame.exchanges {
             if let Some(&id) = self.edge(peer).asked.get(&exchange) {
+                self.measure(peer, id);
                 self.acked(id);
             }
         }
         Ok(())
+    }
+
+    /// The first answer to a small request tells the edge's round trip.
+    fn measure(&mut self, peer: NodeKey, id: RequestId) {
+        let Some(job) = self.jobs.get(&id).filter(|job| !job.is_acked()) else { return };
+        let Some(to) = job.to().filter(|_| job.head.body_len <= u64::from(self.config.limits.max_inline))
+        else {
+            return;
+        };
+        let (sample, since) = (self.now.since_ms(to.clock.since), to.clock.since);
+        let edge = self.edge(peer);
+        // What was sent again over a later session says nothing.
+        if since >= edge.turned {
+            edge.rtt_ms = Some(edge.rtt_ms.map_or(sample, |rtt| rtt.min(sample)));
+        }
     }
 
     /// The downstream node is under obligation.
@@ -149,7 +165,10 @@ impl Node {
 
     pub(crate) fn on_response(&mut self, peer: NodeKey, frame: Response) -> Result<(), Fault> {
         if let Some(payment) = &frame.payment {
-            self.take_payment(peer, payment, None)?;
+            let due =
+                frame.responses.iter().filter_map(|item| Some((item.exchange, item.late?.amount, false)));
+            let items = self.late_items(peer, payment.statement.channel, due);
+            self.take_payment(peer, payment, items.filter(|_| !frame.resent))?;
         }
         frame.responses.into_iter().try_for_each(|item| self.on_response_item(peer, item))
     }
@@ -172,6 +191,9 @@ impl Node {
             return Err(Fault::new("response is not signed by the destination"));
         }
         self.acked(id);
+        if let Some(late) = item.late {
+            self.take_late(id, late)?;
+        }
         let Some(body) = item.body else {
             return self.response_begins(peer, id, item.receipt, item.resume);
         };
@@ -195,16 +217,22 @@ impl Node {
         };
         let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
         let earned = from.amount.saturating_sub(to.amount);
+        self.account(to.peer, earned, true);
+        let late = self.owe_late(id);
+        if let Some(job) = self.jobs.get(&id) {
+            from.clock = job.from().map_or(from.clock, |from| from.clock);
+        }
         self.settle(&mut from, true);
         self.settle(&mut to, false);
         self.edge(to.peer).asked.remove(&to.exchange);
         self.outbox(to.peer).done.push(to.exchange);
-        self.outbox(from.peer).responses.push(QueuedReply { request: id, resume: false });
+        self.outbox(from.peer).responses.push(QueuedReply { request: id, resume: false, late });
         self.dirty_jobs.insert(id);
         let reply = Outflow::whole(body);
         if let Some(job) = self.jobs.get_mut(&id) {
             job.role = Role::Answered { from, receipt, reply, earned, served: false };
         }
+        self.judge_profit(to.peer, to.channel, id);
     }
 
     /// A big response follows on the bulk lane.
@@ -240,7 +268,8 @@ impl Node {
             _ => return Ok(()),
         }
         if let Some(upstream) = forward {
-            self.outbox(upstream).responses.push(QueuedReply { request: id, resume: false });
+            let reply = QueuedReply { request: id, resume: false, late: por_types::Yocto::ZERO };
+            self.outbox(upstream).responses.push(reply);
         }
         let inflow = self.jobs.get_mut(&id).and_then(|job| job.reply_inflow());
         if again && let Some((from, up_to)) = inflow.and_then(Inflow::resume) {
@@ -261,6 +290,11 @@ impl Node {
             Role::Relay(relay) => {
                 // The downstream node keeps the body until the upstream one has it.
                 let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
+                let late = self.owe_late(id);
+                if !late.is_zero() {
+                    self.outbox(from.peer).late.push((id, late));
+                }
+                self.account(to.peer, from.amount.saturating_sub(to.amount), true);
                 self.settle(&mut from, true);
                 self.settle(&mut to, false);
                 if let Some(job) = self.jobs.get_mut(&id)
@@ -268,6 +302,7 @@ impl Node {
                 {
                     (relay.from.open, relay.to.open) = (false, false);
                 }
+                self.judge_profit(to.peer, to.channel, id);
             }
             _ => {}
         }
@@ -297,7 +332,7 @@ impl Node {
                 self.notify_durable(Event::Relayed { request, earned });
             }
             Role::Destination { .. } => self.unqueue(&job.head.app, &request),
-            Role::Author(_) | Role::Rejected { .. } => {}
+            Role::Author(_) | Role::Rejected { .. } | Role::Severed { .. } => {}
         }
     }
 }

@@ -48,14 +48,15 @@ impl Node {
             return Err(bad("request head of another request"));
         }
         let leg = |row: &LegRow| {
-            Leg::new(&head, row.peer, row.exchange, row.hop).map_err(|_| bad("hop outside the route"))
+            let leg = Leg::new(&head, row.peer, row.exchange, row.hop);
+            leg.map(|leg| Leg { clock: row.clock, ..leg }).map_err(|_| bad("hop outside the route"))
         };
         let role = match &job.role {
             RoleRow::Author { out, body } => {
                 let body = loaded.body(row, &id, body)?.ok_or_else(|| bad("own request without its body"))?;
                 self.local += 1;
                 let body = Outflow::whole(Encoder::new(body));
-                Role::Author(Author { to: leg(out)?, body, acked: false, due: self.now, reply: None })
+                Role::Author(Author { to: leg(out)?, body, acked: false, uploaded: true, reply: None })
             }
             RoleRow::Relay { up, down, body } => {
                 let body = match loaded.body(row, &id, body)? {
@@ -85,6 +86,10 @@ impl Node {
             RoleRow::Rejected { up, reason, invalid } => {
                 Role::Rejected { from: closed(leg(up)?), reason: *reason, invalid: invalid.clone() }
             }
+            RoleRow::Severed { up, order, refund, sent } => {
+                let from = if *sent { closed(leg(up)?) } else { leg(up)? };
+                Role::Severed { from, order: order.clone(), refund: *refund, sent: *sent }
+            }
         };
         let job = Job { head, head_bytes: job.head.into(), proof: job.proof, role };
         self.index(id, &job);
@@ -101,7 +106,7 @@ impl Node {
         let relay = self.is_relay(&job.head.destination);
         if let Some(from) = job.from() {
             let reserved = match job.role {
-                Role::Rejected { .. } => 0,
+                Role::Rejected { .. } | Role::Severed { .. } => 0,
                 _ => self.reservation(from, job.head.body_len, relay),
             };
             let edge = self.edge(from.peer);

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use por_types::{
-    ChannelId, ChannelState, FlushProof, Invalid, Network, NodeKey, RequestId, Side, Signed, Yocto,
+    ChannelId, ChannelState, FlushProof, Invalid, Network, NodeKey, RequestId, SeverOrder, Side, Signed,
+    Yocto,
 };
 
-use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table};
+use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table, Time};
 
 /// Version of every row's layout, its first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Bytes of a body in one row.
 pub(crate) const CHUNK: usize = 1 << 20;
@@ -39,6 +40,8 @@ pub(crate) struct ChannelRow {
     pub receipt: Option<Signed<ChannelState>>,
     /// Sum of all items of the counterparty that were ever accounted for.
     pub applied_in: Yocto,
+    /// This node has severed the channel, or seen that it was.
+    pub order: Option<Signed<SeverOrder>>,
 }
 
 impl ChannelRow {
@@ -53,6 +56,7 @@ impl ChannelRow {
             their_payment: None,
             receipt: None,
             applied_in: Yocto::ZERO,
+            order: None,
         }
     }
 
@@ -67,6 +71,42 @@ pub(crate) struct LegRow {
     pub peer: NodeKey,
     pub exchange: ExchangeId,
     pub hop: u8,
+    pub clock: Clock,
+}
+
+/// When an exchange is late on one of its edges, and what was paid for that (protocol section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Clock {
+    /// When the request was sent or received.
+    pub since: Time,
+    /// From here on it is late.
+    pub deadline: Time,
+    /// Up to here lateness is paid.
+    pub paid_until: Time,
+    /// Sum of all late payments.
+    pub late: Yocto,
+    /// Syncs at which it was late.
+    pub syncs: u32,
+    /// Time that the other end's absence has excused, milliseconds.
+    pub excused_ms: u64,
+}
+
+impl Clock {
+    pub fn new(since: Time, allowed_ms: u64) -> Clock {
+        let deadline = since.after_ms(allowed_ms);
+        Clock { since, deadline, paid_until: deadline, ..Clock::default() }
+    }
+
+    /// Lateness that is not paid yet, milliseconds.
+    pub fn unpaid_ms(&self, now: Time) -> u64 {
+        now.since_ms(self.paid_until)
+    }
+
+    /// Time that does not count.
+    pub fn shift(&mut self, ms: u64) {
+        self.deadline = self.deadline.after_ms(ms);
+        self.paid_until = self.paid_until.after_ms(ms);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -85,6 +125,7 @@ pub(crate) enum RoleRow {
     Destination { up: LegRow, body: BodyRow },
     Answered { up: LegRow, receipt: SignedReceipt, body: Vec<u8>, earned: Yocto, served: bool },
     Rejected { up: LegRow, reason: RejectReason, invalid: Option<Signed<Invalid>> },
+    Severed { up: LegRow, order: Signed<SeverOrder>, refund: Yocto, sent: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use por_types::RequestId;
 
 use crate::api::{Output, Table, Write};
+use crate::wire::Part;
 
 /// Something that waits for a batch.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "outputs are by far the most frequent")]
 pub(crate) enum Held {
     Output(Output),
-    /// The request's frame goes out now, so its body may follow in the session of this epoch.
-    StartUpload(RequestId, u64),
+    /// The frame that announces the body goes out now, so it may follow in the session of this epoch.
+    Start(RequestId, Part, u64),
 }
 
 #[derive(Debug, Default)]

@@ -107,6 +107,7 @@ impl Node {
                 result?;
                 if inflow.is_complete() {
                     let body = Bytes::from(std::mem::take(body));
+                    self.upload_over(id);
                     self.queue(id, body);
                 } else if let Some(up_to) = inflow.grant_verified() {
                     let body = inflow.root();
@@ -118,6 +119,10 @@ impl Node {
             Role::Relay(relay) => {
                 let downstream = relay.to.peer;
                 let result = relay.body.push(offset, data);
+                let complete = relay.body.inflow().is_some_and(|inflow| inflow.is_complete());
+                if complete {
+                    self.upload_over(id);
+                }
                 self.list(downstream, id, Part::RequestBody);
                 self.refill(id, Part::RequestBody);
                 result
@@ -239,7 +244,17 @@ impl Node {
             let frame = Frame::Fragment(Fragment { exchange, part, offset, data });
             self.outputs.push_back(Output::Send { peer, conn, lane: Lane::Bulk, frame });
         }
+        if part == Part::RequestBody && self.flow(id, part).is_some_and(|flow| flow.is_sent()) {
+            self.sent_upload(id);
+        }
         sent
+    }
+
+    /// An own request's body has left.
+    fn sent_upload(&mut self, id: RequestId) {
+        if self.jobs.get(&id).is_some_and(|job| matches!(job.role, Role::Author(_))) {
+            self.upload_over(id);
+        }
     }
 
     /// Number of the exchange on the edge that a body leaves over.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use por_types::{NodeKey, RequestId};
+use por_types::{NodeKey, RequestId, Yocto};
 
 use crate::api::{ConnId, Event, ExchangeId, Output};
 use crate::edge::{Conn, Outbox, Outgoing, Queued, QueuedReply};
@@ -44,8 +44,10 @@ impl Node {
     /// Everything sent before may be lost: a new epoch on this connection.
     fn start_session(&mut self, peer: NodeKey, conn: ConnId) {
         let epoch = self.next_number();
+        let now = self.now;
         let edge = self.edge(peer);
         edge.out = Outgoing::Syncing { conn, epoch, known: HashMap::new() };
+        edge.probed = now;
         // Credit from before is void; what comes from now on says what the peer wants.
         let asked: Vec<RequestId> = edge.asked.values().copied().collect();
         for id in asked {
@@ -71,6 +73,7 @@ impl Node {
             Some(_) => {}
             None => {
                 let told = std::mem::take(&mut edge.told);
+                edge.turned = self.now;
                 edge.reset();
                 if edge.is_idle() {
                     self.edges.remove(&peer);
@@ -138,6 +141,7 @@ impl Node {
     }
 
     fn sync_answer(&mut self, peer: NodeKey, sync: Sync) -> Result<(), Fault> {
+        let now = self.now;
         let edge = self.edge(peer);
         let Outgoing::Syncing { conn, epoch, known } = &mut edge.out else { return Ok(()) };
         if *epoch != sync.answers {
@@ -156,7 +160,10 @@ impl Node {
         let opened = sync.complete.then(|| (*conn, *epoch, std::mem::take(known)));
         if let Some((conn, epoch, known)) = opened {
             edge.out = Outgoing::Open { conn, epoch };
+            let sample = now.since_ms(edge.probed);
+            edge.rtt_ms = Some(edge.rtt_ms.map_or(sample, |rtt| rtt.min(sample)));
             self.syncing.retain(|(_, syncing, _)| *syncing != peer);
+            self.excuse(peer);
             self.open(peer, known)?;
         }
         // The peer waits for Done of exchanges that this node has ended.
@@ -176,11 +183,12 @@ impl Node {
     fn open(&mut self, peer: NodeKey, known: HashMap<ExchangeId, SyncExchange>) -> Result<(), Fault> {
         let edge = self.edge(peer);
         edge.bulk.clear();
-        let Outbox { requests, rejects, responses, .. } = &mut edge.outbox;
+        let Outbox { requests, rejects, severed, responses, .. } = &mut edge.outbox;
         // Not yet paid for or never sent: go out as they are.
         let queued: Vec<RequestId> = requests
             .iter()
             .chain(rejects.iter())
+            .chain(severed.iter())
             .map(|queued| queued.request)
             .chain(responses.drain(..).map(|queued| queued.request))
             .collect();
@@ -256,15 +264,27 @@ impl Node {
 
     fn answer_again(&mut self, peer: NodeKey, exchange: ExchangeId, id: RequestId, queued: bool) {
         let Some(job) = self.jobs.get(&id) else { return };
-        if !matches!(job.role, Role::Rejected { .. }) {
+        let (refused, proven) = match &job.role {
+            Role::Rejected { .. } => (true, false),
+            Role::Severed { sent, .. } => (false, *sent),
+            _ => (false, false),
+        };
+        let late = job.from().is_some_and(|from| from.open && !from.clock.late.is_zero());
+        if late {
+            self.outbox(peer).resent_late.push(id);
+        }
+        if !refused {
             self.outbox(peer).acks.push(exchange);
+        }
+        if proven && !queued {
+            self.outbox(peer).severed.push(Queued { request: id, fresh: false });
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if let Some((_, flow)) = job.reply() {
             flow.listed = false;
             flow.pause();
-            self.outbox(peer).responses.push(QueuedReply { request: id, resume: true });
-        } else if matches!(job.role, Role::Rejected { .. }) && !queued {
+            self.outbox(peer).responses.push(QueuedReply { request: id, resume: true, late: Yocto::ZERO });
+        } else if refused && !queued {
             self.outbox(peer).rejects.push(Queued { request: id, fresh: false });
         }
     }

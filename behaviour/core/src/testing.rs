@@ -10,14 +10,16 @@ mod link;
 mod rng;
 pub mod scenario;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use por_types::{
-    AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, Side, Terms, Totals, Yocto,
+    AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, SeverOrder, Side, Signed, Terms,
+    Totals, Yocto,
 };
 
-use crate::api::{AppPricing, Command, Event, GraphEdge, Input, Limits, MyChannel, RejectReason};
+use crate::api::{AppPricing, Command, Event, GraphEdge, Input, Limits, MyChannel, Policy, RejectReason};
+use crate::wire::Frame;
 
 pub use audit::Report;
 pub use host::{Host, Outcome};
@@ -60,6 +62,38 @@ pub struct Options {
     pub bond: Yocto,
     /// How often, per 1000, a flush is formed although more inputs are ready.
     pub early_flush: u32,
+    /// What lateness costs; `None` if the hosts do not know.
+    pub late_fee: Option<Yocto>,
+    /// Exact one-way delays of pairs, the lower host first.
+    pub delays: BTreeMap<(usize, usize), u64>,
+    /// Terms of channels, by the number of the pair; else `terms`.
+    pub channel_terms: BTreeMap<usize, Terms>,
+    /// By host; else the default.
+    pub policies: BTreeMap<usize, Policy>,
+    /// Syncs of the first host with the second, milliseconds modulo the heartbeat.
+    pub phases: BTreeMap<(usize, usize), u64>,
+    /// Hosts that say nothing any more once they have acknowledged a request.
+    pub mute_after_ack: BTreeSet<usize>,
+    /// Hosts that pay nothing for their lateness.
+    pub cheats: BTreeSet<usize>,
+    /// Time until an order is final and everybody knows.
+    pub chain_ms: u64,
+    /// What the app takes; else up to 30 ms by chance.
+    pub app_ms: Option<u64>,
+    /// Added to the allowances of routes.
+    pub slack_ms: u64,
+    /// Keep what is sent.
+    pub log: bool,
+}
+
+/// A frame that was sent.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    pub from: usize,
+    pub to: usize,
+    pub sent_ms: u64,
+    pub received_ms: u64,
+    pub frame: Frame,
 }
 
 impl Options {
@@ -82,6 +116,17 @@ impl Options {
             commit_ms: 3,
             bond: Yocto::ZERO,
             early_flush: 300,
+            late_fee: None,
+            delays: BTreeMap::new(),
+            channel_terms: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            phases: BTreeMap::new(),
+            mute_after_ack: BTreeSet::new(),
+            cheats: BTreeSet::new(),
+            chain_ms: 2_000,
+            app_ms: None,
+            slack_ms: 1_000_000,
+            log: false,
         }
     }
 }
@@ -122,6 +167,10 @@ pub(crate) enum Happening {
     Restart {
         host: usize,
     },
+    /// The chain has executed an order.
+    Severed {
+        order: Signed<SeverOrder>,
+    },
     /// Hosts without a connection try again.
     Dial {
         a: usize,
@@ -151,6 +200,10 @@ pub struct World {
     pub crash_at: Option<(usize, u64)>,
     pub(crate) now: u64,
     pub(crate) links: BTreeMap<u64, Link>,
+    pub log: Vec<Logged>,
+    /// When the chain executed the order for a channel, and whose it was.
+    pub severed: BTreeMap<ChannelId, (u64, SeverOrder)>,
+    muted: BTreeSet<usize>,
     queue: BTreeMap<(u64, u64), Happening>,
     next: u64,
 }
@@ -185,6 +238,9 @@ impl World {
             crash_at: None,
             now: 0,
             links: BTreeMap::new(),
+            log: Vec::new(),
+            severed: BTreeMap::new(),
+            muted: BTreeSet::new(),
             queue: BTreeMap::new(),
             next: 0,
         };
@@ -243,8 +299,9 @@ impl World {
                 drawn_theirs: Yocto::ZERO,
                 bond: self.options.bond,
                 floors: Totals::default(),
-                terms: self.options.terms.clone(),
-                open: true,
+                terms: self.terms(edge.channel).clone(),
+                open: !self.severed.contains_key(&edge.channel),
+                gone: self.severed.contains_key(&edge.channel),
             }
         })
         .collect()
@@ -255,8 +312,8 @@ impl World {
             channel: edge.channel,
             a: self.key(edge.a),
             b: self.key(edge.b),
-            terms: self.options.terms.clone(),
-            open: true,
+            terms: self.terms(edge.channel).clone(),
+            open: !self.severed.contains_key(&edge.channel),
         };
         self.edges.iter().map(edge).collect()
     }
@@ -265,16 +322,26 @@ impl World {
     pub(crate) fn boot(&mut self, host: usize) {
         let limits = self.options.limits.clone();
         let seed = self.rng.next();
-        let inputs = vec![
+        let mut policy = self.options.policies.get(&host).cloned().unwrap_or_default();
+        for ((of, with), phase) in &self.options.phases {
+            if *of == host {
+                policy.phases.insert(self.key(*with), *phase);
+            }
+        }
+        let fee = self.options.late_fee.map(|per_ms| Input::LateFee { per_ms });
+        let mut inputs: Vec<Input> = fee.into_iter().collect();
+        let version = 1 + self.severed.len() as u64;
+        inputs.extend([
             Input::Channels { channels: self.channels_of(host) },
-            Input::Graph { version: 1, chain_time_ms: CHAIN_TIME_MS, edges: self.graph() },
+            Input::Graph { version, chain_time_ms: CHAIN_TIME_MS, edges: self.graph() },
             Input::Command(Command::Serve {
                 app: APP.into(),
                 pricing: AppPricing { base: Yocto(50), per_byte: Yocto::ZERO },
                 max_queued: 2000,
             }),
-        ];
-        self.hosts[host].start(limits, seed);
+        ]);
+        let cheats = self.options.cheats.contains(&host);
+        self.hosts[host].start(limits, policy, cheats, seed);
         for input in inputs {
             self.input(host, input);
         }
@@ -286,12 +353,12 @@ impl World {
             .map(|pair| {
                 let joins = |e: &&Edge| (e.a, e.b) == (pair[0], pair[1]) || (e.b, e.a) == (pair[0], pair[1]);
                 let edge = self.edges.iter().find(joins).unwrap_or_else(|| panic!("no edge {pair:?}"));
-                let terms = &self.options.terms;
+                let terms = self.terms(edge.channel);
                 Hop {
                     channel: edge.channel,
                     to: self.key(pair[1]),
                     price: terms.price(body_len, response_limit).unwrap_or_default(),
-                    allowance_ms: terms.allowance_ms(body_len, response_limit) + 1_000_000,
+                    allowance_ms: terms.allowance_ms(body_len, response_limit) + self.options.slack_ms,
                 }
             })
             .collect()
@@ -381,6 +448,10 @@ impl World {
                 }
                 None
             }
+            Happening::Severed { order } => {
+                self.execute(order);
+                None
+            }
             Happening::Dial { a, b } => {
                 self.dial(a, b);
                 None
@@ -426,6 +497,33 @@ impl World {
         self.at(delay, Happening::Restart { host });
     }
 
+    /// Terms of a channel.
+    pub fn terms(&self, channel: ChannelId) -> &Terms {
+        let pair = usize::try_from(channel.0.saturating_sub(1)).ok();
+        pair.and_then(|pair| self.options.channel_terms.get(&pair)).unwrap_or(&self.options.terms)
+    }
+
+    /// A host hands the chain an order; everybody learns of it once it is final.
+    pub(crate) fn submit_order(&mut self, _host: usize, order: Signed<SeverOrder>) {
+        let delay = self.options.chain_ms;
+        self.at(delay, Happening::Severed { order });
+    }
+
+    fn execute(&mut self, order: Signed<SeverOrder>) {
+        let statement = order.statement;
+        if self.severed.contains_key(&statement.channel) {
+            return;
+        }
+        self.severed.insert(statement.channel, (self.now, statement));
+        let version = 1 + self.severed.len() as u64;
+        for host in 0..self.hosts.len() {
+            let channels = self.channels_of(host);
+            self.input(host, Input::Channels { channels });
+            let edges = self.graph();
+            self.input(host, Input::Graph { version, chain_time_ms: CHAIN_TIME_MS, edges });
+        }
+    }
+
     /// Events of a host so far.
     pub fn events(&self, host: usize) -> &[Event] {
         &self.hosts[host].events
@@ -435,7 +533,7 @@ impl World {
     pub fn rejection(&self, token: u64) -> Option<RejectReason> {
         match self.outcome(token)? {
             Outcome::Refused(reason) | Outcome::Rejected(reason) => Some(reason),
-            Outcome::Response(_) => None,
+            Outcome::Response(_) | Outcome::Severed(..) => None,
         }
     }
 

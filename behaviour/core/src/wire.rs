@@ -13,7 +13,7 @@
 //! frame.
 
 use bytes::Bytes;
-use por_types::{ChannelState, FlushProof, Hash, Invalid, Network, RequestId, SeverOrder, Signed};
+use por_types::{ChannelState, FlushProof, Hash, Invalid, Network, RequestId, SeverOrder, Signed, Yocto};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ExchangeId, Limits, RejectReason, SignedReceipt};
@@ -223,6 +223,9 @@ pub struct Response {
     /// Residual late payment.
     #[serde(default)]
     pub payment: Option<Signed<ChannelState>>,
+    /// Paid before: the payment is the sender's latest, whatever its items.
+    #[serde(default)]
+    pub resent: bool,
     pub responses: Vec<ResponseItem>,
 }
 
@@ -236,6 +239,16 @@ pub struct ResponseItem {
     /// The body where it is small; else it follows on the bulk lane.
     #[serde(default)]
     pub body: Option<Bytes>,
+    /// Residual late payment, and all late payments of the exchange so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<LateDue>,
+}
+
+/// See [`LateItem`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateDue {
+    pub amount: Yocto,
+    pub total: Yocto,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -282,16 +295,36 @@ pub struct Fragment {
     pub data: Bytes,
 }
 
+/// Late payments of one sync and channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Late {
+    /// Pays, in order, for all `items`.
     pub payment: Signed<ChannelState>,
-    pub exchanges: Vec<ExchangeId>,
+    /// Paid for before: the payment is the sender's latest, whatever its items.
+    #[serde(default)]
+    pub resent: bool,
+    pub items: Vec<LateItem>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateItem {
+    pub exchange: ExchangeId,
+    /// What this frame's payment pays for the exchange; zero if it was sent before.
+    pub amount: Yocto,
+    /// All late payments of the exchange so far, so that a lost frame is made up for by the next.
+    pub total: Yocto,
+}
+
+/// An edge of the path was removed: proof, refunds and residual late payments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Severed {
-    pub exchanges: Vec<ExchangeId>,
     pub order: Signed<SeverOrder>,
+    /// Refunds and residual late payments of all `items`, in order; a refund comes before the late
+    /// payment of its exchange.
     #[serde(default)]
     pub payment: Option<Signed<ChannelState>>,
+    /// Paid before: the payment is the sender's latest, whatever its items.
+    #[serde(default)]
+    pub resent: bool,
+    pub items: Vec<LateItem>,
 }

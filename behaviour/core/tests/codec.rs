@@ -60,6 +60,11 @@ fn receipt() -> impl Strategy<Value = SignedReceipt> {
     })
 }
 
+fn late_items(exchanges: Vec<ExchangeId>) -> Vec<LateItem> {
+    let item = |exchange| LateItem { exchange, amount: Yocto(3), total: Yocto(7) };
+    exchanges.into_iter().map(item).collect()
+}
+
 fn exchanges() -> impl Strategy<Value = Vec<ExchangeId>> {
     prop::collection::vec(any::<u64>().prop_map(ExchangeId), 0..50)
 }
@@ -109,10 +114,18 @@ fn frame() -> impl Strategy<Value = Frame> {
     let reject = (prop::option::of(payment()), any::<bool>(), prop::collection::vec(rejection, 0..4))
         .prop_map(|(payment, resent, rejections)| Frame::Reject(Reject { payment, resent, rejections }));
     let item = (any::<u64>(), receipt(), any::<bool>(), body()).prop_map(|(n, receipt, resume, body)| {
-        ResponseItem { exchange: ExchangeId(n), receipt, resume, body }
+        ResponseItem {
+            exchange: ExchangeId(n),
+            receipt,
+            resume,
+            body,
+            late: n.is_multiple_of(3).then_some(LateDue { amount: Yocto(n.into()), total: Yocto(u128::MAX) }),
+        }
     });
-    let response = (prop::option::of(payment()), prop::collection::vec(item, 0..4))
-        .prop_map(|(payment, responses)| Frame::Response(Response { payment, responses }));
+    let response =
+        (prop::option::of(payment()), prop::collection::vec(item, 0..4)).prop_map(|(payment, responses)| {
+            Frame::Response(Response { resent: payment.is_none(), payment, responses })
+        });
     let credit = (any::<u64>(), part(), hash(), any::<u64>(), any::<Option<u64>>()).prop_map(
         |(n, part, body, up_to, from)| {
             Frame::Credit(Credit { exchange: ExchangeId(n), part, body, up_to, from })
@@ -122,12 +135,14 @@ fn frame() -> impl Strategy<Value = Frame> {
     let fragment = (any::<u64>(), part(), 0..u64::MAX / 2, data).prop_map(|(n, part, offset, data)| {
         Frame::Fragment(Fragment { exchange: ExchangeId(n), part, offset, data })
     });
-    let late =
-        (payment(), exchanges()).prop_map(|(payment, exchanges)| Frame::Late(Late { payment, exchanges }));
+    let late = (payment(), exchanges(), any::<bool>()).prop_map(|(payment, exchanges, resent)| {
+        Frame::Late(Late { payment, resent, items: late_items(exchanges) })
+    });
     let severed = (exchanges(), prop::option::of(payment())).prop_map(|(exchanges, payment)| {
         let order =
             SeverOrder { channel: IN, signer: secret(1).public(), reason: SeverReason::NoAck, request: None };
-        Frame::Severed(Severed { exchanges, order: secret(1).sign(&network(), order), payment })
+        let order = secret(1).sign(&network(), order);
+        Frame::Severed(Severed { order, resent: payment.is_none(), payment, items: late_items(exchanges) })
     });
     let hello = any::<bool>().prop_map(|bulk| {
         let lane = if bulk { Lane::Bulk } else { Lane::Control };

@@ -419,22 +419,6 @@ fn what_may_have_to_be_refunded_is_never_spent() {
 }
 
 #[test]
-fn reserved_frames_are_ignored() {
-    let mut rig = Rig::new();
-    let payment = state(&rig.up, IN, Yocto(5), Yocto::ZERO, Hash([0; 32]));
-    rig.up_sends(Frame::Late(wire::Late { payment, exchanges: vec![ExchangeId(1)] }));
-    let order = types::SeverOrder {
-        channel: IN,
-        signer: rig.up.public(),
-        reason: types::SeverReason::Operator,
-        request: None,
-    };
-    let order = rig.up.sign(&network(), order);
-    rig.up_sends(Frame::Severed(wire::Severed { exchanges: vec![], order, payment: None }));
-    assert!(rig.disconnected.is_empty());
-}
-
-#[test]
 fn a_flush_of_many_requests_has_one_signature_and_one_payment() {
     let mut rig = Rig::with(|rig| rig.terms.max_requests = 100);
     let head = rig.head(b"q", 10);

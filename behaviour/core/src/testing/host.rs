@@ -1,12 +1,13 @@
 //! A host: a node with its disk and its application.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use por_types::{NodeSecret, RequestId};
+use por_types::{ChannelId, NodeSecret, RequestId, Yocto};
 
 use super::{APP, Happening, Rng, World, expected_response};
 use crate::api::{
-    Command, CoreConfig, Event, Input, Limits, Output, RejectReason, Restored, Row, Table, Time, Write,
+    Command, CoreConfig, Event, Input, Limits, Output, Policy, RejectReason, Restored, Row, Table, Time,
+    Write,
 };
 use crate::node::Node;
 
@@ -16,6 +17,8 @@ pub enum Outcome {
     Response(bytes::Bytes),
     Rejected(RejectReason),
     Refused(RejectReason),
+    /// With the channel that was severed and the refund.
+    Severed(ChannelId, Yocto),
 }
 
 pub struct Host {
@@ -41,6 +44,7 @@ pub struct Host {
     pub seen: BTreeMap<u64, u32>,
     /// Outcomes of requests whose start was not told before a crash.
     pub(super) orphans: BTreeMap<RequestId, RejectReason>,
+    pub(super) orphans_severed: BTreeSet<RequestId>,
 }
 
 impl Host {
@@ -62,6 +66,7 @@ impl Host {
             outcome_lives: BTreeMap::new(),
             seen: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            orphans_severed: BTreeSet::new(),
         }
     }
 
@@ -75,13 +80,15 @@ impl Host {
         self.disk.iter().map(row).collect()
     }
 
-    pub(super) fn start(&mut self, limits: Limits, seed: u64) {
+    pub(super) fn start(&mut self, limits: Limits, policy: Policy, cheats: bool, seed: u64) {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
-        let config =
-            CoreConfig { network: World::network(), secret: self.secret.clone(), limits, seed: bytes };
+        let network = World::network();
+        let config = CoreConfig { network, secret: self.secret.clone(), limits, policy, seed: bytes };
         let node = Node::new(config, Restored { rows: self.rows() });
-        self.node = Some(node.unwrap_or_else(|error| panic!("host {}: {error}", self.index)));
+        let mut node = node.unwrap_or_else(|error| panic!("host {}: {error}", self.index));
+        node.cheats = cheats;
+        self.node = Some(node);
         self.life += 1;
     }
 
@@ -152,6 +159,7 @@ impl World {
                 let life = self.hosts[host].life;
                 self.at(delay, Happening::Committed { host, life, batch });
             }
+            Output::Sever { order } => self.submit_order(host, order),
             Output::Notify(event) => self.told(host, event),
         }
     }
@@ -175,6 +183,15 @@ impl World {
                     host.orphans.insert(*request, *reason);
                 }
             },
+            Event::Severed { request, order, refund, .. } => {
+                let outcome = Outcome::Severed(order.statement.channel, *refund);
+                match host.token(request, None) {
+                    Some(token) => host.ended(token, outcome),
+                    None => {
+                        host.orphans_severed.insert(*request);
+                    }
+                }
+            }
             Event::Incoming { request, body, app, .. } if app == APP => {
                 self.serve(index, *request, body.clone());
             }
@@ -188,7 +205,7 @@ impl World {
         *self.hosts[host].seen.entry(token).or_default() += 1;
         let len = self.asked.get(&token).map_or(8, |asked| asked.response_len);
         let respond = Command::Respond { request, body: expected_response(token, len) };
-        let delay = self.rng.below(30);
+        let delay = self.options.app_ms.unwrap_or_else(|| self.rng.below(30));
         let life = self.hosts[host].life;
         self.at(delay, Happening::Input { host, life, input: Input::Command(respond) });
     }

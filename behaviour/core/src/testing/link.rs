@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use por_types::NodeKey;
 
-use super::{Happening, World};
+use super::{Happening, Logged, World};
 use crate::api::{ConnId, Input};
 use crate::codec;
 use crate::wire::{Frame, Hello, Lane};
@@ -76,6 +76,9 @@ impl World {
 
     pub(super) fn send(&mut self, from: usize, peer: NodeKey, conn: ConnId, lane: Lane, frame: Frame) {
         let ConnId(id) = conn;
+        if self.is_muted(from, &frame) {
+            return;
+        }
         let sent = if let Frame::Fragment(fragment) = &frame { fragment.data.len() as u64 } else { 0 };
         if sent > 0 {
             let (life, input) = (self.hosts[from].life, Input::Drained { peer, conn, bytes: sent });
@@ -93,20 +96,48 @@ impl World {
         let copies =
             if lane == Lane::Control && self.rng.chance(self.options.faults.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
-            self.put(id, from, lane, bytes.clone().freeze());
+            let sent_ms = self.now;
+            let received_ms = self.put(id, from, lane, bytes.clone().freeze());
+            if self.options.log {
+                let to = self.links.get(&id).map_or(from, |link| link.other(from));
+                self.log.push(Logged { from, to, sent_ms, received_ms, frame: frame.clone() });
+            }
         }
     }
 
     /// Puts bytes on a link towards the other end of `from`.
-    pub fn put(&mut self, id: u64, from: usize, lane: Lane, bytes: Bytes) {
-        let delay = self.options.delay_ms + self.rng.below(self.options.delay_ms + 1);
-        let Some(link) = self.links.get_mut(&id) else { return };
+    pub fn put(&mut self, id: u64, from: usize, lane: Lane, bytes: Bytes) -> u64 {
+        let delay = self.delay(id);
+        let Some(link) = self.links.get_mut(&id) else { return self.now };
         let to = link.other(from);
         let last = link.last.entry((to, lane == Lane::Bulk)).or_default();
         let arrival = (self.now + delay).max(*last);
         *last = arrival;
         let delay = arrival - self.now;
         self.at(delay, Happening::Arrive { link: id, to, bytes });
+        arrival
+    }
+
+    /// What a frame takes over a link: as told for the pair, or by chance.
+    fn delay(&mut self, id: u64) -> u64 {
+        let pair = self.links.get(&id).map(|link| (link.a.min(link.b), link.a.max(link.b)));
+        match pair.and_then(|pair| self.options.delays.get(&pair)) {
+            Some(delay) => *delay,
+            None => self.options.delay_ms + self.rng.below(self.options.delay_ms + 1),
+        }
+    }
+
+    /// Whether a host that goes silent after an Ack is silent by now.
+    fn is_muted(&mut self, host: usize, frame: &Frame) -> bool {
+        if self.muted.contains(&host) {
+            return true;
+        }
+        if self.options.mute_after_ack.contains(&host)
+            && matches!(frame, Frame::Ack(ack) if !ack.exchanges.is_empty())
+        {
+            self.muted.insert(host);
+        }
+        false
     }
 
     pub(super) fn arrive(&mut self, id: u64, to: usize, bytes: Bytes) -> Option<usize> {

@@ -48,6 +48,7 @@ pub struct Rig {
     pub sent: Vec<(NodeKey, Lane, Frame)>,
     pub events: Vec<Event>,
     pub disconnected: Vec<NodeKey>,
+    pub orders: Vec<Signed<types::SeverOrder>>,
     /// Batches are durable at once.
     pub commit: bool,
     pub uncommitted: Vec<u64>,
@@ -67,7 +68,13 @@ pub fn secret(n: u8) -> NodeSecret {
 }
 
 pub fn config(limits: &Limits) -> CoreConfig {
-    CoreConfig { network: network(), secret: secret(2), limits: limits.clone(), seed: [7; 32] }
+    CoreConfig {
+        network: network(),
+        secret: secret(2),
+        limits: limits.clone(),
+        policy: Policy::default(),
+        seed: [7; 32],
+    }
 }
 
 impl Rig {
@@ -87,6 +94,7 @@ impl Rig {
             sent: vec![],
             events: vec![],
             disconnected: vec![],
+            orders: vec![],
             commit: true,
             uncommitted: vec![],
             paid_up: Yocto::ZERO,
@@ -132,6 +140,7 @@ impl Rig {
             floors: Totals::default(),
             terms: self.terms.clone(),
             open: self.open,
+            gone: false,
         };
         vec![
             channel(IN, &self.up, Side::B),
@@ -177,6 +186,7 @@ impl Rig {
                     }
                     self.uncommitted.push(batch);
                 }
+                Output::Sever { order } => self.orders.push(order),
                 Output::Notify(event) => self.events.push(event),
             }
         }
@@ -342,11 +352,21 @@ impl Rig {
         let receipt = ResponseReceipt { request, body_len: body.len() as u64, body_hash };
         let proof = sign_one(&self.down, &receipt);
         let receipt = SignedReceipt { receipt, proof };
-        ResponseItem { exchange, receipt, resume: false, body: Some(Bytes::copy_from_slice(body)) }
+        ResponseItem {
+            exchange,
+            receipt,
+            resume: false,
+            body: Some(Bytes::copy_from_slice(body)),
+            late: None,
+        }
     }
 
     pub fn respond(&mut self, item: ResponseItem) {
-        self.down_sends(Frame::Response(wire::Response { payment: None, responses: vec![item] }));
+        self.down_sends(Frame::Response(wire::Response {
+            payment: None,
+            resent: false,
+            responses: vec![item],
+        }));
     }
 
     pub fn responses_up_got(&mut self) -> Vec<ResponseItem> {

@@ -1,0 +1,499 @@
+//! The third outcome: late payments, sync by sync, and the watch over those who owe this node an
+//! answer (protocol section 5).
+//!
+//! Towards upstream a node syncs every heartbeat while it owes anything; past its deadline the sync
+//! carries the late payment. Towards downstream it looks, as often, whether the other end is heard
+//! from, has acknowledged, and pays.
+
+use por_types::{ChannelId, Item, ItemKind, NodeKey, RequestId, SeverReason, Yocto};
+
+use crate::api::{Event, OrderPace, Patience, Time};
+use crate::edge::Queued;
+use crate::fault::Fault;
+use crate::job::{Job, Role};
+use crate::node::Node;
+use crate::wire::{Late, LateDue};
+
+/// Where a peer's terms are not known.
+const HEARTBEAT_MS: u64 = 1_000;
+
+impl Node {
+    /// The time at which this process started is known.
+    pub(crate) fn start_clocks(&mut self) {
+        let mut due = Vec::new();
+        for (id, job) in &self.jobs {
+            if let Some(to) = job.to().filter(|to| to.open)
+                && self.has_alarm(job)
+            {
+                due.push((to.clock.deadline.max(self.now), *id));
+            }
+        }
+        self.due = due.into_iter().collect();
+        let unsent: Vec<(NodeKey, RequestId)> = self
+            .jobs
+            .iter()
+            .filter_map(|(id, job)| match &job.role {
+                Role::Severed { from, sent: false, .. } => Some((from.peer, *id)),
+                _ => None,
+            })
+            .collect();
+        for (peer, request) in unsent {
+            self.outbox(peer).severed.push(Queued { request, fresh: true });
+        }
+        let peers: Vec<NodeKey> = self.edges.keys().copied().collect();
+        for peer in peers {
+            let now = self.now;
+            let edge = self.edge(peer);
+            (edge.heard, edge.turned) = (now, now);
+            self.beat_later(peer);
+            self.supervise(peer);
+        }
+    }
+
+    /// Whether something happens when the bound of this job has passed.
+    fn has_alarm(&self, job: &Job) -> bool {
+        matches!(job.role, Role::Author(_)) || matches!(self.config.policy.patience, Patience::AfterMs(_))
+    }
+
+    /// Heartbeat and grace of the edge: the shortest of its channels'.
+    fn rhythm(&self, peer: NodeKey) -> (u64, u64) {
+        let terms = self.channels_with(peer).filter_map(|(_, channel)| channel.info.as_ref());
+        let terms =
+            terms.filter(|info| !info.gone).map(|info| (info.terms.heartbeat_ms, info.terms.grace_ms));
+        let (beat, grace) = terms.fold((u32::MAX, 0), |(b, g), (beat, grace)| (b.min(beat), g.max(grace)));
+        let beat = if beat == u32::MAX { HEARTBEAT_MS } else { u64::from(beat.max(1)) };
+        (beat, u64::from(grace))
+    }
+
+    /// Starts the syncs for what is owed to a peer, if they do not run already.
+    pub(crate) fn beat_later(&mut self, peer: NodeKey) {
+        let owes = self.channels_with(peer).any(|(_, channel)| channel.incoming.requests > 0);
+        let runs = self.edges.get(&peer).is_some_and(|edge| edge.beat.is_some());
+        if runs || !owes {
+            return;
+        }
+        let (beat, _) = self.rhythm(peer);
+        let time = Time(next_in_phase(self.now.0, self.phase(peer), beat));
+        self.edge(peer).beat = Some(time);
+        self.beats.insert((time, peer));
+    }
+
+    fn phase(&self, peer: NodeKey) -> u64 {
+        if let Some(phase) = self.config.policy.phases.get(&peer) {
+            return *phase;
+        }
+        let hash = blake3::keyed_hash(&self.config.seed, &peer.0);
+        let mut phase = [0; 8];
+        phase.copy_from_slice(&hash.as_bytes()[..8]);
+        u64::from_be_bytes(phase) >> 8
+    }
+
+    /// Starts the watch over a peer that was asked, if it does not run already.
+    pub(crate) fn supervise(&mut self, peer: NodeKey) {
+        let asked = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
+        let runs = self.edges.get(&peer).is_some_and(|edge| edge.watch.is_some());
+        if runs || !asked {
+            return;
+        }
+        let (beat, _) = self.rhythm(peer);
+        let time = self.now.after_ms(beat);
+        let now = self.now;
+        let edge = self.edge(peer);
+        edge.watch = Some(time);
+        // Silence counts from when there was a reason to speak.
+        edge.heard = now;
+        self.watches.insert((time, peer));
+    }
+
+    /// Everything that time has brought.
+    pub(crate) fn keep_time(&mut self) {
+        while let Some(&(time, peer)) = self.beats.first()
+            && time <= self.now
+        {
+            self.beats.pop_first();
+            self.edge(peer).beat = None;
+            self.beat(peer);
+            self.beat_later(peer);
+        }
+        while let Some(&(time, peer)) = self.watches.first()
+            && time <= self.now
+        {
+            self.watches.pop_first();
+            self.edge(peer).watch = None;
+            self.watch(peer);
+        }
+    }
+
+    /// A sync with an upstream peer.
+    fn beat(&mut self, peer: NodeKey) {
+        let owed: Vec<RequestId> = self.edge(peer).owed.values().copied().collect();
+        for id in &owed {
+            self.lose_patience(*id);
+        }
+        let connected = self.edge(peer).open().is_some();
+        let mut paid = Yocto::ZERO;
+        for id in owed {
+            let Some(job) = self.jobs.get(&id) else { continue };
+            match &job.role {
+                Role::Severed { sent: false, .. } if self.config.policy.orders == OrderPace::WithSync => {
+                    self.outbox(peer).severed.push(Queued { request: id, fresh: true });
+                }
+                Role::Relay(_) | Role::Destination { .. } if connected => {
+                    let amount = self.owe_late(id);
+                    if !amount.is_zero() {
+                        paid = paid.checked_add(amount).unwrap_or(paid);
+                        self.outbox(peer).late.push((id, amount));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if !paid.is_zero() {
+            self.notify(Event::PaidLate { peer, amount: paid });
+        }
+        self.outbox(peer).beat = true;
+    }
+
+    /// Severs the next edge if the node has paid for its lateness for as long as it wants to, or as
+    /// it can.
+    fn lose_patience(&mut self, id: RequestId) {
+        let now = self.now;
+        let (late_fee, patience) = (self.late_fee.unwrap_or_default(), self.config.policy.patience);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.is_uploading() {
+            return;
+        }
+        let Role::Relay(relay) = &mut job.role else { return };
+        if !relay.from.open || !relay.to.open || now <= relay.from.clock.deadline {
+            return;
+        }
+        relay.from.clock.syncs = relay.from.clock.syncs.saturating_add(1);
+        let downstream_late = now >= relay.to.clock.deadline;
+        let enough = matches!(patience, Patience::Syncs(most) if relay.from.clock.syncs >= most);
+        let (from, to, unpaid) = (relay.from.channel, relay.to.channel, relay.from.clock.unpaid_ms(now));
+        let (beat, _) = self.rhythm(self.channels.get(&from).map_or(self.key, |channel| channel.row.peer));
+        // The last moment at which the next late payment is still covered.
+        let next = late_fee.checked_mul(u128::from(unpaid) + u128::from(beat));
+        let broke = next.is_err() || next.is_ok_and(|next| self.available(from) < next);
+        if downstream_late && (enough || broke) {
+            self.sever(to, SeverReason::UnpaidLateness, Some(id));
+        }
+    }
+
+    /// Sets aside what is due upstream for a request by now, with the next signature on its channel.
+    /// Answers the amount.
+    pub(crate) fn owe_late(&mut self, id: RequestId) -> Yocto {
+        let (now, fee) = (self.now, self.late_fee.unwrap_or_default());
+        let Some(job) = self.jobs.get_mut(&id) else { return Yocto::ZERO };
+        if fee.is_zero() || job.is_uploading() {
+            return Yocto::ZERO;
+        }
+        #[cfg(feature = "testing")]
+        if self.cheats {
+            return Yocto::ZERO;
+        }
+        let Some((from, clock)) = job.from().map(|from| (from.clone(), from.clock)) else {
+            return Yocto::ZERO;
+        };
+        let available = self.available(from.channel);
+        let unpaid_ms = u128::from(clock.unpaid_ms(now));
+        // As many whole milliseconds as the balance covers; more were never promised.
+        let ms = unpaid_ms.min(available.0 / fee.0);
+        let Ok(amount) = fee.checked_mul(ms) else { return Yocto::ZERO };
+        let Ok(total) = clock.late.checked_add(amount) else { return Yocto::ZERO };
+        let owed = self.channels.get_mut(&from.channel).map(|channel| channel.owe(amount));
+        if amount.is_zero() || !matches!(owed, Some(Ok(()))) {
+            return Yocto::ZERO;
+        }
+        let downstream = self.jobs.get(&id).and_then(Job::to).map(|to| to.peer);
+        if let Some(from) = self.jobs.get_mut(&id).and_then(Job::from_mut) {
+            from.clock.late = total;
+            from.clock.paid_until = clock.paid_until.after_ms(u64::try_from(ms).unwrap_or(u64::MAX));
+        }
+        self.dirty_jobs.insert(id);
+        if let Some(peer) = downstream {
+            self.account(peer, amount, false);
+        }
+        amount
+    }
+
+    /// A look at a downstream peer.
+    fn watch(&mut self, peer: NodeKey) {
+        let is_open = |id: &&RequestId| self.jobs.get(*id).and_then(Job::to).is_some_and(|to| to.open);
+        let asked = self.edges.get(&peer).into_iter().flat_map(|edge| edge.asked.values());
+        let open: Vec<RequestId> = asked.filter(is_open).copied().collect();
+        if open.is_empty() {
+            return;
+        }
+        let (beat, grace) = self.rhythm(peer);
+        let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        let now = self.now;
+        let edge = self.edge(peer);
+        let silent = now.since_ms(edge.heard) > limit;
+        let connected = edge.open().is_some();
+        if silent {
+            self.breach(peer, SeverReason::MissedSync, open);
+        } else if connected {
+            self.watch_each(peer, &open, limit);
+        }
+        let still = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
+        if still {
+            let time = self.now.after_ms(beat);
+            self.edge(peer).watch = Some(time);
+            self.watches.insert((time, peer));
+        }
+    }
+
+    fn watch_each(&mut self, peer: NodeKey, open: &[RequestId], limit: u64) {
+        let turned = self.edge(peer).turned;
+        let (mut unanswered, mut unpaid) = (Vec::new(), Vec::new());
+        for id in open {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
+            if job.is_uploading() || matches!(&job.role, Role::Author(author) if !author.uploaded) {
+                continue;
+            }
+            let acked = job.is_acked();
+            let Some(to) = job.to() else { continue };
+            let rtt = self.channels.get(&to.channel).and_then(|c| c.info.as_ref());
+            let rtt = rtt.map_or(0, |info| u64::from(info.terms.rtt_ms));
+            if !acked && self.now.since_ms(to.clock.since.max(turned)) > rtt.saturating_add(limit) {
+                unanswered.push(*id);
+            }
+            // What was paid counts for so many milliseconds; payments come a heartbeat at a time.
+            let tolerated = limit.saturating_add(rtt);
+            let fee = self.late_fee.unwrap_or_default();
+            let expected = self.now.since_ms(to.clock.deadline.max(turned)).saturating_sub(tolerated);
+            let expected = fee.checked_mul(u128::from(expected));
+            if expected.is_ok_and(|expected| expected > to.clock.late) {
+                unpaid.push(*id);
+            }
+        }
+        if !unanswered.is_empty() {
+            self.breach(peer, SeverReason::NoAck, unanswered);
+        } else if !unpaid.is_empty() {
+            self.breach(peer, SeverReason::UnpaidLateness, unpaid);
+        }
+    }
+
+    /// The peer is in breach for these requests.
+    fn breach(&mut self, peer: NodeKey, reason: SeverReason, requests: Vec<RequestId>) {
+        if !self.config.policy.act_on_breach {
+            return;
+        }
+        let mut channels: Vec<(ChannelId, RequestId)> =
+            requests.into_iter().filter_map(|id| Some((self.jobs.get(&id)?.to()?.channel, id))).collect();
+        channels.sort_unstable();
+        channels.dedup_by_key(|(channel, _)| *channel);
+        if (reason == SeverReason::MissedSync && self.hears_nobody(peer)) || !self.may_sever() {
+            return self.notify(Event::SeverWithheld { peer, reason });
+        }
+        for (channel, request) in channels {
+            self.sever(channel, reason, Some(request));
+        }
+    }
+
+    /// Nobody is heard from although others than `peer` should be: the fault is likely here.
+    fn hears_nobody(&self, peer: NodeKey) -> bool {
+        let mut others = self
+            .edges
+            .iter()
+            .filter(|(other, edge)| **other != peer && (edge.watch.is_some() || !edge.conns.is_empty()))
+            .peekable();
+        let (beat, grace) = self.rhythm(peer);
+        let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        others.peek().is_some() && others.all(|(_, edge)| self.now.since_ms(edge.heard) > limit)
+    }
+
+    /// Whether the policy allows one more sever now.
+    fn may_sever(&mut self) -> bool {
+        let window = self.config.policy.sever_window_ms;
+        while self.severs.front().is_some_and(|time| self.now.since_ms(*time) >= window) {
+            self.severs.pop_front();
+        }
+        self.severs.len() < self.config.policy.max_severs as usize
+    }
+
+    /// The bound of a request has passed.
+    pub(crate) fn on_due(&mut self, request: RequestId) {
+        let Some(job) = self.jobs.get(&request) else { return };
+        let Some(to) = job.to().filter(|to| to.open).cloned() else { return };
+        let told = self.now > to.clock.deadline;
+        if matches!(job.role, Role::Author(_)) && !told {
+            self.notify(Event::Overdue { request });
+        }
+        let Patience::AfterMs(after) = self.config.policy.patience else { return };
+        let until = to.clock.deadline.after_ms(after);
+        if self.now >= until {
+            if self.may_sever() {
+                self.sever(to.channel, SeverReason::UnpaidLateness, Some(request));
+            }
+        } else {
+            self.due.insert((until, request));
+        }
+    }
+
+    pub(crate) fn on_late(&mut self, peer: NodeKey, frame: Late) -> Result<(), Fault> {
+        if frame.items.is_empty() {
+            return Err(Fault::new("a Late frame without items"));
+        }
+        let channel = frame.payment.statement.channel;
+        let due = frame.items.iter().map(|item| (item.exchange, item.amount, false));
+        let items = self.late_items(peer, channel, due);
+        self.take_payment(peer, &frame.payment, items.filter(|_| !frame.resent))?;
+        for item in frame.items {
+            match self.edge(peer).asked.get(&item.exchange).copied() {
+                Some(id) => {
+                    let due = LateDue { amount: item.amount, total: item.total };
+                    self.take_late(id, due)?;
+                }
+                // It has ended here; what was paid for it stays.
+                None if !frame.resent => {
+                    if let Some(channel) = self.channels.get_mut(&channel) {
+                        channel.apply(item.amount);
+                    }
+                    self.dirty_channels.insert(channel);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What a payment with late payments, and refunds before them where asked for, has to name;
+    /// `None` if an exchange is not known any more.
+    pub(crate) fn late_items(
+        &mut self,
+        peer: NodeKey,
+        channel: ChannelId,
+        due: impl Iterator<Item = (crate::ExchangeId, Yocto, bool)>,
+    ) -> Option<Vec<Item>> {
+        let mut items = Vec::new();
+        for (exchange, amount, _) in due {
+            let id = *self.edge(peer).asked.get(&exchange)?;
+            let to = self.jobs.get(&id)?.to()?;
+            if to.channel == channel && !amount.is_zero() {
+                items.push(Item { request: id, amount, kind: ItemKind::Late });
+            }
+        }
+        Some(items)
+    }
+
+    /// Accounts for late payments of an exchange up to a total.
+    pub(crate) fn take_late(&mut self, id: RequestId, due: LateDue) -> Result<(), Fault> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let is_author = matches!(job.role, Role::Author(_));
+        let Some(to) = job.to_mut() else { return Ok(()) };
+        let (channel, peer) = (to.channel, to.peer);
+        let amount = due.total.saturating_sub(to.clock.late);
+        if amount.is_zero() {
+            return Ok(());
+        }
+        if !self.channels.get_mut(&channel).is_some_and(|channel| channel.apply(amount)) {
+            return Err(Fault::new("a late payment that was not paid"));
+        }
+        to.clock.late = due.total;
+        self.dirty_channels.insert(channel);
+        self.dirty_jobs.insert(id);
+        self.account(peer, amount, true);
+        if is_author {
+            self.notify_durable(Event::Late { request: id, amount });
+        }
+        Ok(())
+    }
+
+    /// Counts what an edge brings or costs; severs it if it loses too much (protocol section 5: a
+    /// peer that understates its lateness cannot be proven wrong).
+    pub(crate) fn account(&mut self, peer: NodeKey, amount: Yocto, gain: bool) {
+        let (now, window) = (self.now, self.config.policy.loss_window_ms);
+        let edge = self.edge(peer);
+        if now.since_ms(edge.profit.0) >= window {
+            edge.profit = (now, 0);
+        }
+        let amount = i128::try_from(amount.0).unwrap_or(i128::MAX);
+        let sum =
+            if gain { edge.profit.1.saturating_add(amount) } else { edge.profit.1.saturating_sub(amount) };
+        edge.profit.1 = sum;
+    }
+
+    /// Severs an edge that has lost more than the policy bears; called when an exchange ended.
+    pub(crate) fn judge_profit(&mut self, peer: NodeKey, channel: ChannelId, request: RequestId) {
+        let Some(limit) = self.config.policy.loss_limit else { return };
+        let lost = self.edges.get(&peer).map_or(0, |edge| edge.profit.1.saturating_neg());
+        if lost > i128::try_from(limit.0).unwrap_or(i128::MAX) && self.may_sever() {
+            self.sever(channel, SeverReason::Loss, Some(request));
+        }
+    }
+
+    /// The session with a peer is open again: time that it was away is excused, up to one grace a
+    /// request (protocol section 5).
+    pub(crate) fn excuse(&mut self, peer: NodeKey) {
+        let now = self.now;
+        let (_, grace) = self.rhythm(peer);
+        let edge = self.edge(peer);
+        let away = edge.turned;
+        (edge.turned, edge.heard) = (now, now);
+        let owed: Vec<RequestId> = edge.owed.values().copied().collect();
+        for id in owed {
+            let Some(from) = self.jobs.get_mut(&id).and_then(Job::from_mut).filter(|from| from.open) else {
+                continue;
+            };
+            let clock = &mut from.clock;
+            let late = now.since_ms(clock.paid_until.max(away));
+            let excused = late.min(grace.saturating_sub(clock.excused_ms));
+            if excused > 0 {
+                clock.excused_ms += excused;
+                clock.shift(excused);
+                self.dirty_jobs.insert(id);
+            }
+        }
+    }
+
+    /// A body has arrived from upstream, or left at its author: an upload slower than promised does
+    /// not count as lateness.
+    pub(crate) fn upload_over(&mut self, id: RequestId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(leg) = job.from().or(job.to()) else { return };
+        let rate = self.channels.get(&leg.channel).and_then(|channel| channel.info.as_ref());
+        let rate = rate.map_or(u64::MAX, |info| info.terms.bytes_per_s.max(1));
+        let promised = u128::from(job.head.body_len).saturating_mul(1000).div_ceil(u128::from(rate));
+        let took = u128::from(self.now.since_ms(leg.clock.since));
+        let excess = u64::try_from(took.saturating_sub(promised)).unwrap_or(u64::MAX);
+        if let Role::Author(author) = &mut job.role {
+            if std::mem::replace(&mut author.uploaded, true) {
+                return;
+            }
+            self.due.remove(&(author.to.clock.deadline, id));
+            author.to.clock.shift(excess);
+            self.due.insert((author.to.clock.deadline, id));
+        } else if excess > 0 {
+            if let Some(from) = job.from_mut() {
+                from.clock.shift(excess);
+            }
+            if let Some(to) = job.to_mut() {
+                to.clock.shift(excess);
+            }
+            self.dirty_jobs.insert(id);
+        }
+    }
+}
+
+/// The first time after `now` that is `phase` modulo `period`.
+fn next_in_phase(now: u64, phase: u64, period: u64) -> u64 {
+    let (now_in, phase) = (now % period, phase % period);
+    let ahead = if phase > now_in { phase - now_in } else { phase + period - now_in };
+    now.saturating_add(ahead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syncs_fall_into_their_phase() {
+        assert_eq!(next_in_phase(0, 600, 1000), 600);
+        assert_eq!(next_in_phase(600, 600, 1000), 1600);
+        assert_eq!(next_in_phase(10_601, 600, 1000), 11_600);
+        assert_eq!(next_in_phase(999, 0, 500), 1000);
+        assert_eq!(next_in_phase(1000, 2_500, 500), 1500);
+    }
+}
