@@ -10,7 +10,7 @@ use por_types::{
     sha256,
 };
 
-use crate::api::{MyChannel, RejectReason};
+use crate::api::{MyChannel, Patience, RejectReason};
 use crate::body::{Inflow, Outflow};
 use crate::edge::Queued;
 use crate::fault::Fault;
@@ -323,6 +323,9 @@ impl Node {
         }
         self.load(&to, false);
         self.accept(id, &from, job.head.body_len, true);
+        if matches!(self.config.policy.patience, Patience::AfterMs(_)) {
+            self.due.insert((to.clock.deadline, id));
+        }
         self.edge(to.peer).asked.insert(to.exchange, id);
         self.outbox(to.peer).requests.push(Queued { request: id, fresh: true });
         let peer = to.peer;

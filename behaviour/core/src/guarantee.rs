@@ -396,7 +396,7 @@ impl Node {
         self.dirty_jobs.insert(id);
         self.account(peer, amount, true);
         if is_author {
-            self.notify_durable(Event::Late { request: id, amount });
+            self.notify(Event::Late { request: id, amount });
         }
         Ok(())
     }

@@ -80,6 +80,8 @@ pub struct Options {
     pub chain_ms: u64,
     /// What the app takes; else up to 30 ms by chance.
     pub app_ms: Option<u64>,
+    /// What the app asks for a request.
+    pub app_price: Yocto,
     /// Added to the allowances of routes.
     pub slack_ms: u64,
     /// Keep what is sent.
@@ -125,6 +127,7 @@ impl Options {
             cheats: BTreeSet::new(),
             chain_ms: 2_000,
             app_ms: None,
+            app_price: Yocto(50),
             slack_ms: 1_000_000,
             log: false,
         }
@@ -204,6 +207,7 @@ pub struct World {
     /// When the chain executed the order for a channel, and whose it was.
     pub severed: BTreeMap<ChannelId, (u64, SeverOrder)>,
     muted: BTreeSet<usize>,
+    server_price: Yocto,
     queue: BTreeMap<(u64, u64), Happening>,
     next: u64,
 }
@@ -241,6 +245,7 @@ impl World {
             log: Vec::new(),
             severed: BTreeMap::new(),
             muted: BTreeSet::new(),
+            server_price: Yocto(50),
             queue: BTreeMap::new(),
             next: 0,
         };
@@ -336,7 +341,7 @@ impl World {
             Input::Graph { version, chain_time_ms: CHAIN_TIME_MS, edges: self.graph() },
             Input::Command(Command::Serve {
                 app: APP.into(),
-                pricing: AppPricing { base: Yocto(50), per_byte: Yocto::ZERO },
+                pricing: AppPricing { base: self.options.app_price, per_byte: Yocto::ZERO },
                 max_queued: 2000,
             }),
         ]);
@@ -367,10 +372,18 @@ impl World {
     /// Asks for a response of `response_len` bytes over a path. Returns the token.
     pub fn request(&mut self, path: &[usize], body_len: usize, response_len: u64) -> u64 {
         let token = self.asked.len() as u64 + 1;
-        let body = request_body(token, body_len);
-        let limit = response_len.max(8);
+        self.ask(path, token, request_body(token, body_len), response_len.max(8))
+    }
+
+    /// A request without a byte, for an answer without a byte: what it takes is the round trip alone.
+    pub fn request_empty(&mut self, path: &[usize]) -> u64 {
+        let token = self.asked.len() as u64 + 1;
+        self.ask(path, token, Bytes::new(), 0)
+    }
+
+    fn ask(&mut self, path: &[usize], token: u64, body: Bytes, limit: u64) -> u64 {
         let route = self.route(path, body.len() as u64, limit);
-        let server_price = Yocto(50);
+        let server_price = self.server_price;
         let asked = Asked { author: path[0], route: route.clone(), server_price, response_len: limit };
         self.asked.insert(token, asked);
         let destination = self.key(path[path.len() - 1]);
@@ -416,6 +429,17 @@ impl World {
             self.drain(host);
         }
         true
+    }
+
+    /// Runs until this time, which is now then.
+    pub fn run_until(&mut self, end_ms: u64) {
+        self.run(end_ms.saturating_sub(self.now));
+        self.now = self.now.max(end_ms);
+    }
+
+    /// What requests offer the app from now on.
+    pub fn set_server_price(&mut self, price: Yocto) {
+        self.server_price = price;
     }
 
     /// Runs until nothing happens any more or the time is over.

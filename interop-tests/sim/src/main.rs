@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use por_core::testing::scenario::{self, Setup};
 use por_core::testing::{Faults, Report};
+use por_worlds::timelines;
 use serde::Serialize;
 
 #[derive(Parser)]
@@ -22,6 +23,8 @@ enum Command {
     Smoke(Smoke),
     /// Runs random calls on the contract's wasm and on an independent model of it, side by side.
     Contract(contract::Contract),
+    /// Plays one request over a path with exact delays, message by message.
+    Timelines(timelines::Timelines),
 }
 
 #[derive(clap::Args)]
@@ -99,6 +102,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let ok = match Args::parse().command {
         Command::Smoke(args) => smoke(&args)?,
         Command::Contract(args) => contract::run(&args)?,
+        Command::Timelines(args) => timelines::run(&args)?,
     };
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

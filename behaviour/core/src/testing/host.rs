@@ -201,10 +201,17 @@ impl World {
     }
 
     fn serve(&mut self, host: usize, request: RequestId, body: bytes::Bytes) {
-        let Some(token) = self.hosts[host].token(&request, Some(&body)) else { return };
-        *self.hosts[host].seen.entry(token).or_default() += 1;
-        let len = self.asked.get(&token).map_or(8, |asked| asked.response_len);
-        let respond = Command::Respond { request, body: expected_response(token, len) };
+        let token = self.hosts[host].token(&request, Some(&body));
+        let body = match token {
+            Some(token) => {
+                *self.hosts[host].seen.entry(token).or_default() += 1;
+                let len = self.asked.get(&token).map_or(8, |asked| asked.response_len);
+                expected_response(token, len)
+            }
+            // A request without a single byte has no token.
+            None => bytes::Bytes::new(),
+        };
+        let respond = Command::Respond { request, body };
         let delay = self.options.app_ms.unwrap_or_else(|| self.rng.below(30));
         let life = self.hosts[host].life;
         self.at(delay, Happening::Input { host, life, input: Input::Command(respond) });

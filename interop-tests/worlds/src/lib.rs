@@ -1,0 +1,3 @@
+//! Whole networks of the protocol core in virtual time, and what must hold in them.
+
+pub mod timelines;
