@@ -94,6 +94,7 @@ fn channel(id: u64, peer: NodeKey, side: Side) -> Result<MyChannel, Box<dyn Erro
         floors: Totals::default(),
         terms: terms(),
         open: true,
+        gone: false,
     })
 }
 
@@ -193,6 +194,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 receipt.receipt.body_len
             );
         }
+        por::Outcome::Severed { order, .. } => println!("alice: severed: {:?}", order.statement),
         por::Outcome::Rejected { reason, .. } => println!("alice: rejected: {reason}"),
     }
     for (control, name) in controls.iter().zip(["alice", "bob", "carol"]) {

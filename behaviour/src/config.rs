@@ -1,13 +1,14 @@
 use std::time::Duration;
 
-use por_core::Limits;
 use por_core::types::Network;
+use por_core::{Limits, Policy};
 
 /// Settings of the behaviour; everything has a default but the network.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) network: Network,
     pub(crate) limits: Limits,
+    pub(crate) policy: Policy,
     pub(crate) seed: Option<[u8; 32]>,
     pub(crate) handshake_timeout: Duration,
     pub(crate) stall_timeout: Duration,
@@ -21,6 +22,7 @@ impl Config {
         Config {
             network,
             limits: Limits::default(),
+            policy: Policy::default(),
             seed: None,
             handshake_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
@@ -33,6 +35,12 @@ impl Config {
     /// Bounds on everything a peer or the application can make the node hold.
     pub fn with_limits(mut self, limits: Limits) -> Config {
         self.limits = limits;
+        self
+    }
+
+    /// What the node does where the protocol leaves it the choice: when to sever, when to wait.
+    pub fn with_policy(mut self, policy: Policy) -> Config {
+        self.policy = policy;
         self
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt, Stream, StreamExt};
 use por_core::api::ChannelSnapshot;
-use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, Signed, Yocto};
+use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, SeverOrder, Signed, Yocto};
 use por_core::{AppPricing, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
 
 /// The driver has ended; its future's output says why.
@@ -54,6 +54,8 @@ pub struct OutboundRequest {
 pub enum Outcome {
     /// Signed by the destination, verified to the last byte.
     Response { receipt: SignedReceipt, body: Bytes },
+    /// Proof that an edge of the path was removed; see [`Event::Severed`].
+    Severed { order: Box<Signed<SeverOrder>>, refund: Yocto, late: Yocto },
     /// Not taken; the whole price has come back.
     Rejected { reason: RejectReason, refund: Yocto, invalid: Option<Signed<Invalid>> },
 }
@@ -67,6 +69,10 @@ pub enum Progress {
     },
     /// The bound has passed; the request stays open.
     Overdue,
+    /// A late payment has arrived.
+    Late {
+        amount: Yocto,
+    },
     Done(Outcome),
 }
 
@@ -101,6 +107,17 @@ pub(crate) enum Message {
         chain_time_ms: u64,
         edges: Vec<GraphEdge>,
         reply: oneshot::Sender<()>,
+    },
+    LateFee {
+        per_ms: Yocto,
+        reply: oneshot::Sender<()>,
+    },
+    Sever {
+        channel: ChannelId,
+        reply: oneshot::Sender<()>,
+    },
+    Orders {
+        reply: oneshot::Sender<mpsc::UnboundedReceiver<Signed<SeverOrder>>>,
     },
     Snapshots {
         reply: oneshot::Sender<Vec<ChannelSnapshot>>,
@@ -188,6 +205,25 @@ impl Control {
         self.ask(|reply| Message::Graph { version, chain_time_ms, edges, reply }).await
     }
 
+    /// The network's late fee per request and millisecond, as the chain has it. Until it is told
+    /// nothing is paid for lateness.
+    pub async fn set_late_fee(&self, per_ms: Yocto) -> Result<(), Stopped> {
+        self.ask(|reply| Message::LateFee { per_ms, reply }).await
+    }
+
+    /// Severs a channel of this node at once: bonds are lost, what waits for an answer over it gets
+    /// the proof.
+    pub async fn sever(&self, channel: ChannelId) -> Result<(), Stopped> {
+        self.ask(|reply| Message::Sever { channel, reply }).await
+    }
+
+    /// SeverOrders that have to reach the chain, one a channel; again after a restart while the
+    /// chain still shows the edge. Whoever takes them last gets those that come.
+    pub async fn orders(&self) -> Result<OrderStream, Stopped> {
+        let orders = self.ask(|reply| Message::Orders { reply }).await?;
+        Ok(OrderStream { orders })
+    }
+
     pub async fn channels(&self) -> Result<Vec<ChannelSnapshot>, Stopped> {
         self.ask(|reply| Message::Snapshots { reply }).await
     }
@@ -211,6 +247,8 @@ pub struct PendingRequest {
     /// What was paid; zero where the request was taken up by [`Control::watch`].
     pub price: Yocto,
     pub(crate) progress: mpsc::Receiver<Progress>,
+    /// `None` once the outcome was told.
+    pub(crate) ended: Option<oneshot::Receiver<Outcome>>,
     pub(crate) early: Option<Outcome>,
 }
 
@@ -220,10 +258,12 @@ impl PendingRequest {
         if let Some(outcome) = self.early.take() {
             return Ok(Some(Progress::Done(outcome)));
         }
-        match self.progress.next().await {
-            Some(progress) => Ok(Some(progress)),
-            None => Err(Stopped),
+        // The sender of both is dropped with the outcome, so what came before it is read first.
+        if let Some(progress) = self.progress.next().await {
+            return Ok(Some(progress));
         }
+        let Some(ended) = self.ended.take() else { return Ok(None) };
+        ended.await.map(|outcome| Some(Progress::Done(outcome))).map_err(|_| Stopped)
     }
 
     /// Waits until the first node is under obligation (`true`), or the request has ended before.
@@ -231,7 +271,7 @@ impl PendingRequest {
         loop {
             match self.next().await? {
                 Some(Progress::Acked { .. }) => return Ok(true),
-                Some(Progress::Overdue) => {}
+                Some(Progress::Overdue | Progress::Late { .. }) => {}
                 Some(Progress::Done(outcome)) => {
                     self.early = Some(outcome);
                     return Ok(false);
@@ -322,6 +362,20 @@ impl IncomingRequest {
             return Err(RespondError::TooLarge { len, limit });
         }
         Ok(self.control.send(Message::Respond { request: self.delivery.id, body }).await?)
+    }
+}
+
+/// See [`Control::orders`].
+#[derive(Debug)]
+pub struct OrderStream {
+    orders: mpsc::UnboundedReceiver<Signed<SeverOrder>>,
+}
+
+impl Stream for OrderStream {
+    type Item = Signed<SeverOrder>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Signed<SeverOrder>>> {
+        self.orders.poll_next_unpin(cx)
     }
 }
 

@@ -13,7 +13,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::stream::FusedStream;
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
-use por_core::types::{NodeKey, NodeSecret, RequestId, Yocto};
+use por_core::types::{NodeKey, NodeSecret, RequestId, SeverOrder, Signed, Yocto};
 use por_core::wire::{Frame, Lane};
 use por_core::{Command, ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
 
@@ -32,8 +32,8 @@ const MAX_UNCOMMITTED: u64 = 64;
 const MAX_ROUNDS: usize = 8;
 /// Room in a server's queue whatever it asks for; costs nothing while empty.
 const MIN_SERVING_QUEUE: u32 = 1 << 16;
-/// A request has at most three kinds of progress before its end.
-const PROGRESS_QUEUE: usize = 4;
+/// Progress of a request that nobody has read: late payments beyond it are only in the events.
+const PROGRESS_QUEUE: usize = 64;
 
 /// Why the driver ended. Nothing is sent any more.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +62,14 @@ pub struct Driver {
     requests: Requests,
     servings: HashMap<String, mpsc::Sender<Delivery>>,
     subscribers: Vec<mpsc::Sender<CoreEvent>>,
+    /// Where SeverOrders for the chain go, and those that nobody has taken yet.
+    orders: Option<mpsc::UnboundedSender<Signed<SeverOrder>>>,
+    unread_orders: Vec<Signed<SeverOrder>>,
     submitted: u64,
     durable: u64,
     start: Instant,
+    /// Wall clock at the start, milliseconds since 1970: from there on time is monotonic.
+    start_ms: u64,
     timer: Option<(Time, Delay)>,
 }
 
@@ -78,7 +83,22 @@ struct Link {
 struct Requests {
     next_token: u64,
     starting: HashMap<u64, oneshot::Sender<Result<PendingRequest, RequestError>>>,
-    running: HashMap<RequestId, mpsc::Sender<Progress>>,
+    running: HashMap<RequestId, Running>,
+}
+
+/// The two ends of a [`PendingRequest`]: progress may be missed, the outcome never.
+struct Running {
+    progress: mpsc::Sender<Progress>,
+    outcome: oneshot::Sender<Outcome>,
+}
+
+impl Running {
+    fn new(id: RequestId, price: Yocto) -> (Running, PendingRequest) {
+        let (sender, progress) = mpsc::channel(PROGRESS_QUEUE);
+        let (outcome, ended) = oneshot::channel();
+        let pending = PendingRequest { id, price, progress, ended: Some(ended), early: None };
+        (Running { progress: sender, outcome }, pending)
+    }
 }
 
 pub(crate) fn assemble(
@@ -91,6 +111,7 @@ pub(crate) fn assemble(
         network: config.network.clone(),
         secret,
         limits: config.limits.clone(),
+        policy: config.policy.clone(),
         seed: config.seed.unwrap_or_else(fresh_seed),
     };
     let node = Node::new(core, restored)?;
@@ -115,12 +136,20 @@ pub(crate) fn assemble(
         requests: Requests::default(),
         servings: HashMap::new(),
         subscribers: Vec::new(),
+        orders: None,
+        unread_orders: Vec::new(),
         submitted: 0,
         durable: 0,
         start: Instant::now(),
+        start_ms: wall_ms(),
         timer: None,
     };
     Ok((behaviour, Control::new(message_sender), driver))
+}
+
+fn wall_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Distinct at every start: the standard library's randomly keyed hasher over the wall clock.
@@ -136,7 +165,8 @@ fn fresh_seed() -> [u8; 32] {
 
 impl Driver {
     fn now(&self) -> Time {
-        Time(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Time(self.start_ms.saturating_add(elapsed))
     }
 
     fn input(&mut self, input: Input) {
@@ -247,9 +277,9 @@ impl Driver {
         match message {
             Message::Request { request, reply } => self.start_request(request, reply),
             Message::Watch { request, reply } => {
-                let (sender, progress) = mpsc::channel(PROGRESS_QUEUE);
-                self.requests.running.insert(request, sender);
-                let _ = reply.send(PendingRequest { id: request, price: Yocto::ZERO, progress, early: None });
+                let (running, pending) = Running::new(request, Yocto::ZERO);
+                self.requests.running.insert(request, running);
+                let _ = reply.send(pending);
             }
             Message::Respond { request, body } => {
                 self.input(Input::Command(Command::Respond { request, body }))
@@ -276,6 +306,22 @@ impl Driver {
             Message::Graph { version, chain_time_ms, edges, reply } => {
                 self.input(Input::Graph { version, chain_time_ms, edges });
                 let _ = reply.send(());
+            }
+            Message::LateFee { per_ms, reply } => {
+                self.input(Input::LateFee { per_ms });
+                let _ = reply.send(());
+            }
+            Message::Sever { channel, reply } => {
+                self.input(Input::Command(Command::Sever { channel }));
+                let _ = reply.send(());
+            }
+            Message::Orders { reply } => {
+                let (sender, receiver) = mpsc::unbounded();
+                for order in std::mem::take(&mut self.unread_orders) {
+                    let _ = sender.unbounded_send(order);
+                }
+                self.orders = Some(sender);
+                let _ = reply.send(receiver);
             }
             Message::Snapshots { reply } => {
                 let _ = reply.send(self.node.channels());
@@ -352,6 +398,7 @@ impl Driver {
                     self.submitted = batch;
                     self.store.submit(batch, writes);
                 }
+                Output::Sever { order } => self.hand_over(order),
                 Output::Notify(event) => self.notify(event, &mut stopped),
             }
         }
@@ -364,6 +411,15 @@ impl Driver {
             self.stop_serving(&app);
         }
         any
+    }
+
+    /// An order for the chain; kept until somebody takes orders. One a channel.
+    fn hand_over(&mut self, order: Signed<SeverOrder>) {
+        let left = match &self.orders {
+            Some(orders) => orders.unbounded_send(order).map_err(|error| error.into_inner()).err(),
+            None => Some(order),
+        };
+        self.unread_orders.extend(left);
     }
 
     fn send(&mut self, conn: ConnId, lane: Lane, frame: Frame) {
@@ -389,6 +445,10 @@ impl Driver {
             CoreEvent::Response { request, receipt, body } => {
                 self.finish(request, Outcome::Response { receipt, body });
             }
+            CoreEvent::Late { request, amount } => self.progress(request, Progress::Late { amount }),
+            CoreEvent::Severed { request, order, refund, late } => {
+                self.finish(request, Outcome::Severed { order: Box::new(order), refund, late });
+            }
             CoreEvent::Rejected { request, reason, refund, invalid } => {
                 self.finish(request, Outcome::Rejected { reason, refund, invalid });
             }
@@ -407,31 +467,36 @@ impl Driver {
             CoreEvent::Misbehaved { peer, reason } => {
                 self.tell(peer, |peer| Event::Misbehaved { peer, reason });
             }
-            CoreEvent::Relayed { .. } | CoreEvent::Served { .. } => {}
+            CoreEvent::EdgeSevered { channel, peer, reason } => {
+                tracing::warn!(%channel, %peer, ?reason, "edge severed");
+            }
+            CoreEvent::SeverWithheld { peer, reason } => {
+                tracing::warn!(%peer, ?reason, "a peer is in breach, but the fault may be here");
+            }
+            CoreEvent::PaidLate { .. } | CoreEvent::Relayed { .. } | CoreEvent::Served { .. } => {}
         }
     }
 
     fn started(&mut self, token: u64, request: RequestId, price: Yocto) {
         let Some(reply) = self.requests.starting.remove(&token) else { return };
-        let (sender, progress) = mpsc::channel(PROGRESS_QUEUE);
-        self.requests.running.insert(request, sender);
-        if reply.send(Ok(PendingRequest { id: request, price, progress, early: None })).is_err() {
+        let (running, pending) = Running::new(request, price);
+        self.requests.running.insert(request, running);
+        if reply.send(Ok(pending)).is_err() {
             self.requests.running.remove(&request);
         }
     }
 
     fn progress(&mut self, request: RequestId, progress: Progress) {
-        // The queue has room for all progress there can be; a closed one means nobody waits.
-        if let Some(sender) = self.requests.running.get_mut(&request)
-            && sender.try_send(progress).is_err_and(|error| error.is_disconnected())
+        if let Some(running) = self.requests.running.get_mut(&request)
+            && running.progress.try_send(progress).is_err_and(|error| error.is_disconnected())
         {
             self.requests.running.remove(&request);
         }
     }
 
     fn finish(&mut self, request: RequestId, outcome: Outcome) {
-        if let Some(mut sender) = self.requests.running.remove(&request) {
-            let _ = sender.try_send(Progress::Done(outcome));
+        if let Some(running) = self.requests.running.remove(&request) {
+            let _ = running.outcome.send(outcome);
         }
     }
 

@@ -35,8 +35,8 @@ mod store;
 pub use behaviour::{Behaviour, Event};
 pub use config::Config;
 pub use control::{
-    Control, EventStream, IncomingRequest, OutboundRequest, Outcome, PendingRequest, Progress, RequestError,
-    RespondError, Serving, Stopped,
+    Control, EventStream, IncomingRequest, OrderStream, OutboundRequest, Outcome, PendingRequest, Progress,
+    RequestError, RespondError, Serving, Stopped,
 };
 pub use driver::{Driver, DriverError};
 pub use handler::Handler;

@@ -92,6 +92,7 @@ async fn assert_works(nodes: &[TestNode]) {
     match bounded("outcome", pending.outcome()).await.expect("runs") {
         por::Outcome::Response { body: answer, .. } => assert_eq!(answer, body),
         por::Outcome::Rejected { reason, .. } => panic!("rejected: {reason}"),
+        por::Outcome::Severed { order, .. } => panic!("severed: {order:?}"),
     }
 }
 

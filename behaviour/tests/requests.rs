@@ -25,6 +25,7 @@ async fn response(nodes: &[TestNode], body: Bytes, limit: u64) -> Bytes {
     match bounded("outcome", pending.outcome()).await.expect("runs") {
         Outcome::Response { body, .. } => body,
         Outcome::Rejected { reason, .. } => panic!("rejected: {reason}"),
+        Outcome::Severed { order, .. } => panic!("severed: {order:?}"),
     }
 }
 
@@ -140,7 +141,7 @@ async fn an_app_that_nobody_serves_is_rejected_with_a_refund() {
             assert_eq!(reason, RejectReason::NoApp);
             assert_eq!(refund, price, "all of it comes back");
         }
-        Outcome::Response { .. } => panic!("nobody could have answered"),
+        outcome => panic!("nobody could have answered: {outcome:?}"),
     }
     assert_books(&nodes).await;
     let left = nodes[0].control.channel(ChannelId(0)).await.expect("runs").expect("known");
@@ -157,7 +158,7 @@ async fn a_server_that_asks_for_more_rejects() {
     let pending = nodes[0].control.request(request(&nodes, pattern(10, 0), 10, cheap)).await.expect("sent");
     match bounded("outcome", pending.outcome()).await.expect("runs") {
         Outcome::Rejected { reason, .. } => assert_eq!(reason, RejectReason::ServerPrice),
-        Outcome::Response { .. } => panic!("answered below its price"),
+        outcome => panic!("answered below its price: {outcome:?}"),
     }
     let pending = nodes[0].control.request(request(&nodes, pattern(10, 0), 10, asked)).await.expect("sent");
     let incoming = bounded("incoming", serving.next()).await.expect("serving");
@@ -178,7 +179,7 @@ async fn a_full_serving_queue_is_busy() {
         nodes[0].control.request(request(&nodes, pattern(1, 0), 8, Yocto::ZERO)).await.expect("sent");
     match bounded("second", second.outcome()).await.expect("runs") {
         Outcome::Rejected { reason, .. } => assert_eq!(reason, RejectReason::Busy),
-        Outcome::Response { .. } => panic!("the queue has room for one"),
+        outcome => panic!("the queue has room for one: {outcome:?}"),
     }
     incoming.respond(Bytes::from_static(b"one")).await.expect("runs");
     assert!(matches!(bounded("first", first.outcome()).await, Ok(Outcome::Response { .. })));
@@ -226,7 +227,7 @@ async fn a_lost_connection_in_mid_transfer_is_resumed() {
     let body = loop {
         match bounded("progress", pending.next()).await.expect("runs") {
             Some(Progress::Done(Outcome::Response { body, .. })) => break body,
-            Some(Progress::Done(Outcome::Rejected { reason, .. })) => panic!("rejected: {reason}"),
+            Some(Progress::Done(outcome)) => panic!("{outcome:?}"),
             Some(_) => acked_again += 1,
             None => panic!("no outcome"),
         }

@@ -357,6 +357,10 @@ fn my_channel(view: &ChannelView, side: Side, open: bool) -> MyChannel {
         floors: view.totals,
         terms: view.terms.clone(),
         open,
+        gone: !matches!(
+            view.status,
+            ChannelStatus::Proposed | ChannelStatus::Open | ChannelStatus::Closing { .. }
+        ),
     }
 }
 

@@ -19,6 +19,7 @@ mod actions;
 mod apps;
 mod incoming;
 mod keeper;
+mod orders;
 mod providers;
 mod requester;
 mod supervisor;
@@ -177,6 +178,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     supervisor.spawn("channel manager", channels.run(versions));
     let pace = keeper::Pace::new(config.network.is_local());
     supervisor.spawn("keeper", keeper::run(daemon.clone(), config.policy.checks, pace));
+    supervisor.spawn("orders", orders::run(daemon.clone(), config.network.is_local()));
+    supervisor.spawn("late fee", orders::follow_fee(daemon.clone(), config.network.is_local()));
     supervisor.spawn("traffic", count_traffic(daemon.clone()));
     supervisor.spawn("apps", daemon.apps.clone().sweep());
     daemon.restore_announcements().await?;
@@ -264,6 +267,13 @@ async fn count_traffic(daemon: Arc<Daemon>) -> Result<(), ClientError> {
                     traffic.earned_serving =
                         traffic.earned_serving.checked_add(earned).unwrap_or(traffic.earned_serving);
                 }
+                Event::PaidLate { amount, .. } => {
+                    traffic.paid_late = traffic.paid_late.checked_add(amount).unwrap_or(traffic.paid_late);
+                }
+                Event::Late { amount, .. } => {
+                    traffic.got_late = traffic.got_late.checked_add(amount).unwrap_or(traffic.got_late);
+                }
+                Event::EdgeSevered { .. } => traffic.severed += 1,
                 _ => {}
             }
         }

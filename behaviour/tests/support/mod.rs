@@ -181,6 +181,7 @@ pub fn chain(keys: &[NodeKey]) -> (Vec<GraphEdge>, Vec<Vec<MyChannel>>) {
                 floors: Totals::default(),
                 terms: terms(),
                 open: true,
+                gone: false,
             });
         }
     }

@@ -141,6 +141,7 @@ impl Row {
                 por::Outcome::Response { body, .. } if body.len() == BODY => Ok(()),
                 por::Outcome::Response { .. } => Err(anyhow!("a response of the wrong length")),
                 por::Outcome::Rejected { reason, .. } => Err(anyhow!("rejected: {reason}")),
+                por::Outcome::Severed { order, .. } => Err(anyhow!("severed: {:?}", order.statement)),
             }
         };
         let start = Instant::now();
@@ -213,5 +214,6 @@ fn channel(index: usize, peer: NodeKey, side: Side) -> anyhow::Result<MyChannel>
         floors: Totals::default(),
         terms: terms(),
         open: true,
+        gone: false,
     })
 }

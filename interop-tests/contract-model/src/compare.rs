@@ -408,7 +408,8 @@ impl Pair {
                 self.vm.view(method::CHANNELS, &json!({ "from": from, "limit": 100 }));
             channels.extend(page);
         }
-        let ids: Vec<_> = self.model.channels.keys().copied().collect();
+        let shown = self.model.channels.keys().filter(|id| self.model.channel_view(**id).is_some());
+        let ids: Vec<_> = shown.copied().collect();
         differ("channels", &channels.iter().map(|view| view.channel).collect::<Vec<_>>(), &ids)?;
         for view in &channels {
             differ("channel", &Some(view), &self.model.channel_view(view.channel).as_ref())?;

@@ -81,6 +81,13 @@ pub struct Traffic {
     pub earned_serving: Yocto,
     pub relayed: u64,
     pub earned_relaying: Yocto,
+    /// Late payments made and received (protocol section 5), and edges that this node severed.
+    #[serde(default)]
+    pub paid_late: Yocto,
+    #[serde(default)]
+    pub got_late: Yocto,
+    #[serde(default)]
+    pub severed: u64,
 }
 
 /// A peer, known or connected.

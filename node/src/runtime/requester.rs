@@ -216,6 +216,7 @@ impl Requester {
             Outcome::Response { receipt, body } => {
                 Ok(ApiResponse { body, request, price, receipt, route: path, attempts: 1 })
             }
+            Outcome::Severed { order, refund, late } => Err(severed(&order.statement, refund, late)),
             Outcome::Rejected { reason, .. } => Err(rejected(reason)),
         }
     }
@@ -340,6 +341,17 @@ fn rejected(reason: RejectReason) -> Failure {
     };
     let message = format!("the request was rejected and refunded: {reason}");
     Failure { error: ClientError::new(code, message, fix), next }
+}
+
+/// The guarantee's second outcome: the request goes over another route, if there is one.
+fn severed(order: &por_types::SeverOrder, refund: Yocto, late: Yocto) -> Failure {
+    let por_types::SeverOrder { channel, reason, .. } = order;
+    let (refund, late) = (refund.to_near_string(), late.to_near_string());
+    let message = format!(
+        "channel {channel} of the path was severed ({reason:?}); {refund} came back, {late} for lateness"
+    );
+    let error = ClientError::new(ErrorCode::Severed, message, "send it again over another route");
+    Failure { error, next: Next::WaitShortly }
 }
 
 fn stopped() -> Failure {

@@ -454,8 +454,10 @@ impl Model {
             bonds_until_ms: Some(until_ms), .. } if self.now_ms < until_ms);
         let in_graph = matches!(channel.status, ChannelStatus::Open | ChannelStatus::Closing { .. });
         let holds = args.order.verify(&self.network(), &order.signer, &DalekVerify);
+        let there = channel.ends.iter().all(|end| !self.nodes[*end].gone);
         Faults::default()
             .need(by.is_some(), code::NOT_ALLOWED)
+            .need(there, code::NOT_REGISTERED)
             .need(holds, code::SIGNATURE)
             .need(late || in_graph, code::NOT_SEVERABLE)
             .take()?;

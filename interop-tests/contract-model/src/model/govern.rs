@@ -16,7 +16,7 @@ impl Model {
             && node.owed == 0
             && self.waiting_stakes(index) == 0
             && !self.waiting_ping(index)
-            && self.channels.values().all(|channel| !channel.ends.contains(&index))
+            && self.channels.values().all(|channel| !channel.binds(index))
             && !self.is_anchor(index);
         Faults::default().need(unused, code::IN_USE).take()?;
         self.nodes[index].gone = true;

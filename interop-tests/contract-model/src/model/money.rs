@@ -96,6 +96,12 @@ impl Channel {
         [a, pot - a]
     }
 
+    /// Whether a node is an end that has agreed to it.
+    pub fn binds(&self, node: usize) -> bool {
+        let confirmed = !matches!(self.status, ChannelStatus::Proposed | ChannelStatus::Cancelled);
+        self.ends[0] == node || confirmed && self.ends[1] == node
+    }
+
     pub fn holds_pot(&self) -> bool {
         !matches!(self.status, ChannelStatus::Closed { .. } | ChannelStatus::Cancelled)
     }

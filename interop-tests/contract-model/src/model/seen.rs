@@ -32,6 +32,10 @@ impl Model {
     pub fn channel_view(&self, id: ChannelId) -> Option<ChannelView> {
         let channel = self.channels.get(&id)?;
         let [a, b] = channel.ends.map(|end| &self.nodes[end]);
+        if a.gone || b.gone {
+            // It never opened, and shows no more.
+            return None;
+        }
         Some(ChannelView {
             channel: id,
             a: a.account.clone(),

@@ -1,0 +1,93 @@
+//! SeverOrders on their way to the chain, and the late fee on its way from there (protocol
+//! sections 5 and 6).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use por_types::interface::code;
+use por_types::{SeverOrder, Signed};
+use tokio::task::JoinSet;
+
+use super::{Daemon, other};
+use crate::chain::ChainError;
+use crate::client::ClientError;
+
+/// First and longest wait after a call that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How long others' orders are left to their signers: on a local chain, and elsewhere.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
+
+/// Between two looks at the late fee: on a local chain, and elsewhere.
+const FEE_INTERVAL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// Brings each order to the chain. Runs for ever.
+pub(super) async fn run(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientError> {
+    let stopped = || other("the protocol driver has stopped");
+    let mut orders = daemon.control.orders().await.map_err(|_| stopped())?;
+    let patience = if local { PATIENCE.0 } else { PATIENCE.1 };
+    let mut calls = JoinSet::new();
+    loop {
+        tokio::select! {
+            order = orders.next() => match order {
+                Some(order) => drop(calls.spawn(bring(daemon.clone(), order, patience))),
+                None => return Err(stopped()),
+            },
+            Some(_) = calls.join_next() => {}
+        }
+    }
+}
+
+/// Submits an order until the chain shows that the edge has left.
+async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duration) {
+    let channel = order.statement.channel;
+    if order.statement.signer != daemon.node_key {
+        tokio::time::sleep(patience).await;
+    }
+    let mut wait = BACKOFF.0;
+    while is_in_graph(&daemon, channel) {
+        match daemon.chain.sever(order.clone()).await {
+            Ok(_) => break,
+            Err(error) if is_over(&error) => break,
+            Err(error) => {
+                tracing::warn!(%channel, %error, "a SeverOrder has to wait");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(BACKOFF.1);
+            }
+        }
+    }
+    daemon.sync_now.notify_one();
+}
+
+/// True also for a channel of which the graph was not read yet: the chain decides.
+fn is_in_graph(daemon: &Daemon, channel: por_types::ChannelId) -> bool {
+    use por_types::interface::ChannelStatus::{Closing, Open};
+    let graph = daemon.graph.read();
+    let edge = graph.edge(channel);
+    edge.is_none_or(|edge| matches!(edge.view.status, Open | Closing { .. }))
+}
+
+/// Somebody else was first, or the channel is closed and gone.
+fn is_over(error: &ChainError) -> bool {
+    matches!(error.contract_code(), Some(code::NOT_SEVERABLE | code::NO_CHANNEL | code::NOT_REGISTERED))
+}
+
+/// Tells the protocol what lateness costs, whenever that changes. Runs for ever.
+pub(super) async fn follow_fee(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientError> {
+    let interval = if local { FEE_INTERVAL.0 } else { FEE_INTERVAL.1 };
+    let mut told = None;
+    loop {
+        match daemon.chain.config().await {
+            Ok(config) if told != Some(config.params.late_fee) => {
+                let fee = config.params.late_fee;
+                let set = daemon.control.set_late_fee(fee).await;
+                set.map_err(|_| other("the protocol driver has stopped"))?;
+                told = Some(fee);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the late fee cannot be read"),
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
