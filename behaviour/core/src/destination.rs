@@ -122,7 +122,7 @@ impl Node {
         self.settle(&mut from, true);
         self.unqueue(&app, &request);
         self.outbox(from.peer).responses.push(QueuedReply { request, resume: false, late });
-        if !late.is_zero() {
+        if !late.amount.is_zero() {
             self.dirty_jobs.insert(request);
         }
         if stored {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::{ChannelId, NodeKey, RequestId, Yocto};
+use por_types::{ChannelId, NodeKey, RequestId};
 
 use crate::api::{ConnId, ExchangeId, Time};
-use crate::wire::{Credit, Hello, Part, SyncExchange};
+use crate::wire::{Credit, Hello, LateDue, Part, SyncExchange};
 
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -63,7 +63,7 @@ pub(crate) struct Outbox {
     /// Proofs of severed edges.
     pub severed: Vec<Queued>,
     /// Late payments of this sync; what was sent before has no amount.
-    pub late: Vec<(RequestId, Yocto)>,
+    pub late: Vec<(RequestId, LateDue)>,
     /// Late payments of which the peer may not know yet.
     pub resent_late: Vec<RequestId>,
     /// Say that this node is there.
@@ -73,6 +73,18 @@ pub(crate) struct Outbox {
     /// Channels whose latest payment is to be counter-signed.
     pub receipts: BTreeSet<ChannelId>,
     pub credits: Vec<Credit>,
+}
+
+impl Outbox {
+    /// Late payments of responses that do not go out are signed by themselves.
+    pub fn keep_late(&mut self) {
+        for reply in &mut self.responses {
+            let late = std::mem::take(&mut reply.late);
+            if !late.amount.is_zero() {
+                self.late.push((reply.request, late));
+            }
+        }
+    }
 }
 
 /// A request or a rejection to send.
@@ -89,7 +101,7 @@ pub(crate) struct QueuedReply {
     /// Sent before: the peer says where to go on.
     pub resume: bool,
     /// Residual late payment, set aside.
-    pub late: Yocto,
+    pub late: LateDue,
 }
 
 #[derive(Debug, Default)]
@@ -149,8 +161,9 @@ impl Edge {
         self.recv = None;
         self.their_epoch = 0;
         // Payments that were set aside are signed all the same.
-        let Outbox { requests, rejects, severed, .. } = std::mem::take(&mut self.outbox);
-        self.outbox = Outbox { requests, rejects, severed, ..Outbox::default() };
+        self.outbox.keep_late();
+        let Outbox { requests, rejects, severed, late, .. } = std::mem::take(&mut self.outbox);
+        self.outbox = Outbox { requests, rejects, severed, late, ..Outbox::default() };
         self.bulk.clear();
     }
 }

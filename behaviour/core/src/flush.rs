@@ -122,8 +122,14 @@ impl Node {
         let requests = std::mem::take(&mut edge.outbox.requests);
         let rejects = std::mem::take(&mut edge.outbox.rejects);
         let severed = std::mem::take(&mut edge.outbox.severed);
-        let late = std::mem::take(&mut edge.outbox.late);
         let target = self.target(peer);
+        if target.conn.is_none()
+            && let Some(edge) = self.edges.get_mut(&peer)
+        {
+            edge.outbox.keep_late();
+        }
+        let late = self.edges.get_mut(&peer).map(|edge| std::mem::take(&mut edge.outbox.late));
+        let late = late.unwrap_or_default();
         self.flush_requests(target, requests);
         self.flush_rejects(target, rejects);
         self.flush_late(target, late);
@@ -131,19 +137,19 @@ impl Node {
     }
 
     /// The late payments of a sync, one payment per channel.
-    fn flush_late(&mut self, target: Target, due: Vec<(RequestId, Yocto)>) {
-        let mut groups: std::collections::BTreeMap<ChannelId, Vec<(RequestId, Yocto)>> = Default::default();
-        for (id, amount) in due {
+    fn flush_late(&mut self, target: Target, due: Vec<(RequestId, LateDue)>) {
+        let mut groups: std::collections::BTreeMap<ChannelId, Vec<(RequestId, LateDue)>> = Default::default();
+        for (id, due) in due {
             let Some(from) = self.jobs.get(&id).and_then(Job::from) else { continue };
-            groups.entry(from.channel).or_default().push((id, amount));
+            groups.entry(from.channel).or_default().push((id, due));
         }
         self.flush_resent_late(target);
         for (channel, due) in groups {
             for part in due.chunks(self.most_items(target)) {
-                let items = part.iter().map(|(id, amount)| late_item(*id, *amount)).collect();
+                let items = part.iter().map(|(id, due)| late_item(*id, due.amount)).collect();
                 let Some(payment) = self.pay_items(channel, items) else { continue };
                 let items: Vec<LateItem> =
-                    part.iter().filter_map(|(id, amount)| self.late_line(id, *amount)).collect();
+                    part.iter().filter_map(|(id, due)| self.late_line(id, *due)).collect();
                 // A sync carries either this or nothing but itself.
                 self.edge(target.peer).outbox.beat = false;
                 let frame = Frame::Late(Late { payment, resent: false, items });
@@ -157,8 +163,9 @@ impl Node {
         let again = std::mem::take(&mut self.edge(target.peer).outbox.resent_late);
         let mut groups: std::collections::BTreeMap<ChannelId, Vec<LateItem>> = Default::default();
         for id in again {
-            let Some(line) = self.late_line(&id, Yocto::ZERO) else { continue };
             let Some(from) = self.jobs.get(&id).and_then(Job::from) else { continue };
+            let due = LateDue { amount: Yocto::ZERO, total: from.clock.late };
+            let Some(line) = self.late_line(&id, due) else { continue };
             groups.entry(from.channel).or_default().push(line);
         }
         for (channel, lines) in groups {
@@ -170,9 +177,9 @@ impl Node {
         }
     }
 
-    fn late_line(&self, id: &RequestId, amount: Yocto) -> Option<LateItem> {
+    fn late_line(&self, id: &RequestId, due: LateDue) -> Option<LateItem> {
         let from = self.jobs.get(id).and_then(Job::from)?;
-        Some(LateItem { exchange: from.exchange, amount, total: from.clock.late })
+        Some(LateItem { exchange: from.exchange, amount: due.amount, total: due.total })
     }
 
     fn most_items(&self, target: Target) -> usize {
@@ -205,7 +212,7 @@ impl Node {
         let mut order = None;
         let (mut paid, mut lines) = (Vec::new(), Vec::new());
         for id in requests {
-            let late = if fresh { self.owe_late(*id) } else { Yocto::ZERO };
+            let late = if fresh { self.owe_late(*id).amount } else { Yocto::ZERO };
             let Some(Role::Severed { from, order: held, refund, sent }) =
                 self.jobs.get_mut(id).map(|job| &mut job.role)
             else {
@@ -417,8 +424,8 @@ impl Node {
     /// One with a residual late payment goes by itself, after its payment is durable.
     fn flush_responses(&mut self, target: Target, queued: Vec<QueuedReply>) {
         let (mut part, mut size) = (Vec::new(), 0);
-        for QueuedReply { request, resume, late: amount } in queued {
-            let late = self.late_of(&request, amount);
+        for QueuedReply { request, resume, late: due } in queued {
+            let late = self.late_of(&request, due);
             let Some(job) = self.jobs.get_mut(&request) else { continue };
             let Some(exchange) = job.from().map(|from| from.exchange) else { continue };
             let Some((receipt, flow)) = job.reply() else { continue };
@@ -453,9 +460,9 @@ impl Node {
         }
     }
 
-    fn late_of(&self, request: &RequestId, amount: Yocto) -> Option<LateDue> {
+    fn late_of(&self, request: &RequestId, due: LateDue) -> Option<LateDue> {
         let total = self.jobs.get(request).and_then(Job::from)?.clock.late;
-        (!total.is_zero()).then_some(LateDue { amount, total })
+        (!total.is_zero()).then_some(LateDue { amount: due.amount, total })
     }
 
     fn send_late_response(&mut self, target: Target, lane: Lane, request: RequestId, item: ResponseItem) {

@@ -139,10 +139,10 @@ impl Node {
                     self.outbox(peer).severed.push(Queued { request: id, fresh: true });
                 }
                 Role::Relay(_) | Role::Destination { .. } if connected => {
-                    let amount = self.owe_late(id);
-                    if !amount.is_zero() {
-                        paid = paid.checked_add(amount).unwrap_or(paid);
-                        self.outbox(peer).late.push((id, amount));
+                    let due = self.owe_late(id);
+                    if !due.amount.is_zero() {
+                        paid = paid.checked_add(due.amount).unwrap_or(paid);
+                        self.outbox(peer).late.push((id, due));
                     }
                 }
                 _ => {}
@@ -181,29 +181,29 @@ impl Node {
     }
 
     /// Sets aside what is due upstream for a request by now, with the next signature on its channel.
-    /// Answers the amount.
-    pub(crate) fn owe_late(&mut self, id: RequestId) -> Yocto {
+    /// Answers what to tell of it.
+    pub(crate) fn owe_late(&mut self, id: RequestId) -> LateDue {
         let (now, fee) = (self.now, self.late_fee.unwrap_or_default());
-        let Some(job) = self.jobs.get_mut(&id) else { return Yocto::ZERO };
+        let Some(job) = self.jobs.get_mut(&id) else { return LateDue::default() };
         if fee.is_zero() || job.is_uploading() {
-            return Yocto::ZERO;
+            return LateDue::default();
         }
         #[cfg(feature = "testing")]
         if self.cheats {
-            return Yocto::ZERO;
+            return LateDue::default();
         }
         let Some((from, clock)) = job.from().map(|from| (from.clone(), from.clock)) else {
-            return Yocto::ZERO;
+            return LateDue::default();
         };
         let available = self.available(from.channel);
         let unpaid_ms = u128::from(clock.unpaid_ms(now));
         // As many whole milliseconds as the balance covers; more were never promised.
         let ms = unpaid_ms.min(available.0 / fee.0);
-        let Ok(amount) = fee.checked_mul(ms) else { return Yocto::ZERO };
-        let Ok(total) = clock.late.checked_add(amount) else { return Yocto::ZERO };
+        let Ok(amount) = fee.checked_mul(ms) else { return LateDue::default() };
+        let Ok(total) = clock.late.checked_add(amount) else { return LateDue::default() };
         let owed = self.channels.get_mut(&from.channel).map(|channel| channel.owe(amount));
         if amount.is_zero() || !matches!(owed, Some(Ok(()))) {
-            return Yocto::ZERO;
+            return LateDue::default();
         }
         let downstream = self.jobs.get(&id).and_then(Job::to).map(|to| to.peer);
         if let Some(from) = self.jobs.get_mut(&id).and_then(Job::from_mut) {
@@ -214,7 +214,7 @@ impl Node {
         if let Some(peer) = downstream {
             self.account(peer, amount, false);
         }
-        amount
+        LateDue { amount, total }
     }
 
     /// A look at a downstream peer.
@@ -230,10 +230,9 @@ impl Node {
         let now = self.now;
         let edge = self.edge(peer);
         let silent = now.since_ms(edge.heard) > limit;
-        let connected = edge.open().is_some();
         if silent {
             self.breach(peer, SeverReason::MissedSync, open);
-        } else if connected {
+        } else {
             self.watch_each(peer, &open, limit);
         }
         let still = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
@@ -245,7 +244,9 @@ impl Node {
     }
 
     fn watch_each(&mut self, peer: NodeKey, open: &[RequestId], limit: u64) {
-        let turned = self.edge(peer).turned;
+        // Time before this process started is its own; connections that come and go excuse nothing,
+        // or a peer could put its breach off by reconnecting.
+        let started = self.started.unwrap_or_default();
         let (mut unanswered, mut unpaid) = (Vec::new(), Vec::new());
         for id in open {
             let Some(job) = self.jobs.get_mut(id) else { continue };
@@ -256,13 +257,13 @@ impl Node {
             let Some(to) = job.to() else { continue };
             let rtt = self.channels.get(&to.channel).and_then(|c| c.info.as_ref());
             let rtt = rtt.map_or(0, |info| u64::from(info.terms.rtt_ms));
-            if !acked && self.now.since_ms(to.clock.since.max(turned)) > rtt.saturating_add(limit) {
+            if !acked && self.now.since_ms(to.clock.since.max(started)) > rtt.saturating_add(limit) {
                 unanswered.push(*id);
             }
             // What was paid counts for so many milliseconds; payments come a heartbeat at a time.
             let tolerated = limit.saturating_add(rtt);
             let fee = self.late_fee.unwrap_or_default();
-            let expected = self.now.since_ms(to.clock.deadline.max(turned)).saturating_sub(tolerated);
+            let expected = self.now.since_ms(to.clock.deadline.max(started)).saturating_sub(tolerated);
             let expected = fee.checked_mul(u128::from(expected));
             if expected.is_ok_and(|expected| expected > to.clock.late) {
                 unpaid.push(*id);

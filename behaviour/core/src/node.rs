@@ -75,7 +75,8 @@ pub struct Node {
     counter: u32,
     nonces: u64,
     stale: bool,
-    started: bool,
+    /// When this process took its first input.
+    pub(crate) started: Option<Time>,
     pub(crate) outputs: VecDeque<Output>,
     /// Pays nothing for its lateness.
     #[cfg(feature = "testing")]
@@ -126,7 +127,7 @@ impl Node {
             counter: 0,
             nonces: 0,
             stale: true,
-            started: false,
+            started: None,
             outputs: VecDeque::new(),
             #[cfg(feature = "testing")]
             cheats: false,
@@ -137,7 +138,8 @@ impl Node {
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = self.now.max(now);
         self.stale = true;
-        if !std::mem::replace(&mut self.started, true) {
+        if self.started.is_none() {
+            self.started = Some(self.now);
             self.start_clocks();
         }
         match input {
@@ -213,14 +215,16 @@ impl Node {
         let Some(edge) = self.edges.get(&peer).filter(|edge| edge.conns.contains_key(&conn)) else {
             return Ok(());
         };
+        let (now, speaks) = (self.now, edge.recv == Some(conn));
+        if speaks {
+            self.edge(peer).heard = now;
+        }
         if let Frame::Sync(sync) = frame {
             return self.on_sync(peer, conn, sync);
         }
-        if edge.recv != Some(conn) {
+        if !speaks {
             return Ok(());
         }
-        let now = self.now;
-        self.edge(peer).heard = now;
         match frame {
             Frame::Hello(_) => Err(Fault::new("Hello inside a session")),
             Frame::Sync(_) => Ok(()),

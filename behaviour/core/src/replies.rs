@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::job::{Arriving, Passing, Relay, Role};
 use crate::node::Node;
 use crate::verified::Encoder;
-use crate::wire::{Ack, Credit, Done, Part, Reject, Rejection, Response, ResponseItem};
+use crate::wire::{Ack, Credit, Done, LateDue, Part, Reject, Rejection, Response, ResponseItem};
 
 impl Node {
     pub(crate) fn on_ack(&mut self, peer: NodeKey, frame: Ack) -> Result<(), Fault> {
@@ -268,7 +268,7 @@ impl Node {
             _ => return Ok(()),
         }
         if let Some(upstream) = forward {
-            let reply = QueuedReply { request: id, resume: false, late: por_types::Yocto::ZERO };
+            let reply = QueuedReply { request: id, resume: false, late: LateDue::default() };
             self.outbox(upstream).responses.push(reply);
         }
         let inflow = self.jobs.get_mut(&id).and_then(|job| job.reply_inflow());
@@ -291,7 +291,7 @@ impl Node {
                 // The downstream node keeps the body until the upstream one has it.
                 let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
                 let late = self.owe_late(id);
-                if !late.is_zero() {
+                if !late.amount.is_zero() {
                     self.outbox(from.peer).late.push((id, late));
                 }
                 self.account(to.peer, from.amount.saturating_sub(to.amount), true);

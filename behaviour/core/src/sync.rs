@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use por_types::{NodeKey, RequestId, Yocto};
+use por_types::{NodeKey, RequestId};
 
 use crate::api::{ConnId, Event, ExchangeId, Output};
 use crate::edge::{Conn, Outbox, Outgoing, Queued, QueuedReply};
@@ -11,7 +11,7 @@ use crate::job::Role;
 use crate::node::Node;
 use crate::store::Held;
 use crate::verified::encoded_len;
-use crate::wire::{Credit, Frame, Hello, Lane, Part, Sync, SyncChannel, SyncExchange};
+use crate::wire::{Credit, Frame, Hello, Lane, LateDue, Part, Sync, SyncChannel, SyncExchange};
 
 /// Most connections with one peer.
 const MAX_CONNS: usize = 8;
@@ -283,7 +283,11 @@ impl Node {
         if let Some((_, flow)) = job.reply() {
             flow.listed = false;
             flow.pause();
-            self.outbox(peer).responses.push(QueuedReply { request: id, resume: true, late: Yocto::ZERO });
+            self.outbox(peer).responses.push(QueuedReply {
+                request: id,
+                resume: true,
+                late: LateDue::default(),
+            });
         } else if refused && !queued {
             self.outbox(peer).rejects.push(Queued { request: id, fresh: false });
         }

@@ -74,6 +74,8 @@ pub struct Options {
     pub phases: BTreeMap<(usize, usize), u64>,
     /// Hosts that say nothing any more once they have acknowledged a request.
     pub mute_after_ack: BTreeSet<usize>,
+    /// Hosts that never say anything.
+    pub mute: BTreeSet<usize>,
     /// Hosts that pay nothing for their lateness.
     pub cheats: BTreeSet<usize>,
     /// Time until an order is final and everybody knows.
@@ -124,6 +126,7 @@ impl Options {
             policies: BTreeMap::new(),
             phases: BTreeMap::new(),
             mute_after_ack: BTreeSet::new(),
+            mute: BTreeSet::new(),
             cheats: BTreeSet::new(),
             chain_ms: 2_000,
             app_ms: None,

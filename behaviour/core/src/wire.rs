@@ -245,7 +245,7 @@ pub struct ResponseItem {
 }
 
 /// See [`LateItem`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LateDue {
     pub amount: Yocto,
     pub total: Yocto,

@@ -1,3 +1,4 @@
 //! Whole networks of the protocol core in virtual time, and what must hold in them.
 
+pub mod faults;
 pub mod timelines;

@@ -129,7 +129,7 @@ impl World {
 
     /// Whether a host that goes silent after an Ack is silent by now.
     fn is_muted(&mut self, host: usize, frame: &Frame) -> bool {
-        if self.muted.contains(&host) {
+        if self.muted.contains(&host) || self.options.mute.contains(&host) {
             return true;
         }
         if self.options.mute_after_ack.contains(&host)
