@@ -124,6 +124,7 @@ impl Line {
                 network: Graph::network(),
                 secret: graph.secret(host).clone(),
                 limits: Options::new(1).limits,
+                policy: Default::default(),
                 seed: [host as u8; 32],
             };
             Node::new(config, Restored::default()).expect("a new node")

@@ -25,6 +25,7 @@ pub(crate) fn frames() -> Vec<Frame> {
             network: World::network(),
             secret: world.secret(host).clone(),
             limits: Options::new(5).limits,
+            policy: Default::default(),
             seed: [host as u8; 32],
         };
         Node::new(config, Restored::default()).ok()

@@ -177,6 +177,7 @@ fn start(snapshot: &Snapshot, rows: Vec<Row>, boot: u8) -> Result<Node, RestoreE
         network: World::network(),
         secret: snapshot.secret.clone(),
         limits: Options::new(0).limits,
+        policy: Default::default(),
         seed: [boot; 32],
     };
     let node = Node::new(config, Restored { rows });

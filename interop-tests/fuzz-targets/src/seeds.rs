@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use por_core::codec::encode;
-use por_core::wire::{Frame, Late, Severed};
+use por_core::wire::{Frame, Late, LateItem, Severed};
 use por_types::{
     ChannelId, ChannelState, CooperativeClose, Draw, Hash, Hop, Items, NewTerms, NodeSecret, SeverOrder,
     SeverReason, Side, Totals, Yocto,
@@ -98,8 +98,13 @@ fn penalties() -> Vec<Frame> {
     let exchanges = vec![por_core::ExchangeId(1), por_core::ExchangeId(u64::MAX)];
     let order = secret.sign(&network(), order(&secret));
     vec![
-        Frame::Late(Late { payment: payment(&secret), exchanges: exchanges.clone() }),
-        Frame::Severed(Severed { exchanges, order, payment: Some(payment(&secret)) }),
+        Frame::Late(Late { payment: payment(&secret), resent: false, items: late_items(&exchanges) }),
+        Frame::Severed(Severed {
+            order,
+            payment: Some(payment(&secret)),
+            resent: true,
+            items: late_items(&exchanges),
+        }),
     ]
 }
 
@@ -239,4 +244,13 @@ fn contract_args_seeds() -> Vec<(String, Vec<u8>)> {
         (name.to_owned(), bytes)
     };
     (0..).zip(list).map(seed).collect()
+}
+
+fn late_items(exchanges: &[por_core::ExchangeId]) -> Vec<LateItem> {
+    let item = |exchange: &por_core::ExchangeId| LateItem {
+        exchange: *exchange,
+        amount: por_core::types::Yocto(5),
+        total: por_core::types::Yocto(9),
+    };
+    exchanges.iter().map(item).collect()
 }
