@@ -157,8 +157,7 @@ impl NodeRecord {
     pub fn is_unused(&self) -> bool {
         let money = [self.stake(), self.unstaking(), self.later.arriving, self.locked, self.withdrawable];
         let waits = self.later.queued > 0 || self.later.pinging;
-        let attached = self.attached_since_ms.is_some();
-        money.into_iter().all(Yocto::is_zero) && self.later.channels == 0 && !waits && !attached
+        money.into_iter().all(Yocto::is_zero) && self.later.channels == 0 && !waits
     }
 
     /// Takes `amount`, which is chargeable: withdrawn stake first, then maturing, then active.

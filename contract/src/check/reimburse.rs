@@ -183,7 +183,10 @@ impl Contract {
                 reached = Some(node);
                 break;
             }
-            visit(job, &Self::load_node(node));
+            // A node that has left since a cooperative close cut it off had no stake any more.
+            if let Some(record) = Self::try_node(node) {
+                visit(job, &record);
+            }
             work.budget.bytes += NODE_BYTES;
         }
         work.side = Some(side);
@@ -201,7 +204,9 @@ impl Contract {
                 reached = Some(node);
                 break;
             }
-            events.push(self.cut(job, &mut weights, node));
+            if !job.is_late() || Self::try_node(node).is_some() {
+                events.push(self.cut(job, &mut weights, node));
+            }
             work.budget.bytes += NODE_BYTES;
             work.budget.logged += CUT_LOG;
         }

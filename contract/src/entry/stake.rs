@@ -73,6 +73,8 @@ impl Contract {
             code::IN_USE,
             "the node still has channels, stake, money or pending changes; end those first"
         );
+        // Without stake it weighs nothing, and without channels no check under way knows it.
+        self.with_node(index, |node, _| node.detach(clock_ms));
         for (table, key) in [
             (Table::Accounts, account.as_bytes()),
             (Table::Keys, &node.key.0[..]),

@@ -229,6 +229,11 @@ impl Pair {
         }
     }
 
+    /// The account may still be owed part of what it attached for a check.
+    pub fn is_closer(&self, account: &AccountId) -> bool {
+        self.closers.contains(account)
+    }
+
     /// Bonds are not released before the checks that were pending at the time.
     fn releases(&self, call: &Call) -> bool {
         let Call::Finalize(args) = call else { return false };
@@ -343,6 +348,7 @@ impl Pair {
             differ("channel", &view, &self.model.channel_view(id))?;
             nodes.extend(self.model.channels.get(&id).map(|channel| channel.ends).into_iter().flatten());
         }
+        nodes.retain(|node| !self.model.nodes[*node].gone);
         for node in nodes {
             let account = self.model.nodes[node].account.clone();
             let view: Option<NodeView> = self.vm.view(method::NODE, &json!({ "account": account }));

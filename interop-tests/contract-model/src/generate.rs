@@ -1,5 +1,7 @@
 //! Random sequences of calls, most of them valid.
 
+mod departures;
+
 use por_types::interface::*;
 use por_types::{
     AccountId, ChannelId, ChannelState, CooperativeClose, Draw, Hash, Network, NewTerms, NodeSecret,
@@ -69,6 +71,10 @@ impl Sequence {
         for _ in 0..STEPS {
             self.pair.vm.now_ms += if self.chance(50) { self.rng.random_range(0..40) } else { 0 };
             self.step()?;
+        }
+        // Last, so that what a seed stands for has not changed up to here.
+        if self.chance(25) {
+            self.departures()?;
         }
         self.wind_up()
     }
@@ -163,7 +169,7 @@ impl Sequence {
 
     fn confirm(&mut self, id: ChannelId) -> Checked<bool> {
         let (by, bond) = match self.model().channels.get(&id) {
-            Some(channel) => (channel.ends[1], channel.bond),
+            Some(channel) => (self.name_of(channel.ends[1]), channel.bond),
             None => (0, 0),
         };
         let deposit = self.amount();
@@ -201,7 +207,17 @@ impl Sequence {
     }
 
     fn ends(&self, id: ChannelId) -> [usize; 2] {
-        self.model().channels.get(&id).map_or([0, 1], |channel| channel.ends)
+        let ends = self.model().channels.get(&id).map_or([0, 1], |channel| channel.ends);
+        ends.map(|end| self.name_of(end))
+    }
+
+    /// Who registered a node. A node that comes back has a further index.
+    fn name_of(&self, node: usize) -> usize {
+        if node < self.names.len() {
+            return node;
+        }
+        let account = &self.model().nodes[node].account;
+        self.names.iter().position(|name| name == account).unwrap_or_default()
     }
 
     /// Totals that grow from what is proven, mostly within the deposits.

@@ -127,6 +127,10 @@ pub enum State {
     CheckContinued,
     StoppedWhileCharging,
     ParamsChanged,
+    Left,
+    LeftAttached,
+    LeftWhileChecksWait,
+    LateOrderWithoutMember,
 }
 
 #[derive(Clone, Debug)]

@@ -1,10 +1,10 @@
 //! What the owner may do, when it takes effect, and what a node leaves behind.
 
 use por_types::interface::{code, method};
-use por_types::{Hash, Yocto, sha256};
+use por_types::{ChannelId, CooperativeClose, Hash, Yocto, sha256};
 use serde_json::json;
 
-use super::harness::{Vm, params, refused, wasm};
+use super::harness::{Vm, close_args, order, params, refused, totals, wasm};
 
 const OWNER: &str = "owner.test";
 
@@ -108,4 +108,74 @@ fn a_node_that_leaves_gets_its_storage_back_and_its_key_is_free() {
     refused(vm.act("alice.test", method::UNREGISTER, json!({})), code::NOT_REGISTERED);
     vm.register("alice.test", Yocto::ZERO).expect("a new index");
     assert_eq!(vm.node("alice.test").index, 2);
+}
+
+/// Closes with both signatures; the edge has left the graph, the bonds are still held.
+fn close(vm: &mut Vm, a: &str, b: &str, channel: ChannelId) {
+    let close = CooperativeClose { channel, sequence: 1, expires_ms: vm.now_ms, totals: totals(0, 0) };
+    vm.act("any.test", method::CLOSE_SIGNED, close_args(a, b, close)).expect("close");
+    vm.now_ms += vm.config().params.notice_ms;
+    vm.act("any.test", method::FINALIZE, json!({ "channel": channel })).expect("the edge leaves");
+}
+
+/// Returns the bonds and removes the channel.
+fn release(vm: &mut Vm, channel: ChannelId) {
+    vm.now_ms += vm.config().params.challenge_ms;
+    for step in [method::FINALIZE, method::FORGET_CHANNEL] {
+        vm.act("any.test", step, json!({ "channel": channel })).expect("release");
+    }
+}
+
+/// A node without channels takes everything and goes.
+fn leave(vm: &mut Vm, name: &str) {
+    let amount = vm.node(name).stake;
+    vm.act(name, method::UNSTAKE, json!({ "amount": amount })).expect("unstake");
+    vm.now_ms += vm.config().params.reimbursement_ms;
+    vm.act(name, method::WITHDRAW, json!({})).expect("withdraw");
+    vm.act(name, method::UNREGISTER, json!({})).expect("leave");
+}
+
+#[test]
+fn an_order_after_a_close_is_carried_out_although_a_node_of_the_cut_off_side_has_left() {
+    let mut vm = Vm::with_nodes(&["alice.test", "bob.test", "carol.test", "dave.test"]);
+    let [first, second, _] =
+        [("alice.test", "bob.test"), ("bob.test", "carol.test"), ("alice.test", "dave.test")]
+            .map(|(a, b)| vm.open(a, b, Yocto::ZERO, Yocto::ZERO));
+    // The bonds of the first channel are held for the long window, all else is quick.
+    let mut quick = params();
+    (quick.challenge_ms, quick.reimbursement_ms, quick.notice_ms) = (1_000, 2_000, 100);
+    close(&mut vm, "alice.test", "bob.test", first);
+    vm.act("owner.test", method::SET_PARAMS, json!({ "params": quick })).expect("announce");
+    vm.now_ms += params().notice_ms;
+    close(&mut vm, "bob.test", "carol.test", second);
+    release(&mut vm, second);
+    leave(&mut vm, "carol.test");
+
+    let before = vm.withdrawable("alice.test");
+    vm.act("any.test", method::SEVER, json!({ "order": order("alice.test", first) })).expect("order");
+    let half = vm.channel(first).bond;
+    assert_eq!(vm.withdrawable("alice.test"), before.checked_add(half).expect("sum"));
+    assert_eq!(vm.config().checks, 0);
+}
+
+#[test]
+fn a_node_that_stayed_attached_alone_can_leave() {
+    let mut vm = Vm::started();
+    for (name, stake) in [("owner.test", 10), ("alice.test", 30), ("bob.test", 20)] {
+        vm.register(name, Yocto::near(stake)).expect("register");
+    }
+    vm.now_ms += params().activation_ms;
+    let to_anchor = vm.open("owner.test", "alice.test", Yocto::ZERO, Yocto::ZERO);
+    let between = vm.open("alice.test", "bob.test", Yocto::ZERO, Yocto::ZERO);
+    vm.act("alice.test", method::PING, json!({ "through": "owner.test" })).expect("ping");
+    vm.act("bob.test", method::PING, json!({ "through": "alice.test" })).expect("ping");
+    for (a, b, channel) in [("owner.test", "alice.test", to_anchor), ("alice.test", "bob.test", between)] {
+        close(&mut vm, a, b, channel);
+        release(&mut vm, channel);
+    }
+    assert!(vm.node("alice.test").attached && !vm.node("bob.test").attached);
+    leave(&mut vm, "alice.test");
+    assert_eq!(vm.withdrawable("alice.test"), vm.config().register_storage);
+    leave(&mut vm, "bob.test");
+    refused(vm.act("owner.test", method::UNREGISTER, json!({})), code::IN_USE);
 }

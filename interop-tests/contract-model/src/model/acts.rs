@@ -144,6 +144,11 @@ impl Model {
         self.channels.get(&id).ok_or(vec![code::NO_CHANNEL])
     }
 
+    /// A node may leave a channel that never opened.
+    fn both_here(&self, channel: &Channel) -> bool {
+        channel.ends.iter().all(|end| !self.nodes[*end].gone)
+    }
+
     fn status(&mut self, id: ChannelId, status: ChannelStatus) {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.status = status;
@@ -350,6 +355,7 @@ impl Model {
             faults.need(holds, code::SIGNATURE);
         }
         faults
+            .need(self.both_here(channel), code::NOT_REGISTERED)
             .need(channel.is_open(), code::NOT_OPEN)
             .need(Some(act.sequence) == channel.sequence.checked_add(1), code::SEQUENCE)
             .need(self.now_ms <= act.expires_ms, code::EXPIRED);
@@ -435,6 +441,7 @@ impl Model {
         let key = self.nodes[channel.ends[side]].key;
         let total = pair(statement.totals)[side];
         Faults::default()
+            .need(self.both_here(channel), code::NOT_REGISTERED)
             .need(open, code::NOT_CLOSING)
             .need(in_time, code::WINDOW_OVER)
             .need(signed(&network, &key, statement, args.state.signature), code::SIGNATURE)
@@ -454,10 +461,9 @@ impl Model {
             bonds_until_ms: Some(until_ms), .. } if self.now_ms < until_ms);
         let in_graph = matches!(channel.status, ChannelStatus::Open | ChannelStatus::Closing { .. });
         let holds = args.order.verify(&self.network(), &order.signer, &DalekVerify);
-        let there = channel.ends.iter().all(|end| !self.nodes[*end].gone);
         Faults::default()
             .need(by.is_some(), code::NOT_ALLOWED)
-            .need(there, code::NOT_REGISTERED)
+            .need(self.both_here(channel), code::NOT_REGISTERED)
             .need(holds, code::SIGNATURE)
             .need(late || in_graph, code::NOT_SEVERABLE)
             .take()?;

@@ -3,9 +3,9 @@
 use por_types::AccountId;
 use por_types::interface::*;
 
-use super::Model;
 use super::acts::{Faults, Outcome};
 use super::calls::Call;
+use super::{Model, State};
 
 impl Model {
     /// A node leaves for good.
@@ -19,7 +19,18 @@ impl Model {
             && self.channels.values().all(|channel| !channel.binds(index))
             && !self.is_anchor(index);
         Faults::default().need(unused, code::IN_USE).take()?;
-        self.nodes[index].gone = true;
+        let now_ms = self.now_ms;
+        let node = &mut self.nodes[index];
+        let attached = node.attached_ms.is_some();
+        node.gone = true;
+        node.past.extend(node.attached_ms.take().map(|since| (since, now_ms)));
+        self.note(State::Left);
+        if attached {
+            self.note(State::LeftAttached);
+        }
+        if !self.waiting.is_empty() {
+            self.note(State::LeftWhileChecksWait);
+        }
         self.storage -= self.register_storage;
         self.credit(who, self.register_storage);
         Ok(())

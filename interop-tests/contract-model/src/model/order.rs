@@ -239,6 +239,9 @@ impl Model {
         let (ends, half) = (self.channels[&id].ends, self.channels[&id].bond);
         match self.channels[&id].found.clone() {
             Found::Partition(side) => {
+                if side.iter().any(|node| self.nodes[*node].gone) {
+                    self.note(State::LateOrderWithoutMember);
+                }
                 let payer = usize::from(side.contains(&ends[1]));
                 let claim = Claim { half, payer: ends[payer], payee: ends[1 - payer] };
                 self.reimburse(&[claim], &side);

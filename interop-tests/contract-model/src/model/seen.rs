@@ -29,11 +29,11 @@ impl Model {
         }
     }
 
+    /// `None` also for one that never opened once a node of it has left.
     pub fn channel_view(&self, id: ChannelId) -> Option<ChannelView> {
         let channel = self.channels.get(&id)?;
         let [a, b] = channel.ends.map(|end| &self.nodes[end]);
         if a.gone || b.gone {
-            // It never opened, and shows no more.
             return None;
         }
         Some(ChannelView {

@@ -1,0 +1,168 @@
+//! Some nodes end what they have and go, while the others carry on.
+
+use por_types::interface::*;
+use por_types::{AccountId, ChannelId, CooperativeClose, SeverOrder, SeverReason, Totals, Yocto};
+use rand::Rng;
+
+use super::{Sequence, new_args};
+use crate::compare::Checked;
+use crate::model::{Call, Model};
+
+/// Calls of nodes that go, and of others in between.
+const STEPS: usize = 60;
+/// Nodes that go.
+const LEAVING: usize = 3;
+
+impl Model {
+    /// Channels that keep a node from leaving: its own proposals, and all that were ever open.
+    fn channels_of(&self, node: usize) -> Vec<ChannelId> {
+        self.channels.iter().filter(|(_, channel)| channel.binds(node)).map(|(id, _)| *id).collect()
+    }
+}
+
+impl Sequence {
+    pub(super) fn departures(&mut self) -> Checked<()> {
+        if self.chance(60) {
+            self.close_some()?;
+            self.shorten_windows()?;
+        }
+        // Those with few channels are through first.
+        let mut leaving: Vec<AccountId> = self.names.clone();
+        leaving.sort_by_key(|name| {
+            let node = self.model().index_of(name);
+            node.map_or(usize::MAX, |node| self.model().channels_of(node).len())
+        });
+        leaving.truncate(LEAVING);
+        for _ in 0..STEPS {
+            match self.rng.random_range(0..100) {
+                0..12 => self.step()?,
+                12..24 => self.late_order()?,
+                24..40 if !self.model().waiting.is_empty() => self.continue_checks()?,
+                _ => {
+                    let who = leaving[self.rng.random_range(0..leaving.len())].clone();
+                    self.towards_exit(&who)?
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Cooperatively, so that orders for these channels may come late.
+    fn close_some(&mut self) -> Checked<()> {
+        let mut closing = Vec::new();
+        for _ in 0..3 {
+            let id = self.channel(|status| *status == ChannelStatus::Open);
+            let status = self.model().channels.get(&id).map(|channel| &channel.status);
+            if status == Some(&ChannelStatus::Open) && self.close_honestly(id)? {
+                closing.push(id);
+            }
+        }
+        self.wait_until(self.pair.vm.now_ms + self.model().params.notice_ms);
+        for channel in closing {
+            let (witness, who, attached) = (self.witness(channel), self.anybody(), self.pair.check_deposit());
+            self.call(&who, &Call::Finalize(FinalizeArgs { channel, witness }), attached)?;
+        }
+        Ok(())
+    }
+
+    /// What closes from now on is over before some of what has closed already.
+    fn shorten_windows(&mut self) -> Checked<bool> {
+        let unit = self.unit;
+        let mut params = new_args(&mut self.rng, unit).params;
+        params.challenge_ms = self.rng.random_range(1..200);
+        params.reimbursement_ms = self.rng.random_range(1..400);
+        params.notice_ms = self.rng.random_range(1..50);
+        let owner = self.model().owner.clone();
+        let announced = self.call(&owner, &Call::SetParams(SetParamsArgs { params }), 0)?;
+        self.wait_until(self.pair.vm.now_ms + self.model().params.notice_ms);
+        Ok(announced)
+    }
+
+    /// For a channel that was closed cooperatively and whose bonds are held.
+    fn late_order(&mut self) -> Checked<bool> {
+        let now_ms = self.pair.vm.now_ms;
+        let channel = self.channel(|status| {
+            matches!(status, ChannelStatus::Closed { severed: false, bonds_until_ms: Some(until_ms), .. }
+                if now_ms < *until_ms)
+        });
+        let end = self.rng.random_range(0..2);
+        let end = self.ends(channel)[end];
+        self.order(channel, end)
+    }
+
+    fn order(&mut self, channel: ChannelId, end: usize) -> Checked<bool> {
+        let end = self.names.iter().position(|name| *name == self.model().nodes[end].account).unwrap_or(end);
+        let signer = self.secrets[end].public();
+        let statement = SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
+        let network = self.model().network();
+        let order = self.secrets[end].sign(&network, statement);
+        let (witness, who, attached) = (self.witness(channel), self.anybody(), self.prepaid());
+        self.call(&who, &Call::Sever(SeverArgs { order, witness }), attached)
+    }
+
+    fn towards_exit(&mut self, who: &AccountId) -> Checked<bool> {
+        let Some(node) = self.model().index_of(who) else { return self.after_exit(who) };
+        let channels = self.model().channels_of(node);
+        if !channels.is_empty() {
+            let id = channels[self.rng.random_range(0..channels.len())];
+            return self.end_channel(who, node, id);
+        }
+        let stake = self.model().stake_seen(node);
+        if stake > 0 {
+            return self.call(who, &Call::Unstake(UnstakeArgs { amount: Yocto(stake) }), 0);
+        }
+        let due_ms = self.model().nodes[node].withdrawing.last().map(|due| due.at_ms);
+        self.wait_until(due_ms.unwrap_or_default());
+        if self.model().owed(who) > 0 || self.pair.is_closer(who) {
+            return self.call(who, &Call::Withdraw(WithdrawArgs { amount: None }), 0);
+        }
+        self.call(who, &Call::Unregister, 0)
+    }
+
+    /// It takes its storage deposit, or comes back.
+    fn after_exit(&mut self, who: &AccountId) -> Checked<bool> {
+        if self.model().owed(who) > 0 && self.chance(50) {
+            return self.call(who, &Call::Withdraw(WithdrawArgs { amount: None }), 0);
+        }
+        let index = self.names.iter().position(|name| name == who).unwrap_or_default();
+        if self.chance(30) { self.register(index) } else { self.step() }
+    }
+
+    fn end_channel(&mut self, who: &AccountId, node: usize, id: ChannelId) -> Checked<bool> {
+        let args = ChannelArgs { channel: id };
+        match self.model().channels[&id].status.clone() {
+            ChannelStatus::Proposed => return self.call(who, &Call::Cancel(args), 0),
+            ChannelStatus::Open | ChannelStatus::Closing { confirmed: false, .. } => {
+                return if self.chance(70) { self.close_honestly(id) } else { self.order(id, node) };
+            }
+            ChannelStatus::Cancelled | ChannelStatus::Closed { bonds_until_ms: None, .. } => {
+                return self.call(who, &Call::Forget(args), 0);
+            }
+            ChannelStatus::Closing { closes_ms, .. } => self.wait_until(closes_ms),
+            ChannelStatus::Severed { settles_ms, .. } => self.wait_until(settles_ms),
+            ChannelStatus::Closed { bonds_until_ms: Some(until_ms), .. } => self.wait_until(until_ms),
+        }
+        let (witness, who, attached) = (self.witness(id), self.anybody(), self.prepaid());
+        self.call(&who, &Call::Finalize(FinalizeArgs { channel: id, witness }), attached)
+    }
+
+    fn close_honestly(&mut self, channel: ChannelId) -> Checked<bool> {
+        let record = &self.model().channels[&channel];
+        let [sent_a, sent_b] = record.totals.map(Yocto);
+        let sequence = record.sequence + 1;
+        let accounts = record.ends.map(|end| self.model().nodes[end].account.clone());
+        let expires_ms = self.pair.vm.now_ms;
+        let close = CooperativeClose { channel, sequence, expires_ms, totals: Totals { sent_a, sent_b } };
+        let network = self.model().network();
+        let [signature_a, signature_b] = accounts.map(|account| {
+            let at = self.names.iter().position(|name| *name == account).unwrap_or_default();
+            self.secrets[at].sign(&network, close.clone()).signature
+        });
+        let who = self.anybody();
+        self.call(&who, &Call::CloseSigned(CloseSignedArgs { close, signature_a, signature_b }), 0)
+    }
+
+    fn wait_until(&mut self, time_ms: u64) {
+        self.pair.vm.now_ms = self.pair.vm.now_ms.max(time_ms);
+    }
+}
