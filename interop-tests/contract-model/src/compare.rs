@@ -6,7 +6,7 @@ use por_types::interface::*;
 use por_types::{AccountId, Yocto};
 use serde_json::json;
 
-use crate::model::{Call, Found, Model, NO_DEPOSIT, State};
+use crate::model::{Call, Found, Model, NO_DEPOSIT, PURSE_STORAGE, State};
 use crate::vm::{CONTRACT, Vm};
 
 /// 0.0001 NEAR for each Tgas.
@@ -27,8 +27,9 @@ pub struct Pair {
     pub unconserved: bool,
     /// The check under way has begun to charge: stakes are between before and after.
     charging: bool,
-    /// Claims that the check under way has paid already; the model pays all of them at its end.
-    early: BTreeMap<AccountId, u128>,
+    /// Claims that the check under way has paid already. The receivers have them in the model too,
+    /// which pays all claims at the check's end and takes these back then.
+    early: BTreeMap<usize, u128>,
     /// Accounts that may still be owed part of a check's deposit.
     closers: BTreeSet<AccountId>,
     check_deposits: BTreeMap<usize, u128>,
@@ -126,8 +127,8 @@ impl Pair {
                 self.accepted += 1;
                 let enqueued = next.waiting.len() > self.model.waiting.len();
                 self.model = next;
-                self.paid_early(&done.logs)?;
-                self.after(who, call, (attached, check_deposit, enqueued), done.gas)?;
+                let early = self.paid_early(&done.logs)?;
+                self.after(who, call, (attached, check_deposit, enqueued), early, done.gas)?;
                 Ok(true)
             }
             (Ok(_), Err(codes)) => Err(format!("{method} was accepted, the model refuses it: {codes:?}")),
@@ -168,36 +169,55 @@ impl Pair {
         }
     }
 
-    /// Notes which claims of an unfinished check were paid. Once it is finished nothing is taken
-    /// from its events: the model has to arrive at the same payments.
-    fn paid_early(&mut self, logs: &[String]) -> Checked<()> {
+    /// Gives the receivers of claims what was paid before their check's end. Answers the early
+    /// payments of checks that are finished now: the model has to arrive at the same itself.
+    fn paid_early(&mut self, logs: &[String]) -> Checked<Vec<(usize, u128)>> {
+        let mut finished = Vec::new();
         for log in logs {
             let json = log.strip_prefix("EVENT_JSON:").ok_or("a log that is no event")?;
             match serde_json::from_str(json).map_err(|error| format!("{error} in {json}"))? {
                 Event::Reimbursed(claims) => {
-                    for claim in claims {
-                        *self.early.entry(claim.account).or_default() += claim.amount.0;
+                    for ReimbursedEvent { account, amount, .. } in claims {
+                        let node = self.model.index_of(&account);
+                        let node = node.ok_or_else(|| format!("{account} was reimbursed without a node"))?;
+                        self.model.nodes[node].owed += amount.0;
+                        *self.early.entry(node).or_default() += amount.0;
                     }
                 }
                 Event::Checked(checks) if checks.iter().any(|check| check.partition.is_some()) => {
-                    self.early.clear();
+                    finished.extend(std::mem::take(&mut self.early));
                 }
                 _ => {}
             }
         }
+        Ok(finished)
+    }
+
+    /// Once the model has paid all claims of a check, those that were paid early are taken back.
+    fn paid_all(&mut self, early: Vec<(usize, u128)>) -> Checked<()> {
+        for (node, amount) in early {
+            let node = &mut self.model.nodes[node];
+            node.owed = node
+                .owed
+                .checked_sub(amount)
+                .ok_or_else(|| format!("{} was reimbursed {amount}, more than in the model", node.account))?;
+        }
         Ok(())
     }
 
-    /// What an account may withdraw by the model, with what a check under way has paid it.
-    fn owed(&self, account: &AccountId) -> u128 {
-        self.model.owed(account) + self.early.get(account).copied().unwrap_or_default()
-    }
-
-    fn after(&mut self, who: &AccountId, call: &Call, paid: (u128, u128, bool), gas: u64) -> Checked<()> {
+    fn after(
+        &mut self,
+        who: &AccountId,
+        call: &Call,
+        paid: (u128, u128, bool),
+        early: Vec<(usize, u128)>,
+        gas: u64,
+    ) -> Checked<()> {
         let (attached, deposit, enqueued) = paid;
         let checks: ChecksView = self.vm.view(method::CHECKS, &json!({}));
         let left = usize::try_from(checks.waiting).map_err(|error| error.to_string())?;
         let finished = self.model.apply_until(left, checks.head.is_some());
+        self.paid_all(early)?;
         if let Some(line) = self.trace.last_mut() {
             line.push_str(&format!(" -> {} checks, {left} wait", checks.checks));
         }
@@ -253,8 +273,8 @@ impl Pair {
         accounts.insert(who.clone());
         // It has the treasury too.
         accounts.remove(&self.model.treasury_account);
-        for account in accounts {
-            let (now, known) = (self.vm.withdrawable(account.as_str()).0, self.owed(&account));
+        for account in accounts.clone() {
+            let (now, known) = (self.vm.withdrawable(account.as_str()).0, self.model.owed(&account));
             let more = now
                 .checked_sub(known)
                 .ok_or_else(|| format!("{account} may withdraw {now}, {known} in the model"))?;
@@ -267,6 +287,7 @@ impl Pair {
                 self.model.pool.checked_sub(more).ok_or("more than deposits was paid for checks")?;
             self.model.credit(&account, more);
         }
+        self.too_little_for_a_purse(&accounts)?;
         let keeps = |channel: &crate::model::Channel| {
             matches!(channel.found, Found::Partition(_)) && channel.bonds().0 > 0
         };
@@ -277,8 +298,32 @@ impl Pair {
         Ok(())
     }
 
+    /// What an account without a node gets goes to the treasury if it does not pay for a purse.
+    fn too_little_for_a_purse(&mut self, accounts: &BTreeSet<AccountId>) -> Checked<()> {
+        let model = &self.model;
+        let without =
+            |account: &&AccountId| model.index_of(account).is_none() && !model.purses.contains_key(*account);
+        let most = PURSE_STORAGE * accounts.iter().filter(without).count() as u128;
+        // While a check is under way the treasury may have got part of a slash.
+        if most == 0 || self.model.begun {
+            return Ok(());
+        }
+        let more = self.vm.books().treasury.0.saturating_sub(self.model.treasury);
+        if more > most || more > self.model.pool {
+            return Err(format!("the treasury has {more} more, of which {most} may be from deposits"));
+        }
+        self.model.pool -= more;
+        self.model.treasury += more;
+        Ok(())
+    }
+
     pub fn books(&mut self) -> Checked<()> {
         let (mut books, mut expected) = (self.vm.books(), self.model.books());
+        // What was paid early still stands as stake in the model too.
+        let early: u128 = self.early.values().sum();
+        for part in [&mut expected.balance, &mut expected.withdrawable] {
+            part.0 = part.0.checked_sub(early).ok_or("more was paid early than the contract ever held")?;
+        }
         let sum = Yocto::checked_sum([
             books.storage,
             books.deposits,
@@ -381,7 +426,7 @@ impl Pair {
             return Ok(());
         }
         let contract = self.vm.withdrawable(account.as_str()).0;
-        differ(&format!("withdrawable by {account}"), &contract, &self.owed(account))
+        differ(&format!("withdrawable by {account}"), &contract, &self.model.owed(account))
     }
 
     fn config(&mut self) -> Checked<()> {

@@ -150,7 +150,7 @@ impl Model {
             self.nodes[node].owed += amount;
         } else if let Some(purse) = self.purses.get_mut(account) {
             *purse += amount;
-        } else if amount >= PURSE_STORAGE {
+        } else if amount > PURSE_STORAGE {
             self.purses.insert(account.clone(), amount);
         } else {
             self.treasury += amount;
