@@ -18,3 +18,4 @@ pub mod sdk;
 pub mod seal;
 pub mod store;
 pub mod swarm;
+pub mod watch;

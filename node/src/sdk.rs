@@ -22,12 +22,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use por_types::interface::SubmitStateArgs;
 use por_types::{NodeKey, RequestId, Yocto};
 use tokio::task::JoinHandle;
 
 use crate::api::ApiListener;
 use crate::client::{ChannelInfo, Client, Quote, QuoteRequest, Status};
 use crate::runtime::{self, Daemon, Stop, other, setup_error};
+use crate::watch::Handed;
 
 pub use crate::client::{ApiRequest as Request, ApiResponse as Response, ClientError as Error, ErrorCode};
 pub use crate::keys::NodeSetup;
@@ -123,6 +125,18 @@ impl Node {
 
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>, Error> {
         self.daemon.channels.list().await
+    }
+
+    /// What a [`crate::watch::Tower`] needs to guard this node's channels while it is away: the
+    /// latest payment of each counterparty, as it is on disk. Hand it over again after payments.
+    pub async fn evidence(&self) -> Result<Handed, Error> {
+        let channels =
+            self.daemon.control.channels().await.map_err(|_| other("the node is shutting down"))?;
+        let state = |channel: por_core::ChannelSnapshot| {
+            let signer = channel.side.other();
+            channel.their_payment.map(|state| SubmitStateArgs { state, signer })
+        };
+        Ok(Handed { states: channels.into_iter().filter_map(state).collect(), orders: Vec::new() })
     }
 
     /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most

@@ -1,0 +1,120 @@
+//! A watchtower for a node that is away, on a local chain with the real contract.
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod common;
+
+use common::{Daemon, World, eventually, request};
+use por_node::chain::{Call, Intent};
+use por_node::keys::generate_near_key;
+use por_node::sdk::AppPricing;
+use por_node::watch::{Handed, Round, Tower, WatchError};
+use por_types::interface::{ChannelStatus, FinalizeArgs};
+use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Yocto};
+
+async fn tower(world: &World) -> Tower {
+    let account: AccountId = "tower.localnet".parse().expect("account");
+    let key = generate_near_key();
+    world.chain.faucet(&account, &key.public_key(), Yocto::near(10)).await.expect("faucet");
+    Tower::new(world.chain.connect(account, Some(key)).await.expect("chain"))
+}
+
+/// Rounds until the tower has done something; bounded.
+async fn first_deed(tower: &mut Tower) -> Round {
+    for _ in 0..600 {
+        let round = tower.round().await.expect("round");
+        if round != Round::default() {
+            return round;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the tower has not done anything");
+}
+
+/// Alice has paid Bob, who has handed his evidence over; then both have stopped.
+async fn paid(world: &World) -> (Daemon, Daemon, ChannelId, Handed, Yocto) {
+    let mut alice = world.node("alice", &[]).await;
+    let mut bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    let pricing = AppPricing { base: Yocto::millinear(500), per_byte: Yocto::ZERO };
+    let serving = bob.node().serve("echo", pricing, 4, |incoming| async move { incoming.body }).await;
+    let mut ask = request(&bob, "echo", b"worth half a NEAR");
+    ask.server_price = Yocto::millinear(500);
+    let answer = alice.node().request(ask).await.expect("answer");
+    let handed = bob.node().evidence().await.expect("evidence");
+    assert_eq!(handed.states.len(), 1);
+    let bytes = serde_json::to_vec(&handed).expect("JSON").len();
+    assert!(bytes <= 1024, "{bytes} bytes for one channel");
+    drop(serving);
+    alice.stop().await;
+    bob.stop().await;
+    (alice, bob, channel, handed, answer.price)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tower_corrects_an_old_state_while_the_node_is_away() {
+    let world = World::start().await;
+    let (alice, bob, channel, handed, price) = paid(&world).await;
+    let mut tower = tower(&world).await;
+    tower.take(handed).await.expect("good evidence");
+    assert!(tower.round().await.expect("round").challenged.is_empty(), "an open channel needs nothing");
+
+    // Alice leaves; the contract knows of no payment of hers.
+    let (account, key) = (alice.account.clone(), alice.keys().near.clone());
+    let cheat = world.chain.connect(account, Some(key)).await.expect("chain");
+    let signer = alice.keys().node.public();
+    let order = SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
+    cheat.sever(alice.keys().node.sign(cheat.network(), order)).await.expect("sever");
+    assert_eq!(first_deed(&mut tower).await.challenged, vec![channel]);
+    assert!(tower.round().await.expect("round").challenged.is_empty(), "once is enough");
+
+    let (paid_a, paid_b) = eventually("the channel is settled", || async {
+        let view = cheat.channel(channel).await.expect("view").expect("channel");
+        if let ChannelStatus::Closed { paid_a, paid_b, .. } = view.status {
+            return Some((paid_a, paid_b));
+        }
+        let args = FinalizeArgs { channel, witness: None };
+        // Refused until the window is over.
+        let _ = cheat.call(Intent::new(Call::Finalize { args, attached: Yocto::ZERO })).await;
+        None
+    })
+    .await;
+    assert_eq!(paid_b, Yocto::near(5).checked_add(price).expect("sum"));
+    assert_eq!(paid_a, Yocto::near(10).checked_sub(price).expect("difference"));
+    assert!(world.observer().await.withdrawable(&bob.account).await.expect("view") >= paid_b);
+    tower.round().await.expect("round");
+    assert_eq!(tower.guarded(), Handed::default(), "nothing is left to guard");
+    world.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tower_brings_orders_and_refuses_forged_ones() {
+    let world = World::start().await;
+    let (alice, bob, channel, handed, _) = paid(&world).await;
+    let mut tower = tower(&world).await;
+    let network = world.observer().await.network().clone();
+    let signer = alice.keys().node.public();
+    let order = SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
+
+    let mut forged = handed.clone();
+    forged.states[0].state.statement.totals.sent_a = Yocto::near(9);
+    let mut forged_order = Handed::default();
+    forged_order.orders.push(bob.keys().node.sign(&network, order.clone()));
+    for bad in [forged, forged_order] {
+        assert!(matches!(tower.take(bad).await, Err(WatchError::Forged(id)) if id == channel));
+    }
+    assert_eq!(tower.guarded(), Handed::default());
+
+    let orders = vec![alice.keys().node.sign(&network, order)];
+    tower.take(Handed { orders, ..handed.clone() }).await.expect("good evidence");
+    assert_eq!(tower.guarded().states, handed.states, "what was handed over can be given back");
+    let mut round = first_deed(&mut tower).await;
+    // The edge leaves with an old state, which is corrected as soon as it is seen.
+    if round.challenged.is_empty() {
+        round.challenged = first_deed(&mut tower).await.challenged;
+    }
+    assert_eq!((round.severed, round.challenged), (vec![channel], vec![channel]));
+    let view = world.observer().await.channel(channel).await.expect("view").expect("channel");
+    assert!(matches!(view.status, ChannelStatus::Severed { .. }));
+    assert_eq!(view.totals.sent_a, handed.states[0].state.statement.totals.sent_a);
+    assert_eq!(tower.round().await.expect("round"), Round::default());
+}
