@@ -53,13 +53,13 @@ impl Node {
         parsed.into_iter().try_for_each(|request| self.admit(peer, request))
     }
 
-    /// Takes a payment. `items`: what it has to name, where it is known.
+    /// Takes a payment. `items`: what it has to name, where it is known. Answers whether it was new.
     pub(crate) fn take_payment(
         &mut self,
         peer: NodeKey,
         payment: &Signed<ChannelState>,
         items: Option<Vec<Item>>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let id = payment.statement.channel;
         let channel = self.channels.get_mut(&id).filter(|channel| channel.row.peer == peer);
         let channel = channel.ok_or_else(|| Fault::new("payment on a channel that is not with this peer"))?;
@@ -71,11 +71,12 @@ impl Node {
         {
             return Err(Fault::new("payment names other items than those it came with"));
         }
-        if channel.receive(network, payment)? {
+        let new = channel.receive(network, payment)?;
+        if new {
             self.dirty_channels.insert(id);
             self.outbox(peer).receipts.insert(id);
         }
-        Ok(())
+        Ok(new)
     }
 
     fn parse(&self, peer: NodeKey, item: RequestItem) -> Result<Parsed, Fault> {

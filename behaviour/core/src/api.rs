@@ -406,7 +406,7 @@ pub enum Event {
         peer: NodeKey,
         reason: SeverReason,
     },
-    /// Late payments that this node made to an upstream peer at one sync.
+    /// A late payment that this node made to an upstream peer for one request.
     PaidLate {
         peer: NodeKey,
         amount: Yocto,

@@ -127,8 +127,9 @@ impl Node {
         to.clock = Clock::new(self.now, head.bound_ms_at(0));
         self.due.insert((to.clock.deadline, request));
         let head_bytes = Bytes::from(borsh::to_vec(&head).unwrap_or_default());
+        let batch = self.store.next_batch();
         let uploaded = head.body_len <= u64::from(self.config.limits.max_inline);
-        let author = Author { to, body: Outflow::whole(body), acked: false, uploaded, reply: None };
+        let author = Author { to, body: Outflow::whole(body), acked: false, uploaded, batch, reply: None };
         self.jobs.insert(request, Job { head, head_bytes, proof, role: Role::Author(author) });
         self.supervise(peer);
         self.dirty_jobs.insert(request);

@@ -14,6 +14,9 @@ use crate::job::{Job, Role};
 use crate::node::Node;
 use crate::wire::{Late, LateDue};
 
+/// How many times longer than usual a silence of everybody is borne.
+const SELF_DOUBT: u64 = 4;
+
 /// Where a peer's terms are not known.
 const HEARTBEAT_MS: u64 = 1_000;
 
@@ -131,7 +134,6 @@ impl Node {
             self.lose_patience(*id);
         }
         let connected = self.edge(peer).open().is_some();
-        let mut paid = Yocto::ZERO;
         for id in owed {
             let Some(job) = self.jobs.get(&id) else { continue };
             match &job.role {
@@ -141,15 +143,11 @@ impl Node {
                 Role::Relay(_) | Role::Destination { .. } if connected => {
                     let due = self.owe_late(id);
                     if !due.amount.is_zero() {
-                        paid = paid.checked_add(due.amount).unwrap_or(paid);
                         self.outbox(peer).late.push((id, due));
                     }
                 }
                 _ => {}
             }
-        }
-        if !paid.is_zero() {
-            self.notify(Event::PaidLate { peer, amount: paid });
         }
         self.outbox(peer).beat = true;
     }
@@ -214,6 +212,7 @@ impl Node {
         if let Some(peer) = downstream {
             self.account(peer, amount, false);
         }
+        self.notify(Event::PaidLate { peer: from.peer, amount });
         LateDue { amount, total }
     }
 
@@ -293,16 +292,17 @@ impl Node {
         }
     }
 
-    /// Nobody is heard from although others than `peer` should be: the fault is likely here.
+    /// None of those that owe a sync is heard from, `peer` not being the only one: the fault is
+    /// likely here. Nobody can hide behind that for long.
     fn hears_nobody(&self, peer: NodeKey) -> bool {
-        let mut others = self
-            .edges
-            .iter()
-            .filter(|(other, edge)| **other != peer && (edge.watch.is_some() || !edge.conns.is_empty()))
-            .peekable();
         let (beat, grace) = self.rhythm(peer);
         let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
-        others.peek().is_some() && others.all(|(_, edge)| self.now.since_ms(edge.heard) > limit)
+        let silence = self.edges.get(&peer).map_or(0, |edge| self.now.since_ms(edge.heard));
+        let mut others =
+            self.edges.iter().filter(|(other, edge)| **other != peer && edge.watch.is_some()).peekable();
+        silence <= limit.saturating_mul(SELF_DOUBT)
+            && others.peek().is_some()
+            && others.all(|(_, edge)| self.now.since_ms(edge.heard) > limit)
     }
 
     /// Whether the policy allows one more sever now.
@@ -340,7 +340,7 @@ impl Node {
         let channel = frame.payment.statement.channel;
         let due = frame.items.iter().map(|item| (item.exchange, item.amount, false));
         let items = self.late_items(peer, channel, due);
-        self.take_payment(peer, &frame.payment, items.filter(|_| !frame.resent))?;
+        let new = self.take_payment(peer, &frame.payment, items.filter(|_| !frame.resent))?;
         for item in frame.items {
             match self.edge(peer).asked.get(&item.exchange).copied() {
                 Some(id) => {
@@ -348,7 +348,7 @@ impl Node {
                     self.take_late(id, due)?;
                 }
                 // It has ended here; what was paid for it stays.
-                None if !frame.resent => {
+                None if new && !frame.resent => {
                     if let Some(channel) = self.channels.get_mut(&channel) {
                         channel.apply(item.amount);
                     }

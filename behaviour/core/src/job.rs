@@ -114,6 +114,8 @@ pub(crate) struct Author {
     pub acked: bool,
     /// The request's body has left this node.
     pub uploaded: bool,
+    /// Once this batch is durable the application knows of the request.
+    pub batch: u64,
     /// A big response under way.
     pub reply: Option<Arriving>,
 }

@@ -118,6 +118,11 @@ impl Channel {
         Ok(())
     }
 
+    /// Takes back what was raised and not signed.
+    pub fn disown(&mut self, amount: Yocto) {
+        self.owed = self.owed.saturating_sub(amount);
+    }
+
     /// Signs the payment for items that were owed before.
     pub fn sign(
         &mut self,

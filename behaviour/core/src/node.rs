@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::{ChannelId, NodeKey, RequestId, SeverReason, Yocto};
+use por_types::{ChannelId, NodeKey, RequestId, SeverOrder, SeverReason, Signed, Yocto};
 
 use crate::api::{
     AppPricing, ChannelSnapshot, Command, CoreConfig, Event, ExchangeId, Input, MyChannel, Output,
@@ -78,6 +78,8 @@ pub struct Node {
     /// When this process took its first input.
     pub(crate) started: Option<Time>,
     pub(crate) outputs: VecDeque<Output>,
+    /// Severed before their start was told.
+    pub(crate) postponed: Vec<(RequestId, Signed<SeverOrder>, Yocto)>,
     /// Pays nothing for its lateness.
     #[cfg(feature = "testing")]
     pub(crate) cheats: bool,
@@ -129,6 +131,7 @@ impl Node {
             stale: true,
             started: None,
             outputs: VecDeque::new(),
+            postponed: Vec::new(),
             #[cfg(feature = "testing")]
             cheats: false,
         }
@@ -154,6 +157,7 @@ impl Node {
             Input::Persisted { batch } => {
                 self.store.persisted(batch);
                 self.release();
+                self.sever_postponed();
             }
             Input::Command(command) => self.on_command(command),
             Input::Channels { channels } => self.on_channels(channels),
@@ -406,6 +410,7 @@ impl Node {
     /// Forgets a job with its rows.
     pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Job> {
         let mut job = self.jobs.remove(request)?;
+        self.disown_late(request, &job);
         self.dirty_jobs.remove(request);
         self.store.delete(Table::Exchanges, rows::job_key(request));
         self.delete_chunks(request, job.head.body_len);
@@ -439,6 +444,26 @@ impl Node {
             | Role::Answered { from, .. }
             | Role::Rejected { from, .. }
             | Role::Severed { from, .. } => self.settle(from, true),
+        }
+    }
+
+    /// A late payment of a job that ends before it was signed: nobody waits for it any more.
+    fn disown_late(&mut self, request: &RequestId, job: &Job) {
+        let Some(from) = job.from() else { return };
+        let Some(edge) = self.edges.get_mut(&from.peer) else { return };
+        let mut unsigned = Vec::new();
+        edge.outbox.late.retain(|(id, due)| {
+            let ends = id == request;
+            unsigned.extend(ends.then_some(due.amount));
+            !ends
+        });
+        for reply in &mut edge.outbox.responses {
+            if reply.request == *request {
+                unsigned.push(std::mem::take(&mut reply.late).amount);
+            }
+        }
+        if let Some(channel) = self.channels.get_mut(&from.channel) {
+            unsigned.into_iter().for_each(|amount| channel.disown(amount));
         }
     }
 

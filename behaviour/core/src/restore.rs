@@ -56,7 +56,14 @@ impl Node {
                 let body = loaded.body(row, &id, body)?.ok_or_else(|| bad("own request without its body"))?;
                 self.local += 1;
                 let body = Outflow::whole(Encoder::new(body));
-                Role::Author(Author { to: leg(out)?, body, acked: false, uploaded: true, reply: None })
+                Role::Author(Author {
+                    to: leg(out)?,
+                    body,
+                    acked: false,
+                    uploaded: true,
+                    batch: 0,
+                    reply: None,
+                })
             }
             RoleRow::Relay { up, down, body } => {
                 let body = match loaded.body(row, &id, body)? {

@@ -55,8 +55,18 @@ impl Node {
         self.enter_order(id, order);
     }
 
-    /// Orders of which the chain does not know yet are reported again after a restart.
+    /// Orders of which the chain does not know yet are reported again after a restart, and what a crash
+    /// has left unfinished over them is ended.
     pub(crate) fn report_orders(&mut self) {
+        let unfinished: Vec<_> = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| channel.outgoing.requests > 0 || channel.incoming.requests > 0)
+            .filter_map(|(id, channel)| Some((*id, channel.row.order.clone()?)))
+            .collect();
+        for (id, order) in unfinished {
+            self.enter_order(id, order);
+        }
         let pending: Vec<_> = self
             .channels
             .iter()
@@ -103,6 +113,10 @@ impl Node {
     fn severed(&mut self, request: RequestId, order: Signed<SeverOrder>, amount: Yocto, own: bool) {
         let Some(job) = self.jobs.get_mut(&request) else { return };
         match &mut job.role {
+            // The start is told first.
+            Role::Author(author) if own && !self.store.is_durable(author.batch) => {
+                self.postponed.push((request, order, amount));
+            }
             Role::Author(author) => {
                 let (late, refund) = (author.to.clock.late, if own { Yocto::ZERO } else { amount });
                 self.close_author(&request);
@@ -131,6 +145,12 @@ impl Node {
                 }
             }
             _ => {}
+        }
+    }
+
+    pub(crate) fn sever_postponed(&mut self) {
+        for (request, order, amount) in std::mem::take(&mut self.postponed) {
+            self.severed(request, order, amount, true);
         }
     }
 

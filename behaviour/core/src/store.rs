@@ -46,6 +46,15 @@ impl Store {
         Some(Output::Persist { batch: self.last, writes })
     }
 
+    /// The batch that writes from now on are part of.
+    pub fn next_batch(&self) -> u64 {
+        self.last + 1
+    }
+
+    pub fn is_durable(&self, batch: u64) -> bool {
+        batch <= self.durable
+    }
+
     /// Holds something back until every batch handed out so far is durable.
     pub fn hold(&mut self, held: Held) {
         self.held.push_back((self.last, held));

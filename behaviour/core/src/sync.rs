@@ -134,7 +134,7 @@ impl Node {
         match &sync.own {
             // A channel that this node does not have yet is left for the next Sync.
             Some(own) if self.channels.contains_key(&own.statement.channel) => {
-                self.take_payment(peer, own, None)
+                self.take_payment(peer, own, None).map(drop)
             }
             _ => Ok(()),
         }

@@ -21,6 +21,8 @@ const GRACE_MS: u32 = 400;
 const RTT_MS: u32 = 80;
 /// The default of the policies.
 const MARGIN_MS: u64 = 1_000;
+/// How many times longer a node bears a silence of all whom it has asked.
+const SELF_DOUBT: u64 = 4;
 /// A crashed host is away for less, until its peers have found it again.
 const AWAY_MS: u64 = 2_000;
 
@@ -345,7 +347,8 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
     }
     let relays: BTreeSet<(usize, RequestId)> =
         exchanges.iter().map(|((from, _, _), id)| (*from, *id)).collect();
-    let noticed = u64::from(HEARTBEAT_MS + GRACE_MS) + MARGIN_MS + u64::from(HEARTBEAT_MS);
+    // A silence of everybody is borne longer before somebody is blamed for it.
+    let noticed = SELF_DOUBT * (u64::from(HEARTBEAT_MS + GRACE_MS) + MARGIN_MS) + 2 * u64::from(HEARTBEAT_MS);
     let bound = u128::from(noticed + u64::from(RTT_MS) + AWAY_MS) * FEE;
     tally.loss_bound_yocto = bound;
     for ((host, id), paid) in &paid {

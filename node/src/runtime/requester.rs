@@ -129,19 +129,23 @@ impl Requester {
                         Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
                         Err(failure) => {
                             after = failure.next;
-                            *last.lock() = Some(failure.error);
+                            remember(last, failure.error);
                             continue;
                         }
                     }
                 }
                 // Every route was tried: wait, then try them again.
                 Ok(None) => None,
-                Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
+                Err(failure) if failure.next == Next::GiveUp => {
+                    // That the last route was severed says more than that there is no other.
+                    let severed = last.lock().take().filter(|error| error.code == ErrorCode::Severed);
+                    return Err(severed.unwrap_or(failure.error));
+                }
                 Err(failure) => Some(failure),
             };
             if let Some(failure) = failure {
                 after = failure.next;
-                *last.lock() = Some(failure.error);
+                remember(last, failure.error);
             }
             if after == Next::WaitShortly && started.elapsed() > PATIENCE {
                 let error = last.lock().take();
@@ -253,6 +257,15 @@ impl Requester {
         let known = versions.wait_for(|news| news.height > 0);
         // Without an answer of the chain the graph is empty and says so.
         let _ = tokio::time::timeout(longest, known).await;
+    }
+}
+
+/// Keeps the last error, but for a severed edge: that nothing could be sent after it says less.
+fn remember(last: &Mutex<Option<ClientError>>, error: ClientError) {
+    let mut last = last.lock();
+    let severed = |error: &ClientError| error.code == ErrorCode::Severed;
+    if last.as_ref().is_none_or(|last| !severed(last) || severed(&error)) {
+        *last = Some(error);
     }
 }
 
