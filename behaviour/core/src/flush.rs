@@ -235,7 +235,7 @@ impl Node {
             if !late.is_zero() {
                 paid.push(late_item(*id, late));
             }
-            if let Some(leg) = self.jobs.get_mut(id).and_then(Job::from_mut) {
+            if let Some(leg) = self.jobs.get_mut(id).and_then(Job::upstream_mut) {
                 leg.open = false;
             }
             self.dirty_jobs.insert(*id);

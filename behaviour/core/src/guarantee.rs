@@ -204,7 +204,7 @@ impl Node {
             return LateDue::default();
         }
         let downstream = self.jobs.get(&id).and_then(Job::to).map(|to| to.peer);
-        if let Some(from) = self.jobs.get_mut(&id).and_then(Job::from_mut) {
+        if let Some(from) = self.jobs.get_mut(&id).and_then(Job::upstream_mut) {
             from.clock.late = total;
             from.clock.paid_until = clock.paid_until.after_ms(u64::try_from(ms).unwrap_or(u64::MAX));
         }
@@ -383,7 +383,7 @@ impl Node {
     pub(crate) fn take_late(&mut self, id: RequestId, due: LateDue) -> Result<(), Fault> {
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         let is_author = matches!(job.role, Role::Author(_));
-        let Some(to) = job.to_mut() else { return Ok(()) };
+        let Some(to) = job.downstream_mut() else { return Ok(()) };
         let (channel, peer) = (to.channel, to.peer);
         let amount = due.total.saturating_sub(to.clock.late);
         if amount.is_zero() {
@@ -435,7 +435,8 @@ impl Node {
         (edge.turned, edge.heard) = (now, now);
         let owed: Vec<RequestId> = edge.owed.values().copied().collect();
         for id in owed {
-            let Some(from) = self.jobs.get_mut(&id).and_then(Job::from_mut).filter(|from| from.open) else {
+            let Some(from) = self.jobs.get_mut(&id).and_then(Job::upstream_mut).filter(|from| from.open)
+            else {
                 continue;
             };
             let clock = &mut from.clock;
@@ -467,10 +468,10 @@ impl Node {
             author.to.clock.shift(excess);
             self.due.insert((author.to.clock.deadline, id));
         } else if excess > 0 {
-            if let Some(from) = job.from_mut() {
+            if let Some(from) = job.upstream_mut() {
                 from.clock.shift(excess);
             }
-            if let Some(to) = job.to_mut() {
+            if let Some(to) = job.downstream_mut() {
                 to.clock.shift(excess);
             }
             self.dirty_jobs.insert(id);

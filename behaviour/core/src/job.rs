@@ -169,7 +169,7 @@ impl Job {
         }
     }
 
-    pub fn from_mut(&mut self) -> Option<&mut Leg> {
+    pub fn upstream_mut(&mut self) -> Option<&mut Leg> {
         match &mut self.role {
             Role::Author(_) => None,
             Role::Relay(relay) => Some(&mut relay.from),
@@ -180,7 +180,7 @@ impl Job {
         }
     }
 
-    pub fn to_mut(&mut self) -> Option<&mut Leg> {
+    pub fn downstream_mut(&mut self) -> Option<&mut Leg> {
         match &mut self.role {
             Role::Author(author) => Some(&mut author.to),
             Role::Relay(relay) => Some(&mut relay.to),

@@ -23,6 +23,8 @@
 //! | passed on | relay | `admission`, `job` |
 //! | given to the app, answered, signed with its flush | destination | `destination` |
 //! | verified and passed on, or refunded | every node back | `replies` |
+//! | late: synced, paid, watched | every node | `guarantee` |
+//! | an edge severed, its proof passed on | every node back | `sever` |
 //! | big bodies, both ways, verified as they pass | every node | `streams`, `body`, [`verified`] |
 //! | connections lost, processes restarted | every node | `sync`, `restore` |
 //!
@@ -40,9 +42,8 @@
 //!
 //! # Deliberately absent here
 //!
-//! Late payments, heartbeats and severing (protocol sections 5 and 6): until they exist, a relay
-//! that has acknowledged a request passes a later rejection on with the refund, instead of trying
-//! on; abandoned uploads wait; the late-fee part of the exposure is zero.
+//! A relay that has acknowledged a request passes a later rejection on with the refund, instead of
+//! trying on; abandoned uploads wait; nobody is pursued over other routes.
 //!
 //! An author is told an outcome before its row is deleted, and an app gets a request again after a
 //! crash until its answer is stored: both may be told twice across a crash, never not at all.
