@@ -143,7 +143,6 @@ impl Node {
             let Some(from) = self.jobs.get(&id).and_then(Job::from) else { continue };
             groups.entry(from.channel).or_default().push((id, due));
         }
-        self.flush_resent_late(target);
         for (channel, due) in groups {
             for part in due.chunks(self.most_items(target)) {
                 let items = part.iter().map(|(id, due)| late_item(*id, due.amount)).collect();
@@ -156,6 +155,8 @@ impl Node {
                 self.hold_frame(target, Lane::Control, frame);
             }
         }
+        // After what is paid now: the totals contain it.
+        self.flush_resent_late(target);
     }
 
     /// Totals again after a new session: the frames that told of them may be lost.

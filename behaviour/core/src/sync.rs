@@ -183,6 +183,7 @@ impl Node {
     fn open(&mut self, peer: NodeKey, known: HashMap<ExchangeId, SyncExchange>) -> Result<(), Fault> {
         let edge = self.edge(peer);
         edge.bulk.clear();
+        edge.outbox.keep_late();
         let Outbox { requests, rejects, severed, responses, .. } = &mut edge.outbox;
         // Not yet paid for or never sent: go out as they are.
         let queued: Vec<RequestId> = requests

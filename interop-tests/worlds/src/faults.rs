@@ -367,6 +367,22 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
 mod tests {
     use super::*;
 
+    /// Seeds that once failed, on the size with which they did.
+    #[test]
+    fn seeds_that_once_failed() {
+        let once = [
+            1005, // A late frame that arrived twice was counted twice.
+            1015, // An own edge was severed before the request's start was told.
+            1083, // Everybody who owed a sync was silent, and nobody was ever blamed.
+            5035, // A response that was made again lost the late payment it carried.
+        ];
+        for seed in once {
+            let mut tally = Tally::default();
+            world(seed, 50, PER_WORLD, &mut tally);
+            assert!(tally.is_sound(), "seed {seed}: {tally:#?}");
+        }
+    }
+
     #[test]
     fn every_acknowledged_request_has_one_of_the_three_outcomes() {
         let mut tally = Tally::default();
