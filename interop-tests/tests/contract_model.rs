@@ -43,7 +43,9 @@ fn contract_and_model_agree_on_random_sequences() {
     println!("{} sequences", next.into_inner().min(sequences));
 }
 
-/// Seeds that once ended in a difference.
+/// Seeds that once ended in a difference. Open: 410364, where an account without a node is paid too
+/// little for a purse while a check is under way; the contract gives it to the treasury, which the
+/// comparison attributes only between checks.
 #[test]
 fn seeds_that_once_differed() {
     let once = [
