@@ -59,7 +59,7 @@ pub fn terms(factor: u128) -> Terms {
         base_fee: Yocto(factor * 1_000_000_000_000_000_000),
         byte_fee: Yocto(factor * (GIB_PRICE.0 >> 30)),
         heartbeat_ms: 1_000,
-        grace_ms: 5_000,
+        grace_ms: 15_000,
         max_requests: 1_000,
         max_bytes: 1 << 30,
     }

@@ -21,7 +21,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("por-fileshare", &["por-node", "por-types", "por-core", "por-localnet"]),
 ];
 
-const INTEROP: &[&str] = &["por-interop", "por-contract-model", "por-sim", "por-bench", "por-fuzz-targets"];
+const INTEROP: &[&str] =
+    &["por-interop", "por-contract-model", "por-sim", "por-bench", "por-fuzz-targets", "por-worlds"];
 
 /// The behaviour's only links to the outside world.
 const BEHAVIOUR_MAY_USE: &[&str] = &[

@@ -199,8 +199,9 @@ pub struct TermsArgs {
     /// Interval of syncs while requests are outstanding, milliseconds.
     #[arg(long, default_value_t = 1000)]
     pub heartbeat_ms: u32,
-    /// How late a sync may be, milliseconds.
-    #[arg(long, default_value_t = 2000)]
+    /// How late a sync may be, milliseconds; a node that is away for longer with requests in hand
+    /// is severed.
+    #[arg(long, default_value_t = 15_000)]
     pub grace_ms: u32,
     /// Most unanswered requests per direction.
     #[arg(long, default_value_t = 256)]
