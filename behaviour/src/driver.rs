@@ -3,6 +3,8 @@
 //! One round: take in everything that is ready (bounded), then drain the state machine once. What
 //! arrived together thus leaves together: one payment, one signature and one commit per flush.
 
+mod requests;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::stream::FusedStream;
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
-use por_core::types::{NodeKey, NodeSecret, RequestId, SeverOrder, Signed, Yocto};
+use por_core::types::{NodeKey, NodeSecret, SeverOrder, Signed};
 use por_core::wire::{Frame, Lane};
 use por_core::{Command, ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
 
@@ -23,6 +25,7 @@ use crate::control::{Control, Delivery, Message, Outcome, PendingRequest, Progre
 use crate::link::{FromHandler, Outbound, Shared};
 use crate::peer::peer_id;
 use crate::store::{Store, StoreError};
+use requests::Requests;
 
 /// Messages taken in per round.
 const MAX_ROUND: usize = 512;
@@ -32,9 +35,6 @@ const MAX_UNCOMMITTED: u64 = 64;
 const MAX_ROUNDS: usize = 8;
 /// Room in a server's queue whatever it asks for; costs nothing while empty.
 const MIN_SERVING_QUEUE: u32 = 1 << 16;
-/// Progress of a request that nobody has read: late payments beyond it are only in the events.
-const PROGRESS_QUEUE: usize = 64;
-
 /// Why the driver ended. Nothing is sent any more.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -76,29 +76,6 @@ pub struct Driver {
 struct Link {
     peer: NodeKey,
     outbound: Arc<Outbound>,
-}
-
-/// Requests of the local application that somebody waits for.
-#[derive(Default)]
-struct Requests {
-    next_token: u64,
-    starting: HashMap<u64, oneshot::Sender<Result<PendingRequest, RequestError>>>,
-    running: HashMap<RequestId, Running>,
-}
-
-/// The two ends of a [`PendingRequest`]: progress may be missed, the outcome never.
-struct Running {
-    progress: mpsc::Sender<Progress>,
-    outcome: oneshot::Sender<Outcome>,
-}
-
-impl Running {
-    fn new(id: RequestId, price: Yocto) -> (Running, PendingRequest) {
-        let (sender, progress) = mpsc::channel(PROGRESS_QUEUE);
-        let (outcome, ended) = oneshot::channel();
-        let pending = PendingRequest { id, price, progress, ended: Some(ended), early: None };
-        (Running { progress: sender, outcome }, pending)
-    }
 }
 
 pub(crate) fn assemble(
@@ -277,9 +254,7 @@ impl Driver {
         match message {
             Message::Request { request, reply } => self.start_request(request, reply),
             Message::Watch { request, reply } => {
-                let (running, pending) = Running::new(request, Yocto::ZERO);
-                self.requests.running.insert(request, running);
-                let _ = reply.send(pending);
+                let _ = reply.send(self.requests.watch(request));
             }
             Message::Respond { request, body } => {
                 self.input(Input::Command(Command::Respond { request, body }))
@@ -343,9 +318,7 @@ impl Driver {
         request: crate::OutboundRequest,
         reply: oneshot::Sender<Result<PendingRequest, RequestError>>,
     ) {
-        let token = self.requests.next_token;
-        self.requests.next_token += 1;
-        self.requests.starting.insert(token, reply);
+        let token = self.requests.start(reply);
         let crate::OutboundRequest {
             destination,
             app,
@@ -434,23 +407,23 @@ impl Driver {
     fn notify(&mut self, event: CoreEvent, stopped: &mut VecDeque<String>) {
         self.publish(&event);
         match event {
-            CoreEvent::Started { token, request, price } => self.started(token, request, price),
+            CoreEvent::Started { token, request, price } => self.requests.started(token, request, price),
             CoreEvent::Refused { token, reason } => {
-                if let Some(reply) = self.requests.starting.remove(&token) {
-                    let _ = reply.send(Err(RequestError::Refused(reason)));
-                }
+                self.requests.refused(token, reason);
             }
-            CoreEvent::Acked { request, bound_ms } => self.progress(request, Progress::Acked { bound_ms }),
-            CoreEvent::Overdue { request } => self.progress(request, Progress::Overdue),
+            CoreEvent::Acked { request, bound_ms } => {
+                self.requests.progress(request, Progress::Acked { bound_ms })
+            }
+            CoreEvent::Overdue { request } => self.requests.progress(request, Progress::Overdue),
             CoreEvent::Response { request, receipt, body } => {
-                self.finish(request, Outcome::Response { receipt, body });
+                self.requests.finish(request, Outcome::Response { receipt, body });
             }
-            CoreEvent::Late { request, amount } => self.progress(request, Progress::Late { amount }),
+            CoreEvent::Late { request, amount } => self.requests.progress(request, Progress::Late { amount }),
             CoreEvent::Severed { request, order, refund, late } => {
-                self.finish(request, Outcome::Severed { order: Box::new(order), refund, late });
+                self.requests.finish(request, Outcome::Severed { order: Box::new(order), refund, late });
             }
             CoreEvent::Rejected { request, reason, refund, invalid } => {
-                self.finish(request, Outcome::Rejected { reason, refund, invalid });
+                self.requests.finish(request, Outcome::Rejected { reason, refund, invalid });
             }
             CoreEvent::Incoming { request, author, app, body, response_limit, server_price } => {
                 let name = app.clone();
@@ -474,29 +447,6 @@ impl Driver {
                 tracing::warn!(%peer, ?reason, "a peer is in breach, but the fault may be here");
             }
             CoreEvent::PaidLate { .. } | CoreEvent::Relayed { .. } | CoreEvent::Served { .. } => {}
-        }
-    }
-
-    fn started(&mut self, token: u64, request: RequestId, price: Yocto) {
-        let Some(reply) = self.requests.starting.remove(&token) else { return };
-        let (running, pending) = Running::new(request, price);
-        self.requests.running.insert(request, running);
-        if reply.send(Ok(pending)).is_err() {
-            self.requests.running.remove(&request);
-        }
-    }
-
-    fn progress(&mut self, request: RequestId, progress: Progress) {
-        if let Some(running) = self.requests.running.get_mut(&request)
-            && running.progress.try_send(progress).is_err_and(|error| error.is_disconnected())
-        {
-            self.requests.running.remove(&request);
-        }
-    }
-
-    fn finish(&mut self, request: RequestId, outcome: Outcome) {
-        if let Some(running) = self.requests.running.remove(&request) {
-            let _ = running.outcome.send(outcome);
         }
     }
 
@@ -565,9 +515,6 @@ impl Drop for Driver {
         self.shared.stop();
         for link in self.links.values() {
             link.outbound.close();
-        }
-        for (_, reply) in self.requests.starting.drain() {
-            drop(reply);
         }
     }
 }

@@ -41,7 +41,8 @@ pub async fn faucet(
             Err(error) => return Err(unreachable(error)),
         };
         if answer.get("result").is_some_and(|result| !result.is_null()) {
-            return exists(&http, url, account).await;
+            let there = tokio::time::timeout(TIMEOUT, exists(&http, url, account)).await;
+            return there.unwrap_or_else(|_| Err(not_seen()));
         }
         let error = answer.get("error");
         let no_method = error.is_some_and(|error| error["code"] == -32601);
@@ -71,5 +72,9 @@ async fn exists(http: &reqwest::Client, url: &str, account: &AccountId) -> Resul
         }
         tokio::time::sleep(PAUSE).await;
     }
-    Err(ChainError::Undecided { method: "faucet".to_owned(), transaction: None })
+    Err(not_seen())
+}
+
+fn not_seen() -> ChainError {
+    ChainError::Undecided { method: "faucet".to_owned(), transaction: None }
 }
