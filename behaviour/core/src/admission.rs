@@ -6,8 +6,8 @@
 use borsh::BorshDeserialize;
 use bytes::{Bytes, BytesMut};
 use por_types::{
-    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, Signed, Statement, Yocto,
-    sha256,
+    ChannelState, Hash, Invalid, InvalidReason, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason,
+    Signed, Statement, Yocto, sha256,
 };
 
 use crate::api::{MyChannel, Patience, RejectReason};
@@ -111,10 +111,7 @@ impl Node {
             // Sent again: the peer learned from Sync, or will learn, what has become of it.
             Some(known) if known == id => return Ok(()),
             Some(_) => return Err(Fault::new("one exchange number for two requests")),
-            None if self.jobs.contains_key(&id) => {
-                return Err(Fault::new("one request under two exchange numbers"));
-            }
-            None => {}
+            None => self.asked_again(peer, id)?,
         }
         if self.edge(peer).owed.len() >= self.most_owed(peer) {
             return Err(Fault::new("more unfinished requests than the channel's terms and limits allow"));
@@ -131,7 +128,7 @@ impl Node {
         }
         self.dirty_channels.insert(from.channel);
         self.edge(peer).owed.insert(item.exchange, id);
-        let verdict = self.judge(&head, &from);
+        let verdict = self.judge(&head, &from, item.again);
         let job = |head| move |role| Job { head, head_bytes: item.head, proof: item.proof, role };
         match verdict {
             Ok(None) => {
@@ -151,6 +148,17 @@ impl Node {
         }
     }
 
+    /// A request may come anew once it was refused.
+    fn asked_again(&mut self, peer: NodeKey, id: RequestId) -> Result<(), Fault> {
+        let before = match self.jobs.get(&id).map(|job| &job.role) {
+            None => return Ok(()),
+            Some(Role::Rejected { from, .. }) if from.peer == peer => from.exchange,
+            Some(_) => return Err(Fault::new("one request under two exchange numbers")),
+        };
+        self.finish(peer, before);
+        Ok(())
+    }
+
     /// Unfinished requests from a peer beyond which it floods: unanswered ones within the terms, and
     /// as many that wait for its Done.
     fn most_owed(&self, peer: NodeKey) -> usize {
@@ -161,29 +169,36 @@ impl Node {
     }
 
     /// Decides about a paid request: the next leg, `None` at the destination, or why not.
-    fn judge(&self, head: &RequestHead, from: &Leg) -> Result<Option<Leg>, Refusal> {
+    ///
+    /// `again`: the peer was refused once and is under obligation. It may sever this edge for a
+    /// second refusal, so what ails the path further on is no reason any more: that is where it has
+    /// to come to light.
+    fn judge(&self, head: &RequestHead, from: &Leg, again: bool) -> Result<Option<Leg>, Refusal> {
         use RejectReason as R;
         let reject = |reason| Err(Refusal::Reject(reason));
         head.validate().map_err(Refusal::Invalid)?;
         let limits = &self.config.limits;
-        if head.body_len > limits.max_body || head.response_limit > limits.max_body {
+        let relay = self.is_relay(&head.destination);
+        // A relay holds windows of a body, never all of it.
+        if !relay && (head.body_len > limits.max_body || head.response_limit > limits.max_body) {
             return reject(R::TooLarge);
         }
         let now = self.graph.chain_time_ms;
-        if head.expires_ms <= now || head.expires_ms > now.saturating_add(MAX_EXPIRY_MS) {
+        let expired = head.expires_ms <= now || head.expires_ms > now.saturating_add(MAX_EXPIRY_MS);
+        if expired && !(relay && again) {
             return reject(R::Expired);
         }
-        self.graph.check(head, usize::from(from.hop))?;
+        self.graph.check(head, usize::from(from.hop), again)?;
         let Some(channel) = self.channels.get(&from.channel) else { return reject(R::NoEdge) };
-        let Some(info) = channel.open_info() else { return reject(R::NoEdge) };
+        let info = if again { channel.there() } else { channel.open_info() };
+        let Some(info) = info else { return reject(R::NoEdge) };
         self.check_load(channel.incoming, info, from).map_err(Refusal::Reject)?;
-        let relay = self.is_relay(&head.destination);
         let reserved = self.edges.get(&from.peer).map_or(0, |edge| edge.reserved);
         let needed = self.reservation(from, head.body_len, relay);
         if reserved.saturating_add(needed) > limits.max_peer_bytes {
             return reject(R::Busy);
         }
-        if relay { self.judge_next(head, from).map(Some) } else { self.judge_app(head).map(|()| None) }
+        if relay { self.judge_next(head, from, again).map(Some) } else { self.judge_app(head).map(|()| None) }
     }
 
     fn judge_app(&self, head: &RequestHead) -> Result<(), Refusal> {
@@ -199,13 +214,18 @@ impl Node {
         Ok(())
     }
 
-    fn judge_next(&self, head: &RequestHead, from: &Leg) -> Result<Leg, Refusal> {
+    fn judge_next(&self, head: &RequestHead, from: &Leg, again: bool) -> Result<Leg, Refusal> {
         let reject = Refusal::Reject;
         let index = from.hop.checked_add(1).ok_or(reject(RejectReason::NoEdge))?;
         let hop = head.route.get(usize::from(index)).ok_or(reject(RejectReason::NoEdge))?;
         let to =
             Leg::new(head, hop.to, crate::ExchangeId(0), index).map_err(|_| reject(RejectReason::NoEdge))?;
-        self.check_next(&to).map_err(reject)?;
+        match self.check_next(&to) {
+            Err(RejectReason::Unreachable | RejectReason::NoEdge) if again && self.can_prove(&to) => {
+                return Ok(to);
+            }
+            checked => checked.map_err(reject)?,
+        }
         // The time that the author grants has to cover what is on its way over that edge already.
         let channel = self.channels.get(&to.channel).and_then(|c| Some((c.outgoing, c.open_info()?)));
         let (load, info) = channel.ok_or(reject(RejectReason::NoEdge))?;
@@ -214,6 +234,12 @@ impl Node {
             return Err(reject(RejectReason::Busy));
         }
         Ok(to)
+    }
+
+    /// Whether the next edge is this node's, so that its end can be waited for or proven.
+    fn can_prove(&self, to: &Leg) -> bool {
+        let channel = self.channels.get(&to.channel).filter(|channel| channel.row.peer == to.peer);
+        channel.is_some_and(|channel| channel.there().is_none() || self.available(to.channel) >= to.amount)
     }
 
     /// Whether the next node can be asked: edge open, peer there, within caps, covered.
@@ -316,6 +342,10 @@ impl Node {
             Some(encoder) => Outflow::whole(encoder),
             None => Outflow::piped(Inflow::new(job.head.body_hash, job.head.body_len, window)?),
         };
+        let gone = self.channels.get(&to.channel).is_none_or(|channel| channel.there().is_none());
+        if gone {
+            return self.admit_severed(id, from, to, body, job);
+        }
         let owed = self.channels.get_mut(&to.channel).map(|channel| channel.owe(to.amount));
         if !matches!(owed, Some(Ok(()))) {
             let refusal = Refusal::Reject(RejectReason::Balance);
@@ -330,24 +360,51 @@ impl Node {
         self.edge(to.peer).asked.insert(to.exchange, id);
         self.outbox(to.peer).requests.push(Queued { request: id, fresh: true });
         let peer = to.peer;
-        job.role = Role::Relay(Relay { from, to, body, acked: false, reply: None });
+        let first = self.now;
+        job.role = Role::Relay(Relay { from, to, body, acked: false, first, again: None, reply: None });
         self.jobs.insert(id, job);
         self.supervise(peer);
         Ok(())
     }
 
-    /// Rejects before any obligation: the payment goes back whole.
+    /// The next edge is no more: whoever insists gets the proof of that.
+    fn admit_severed(
+        &mut self,
+        id: RequestId,
+        from: Leg,
+        mut to: Leg,
+        body: Outflow,
+        mut job: Job,
+    ) -> Result<(), Fault> {
+        let order = self.own_order(to.channel, SeverReason::Disagreement, Some(id));
+        self.accept(id, &from, job.head.body_len, true);
+        let (amount, first) = (to.amount, self.now);
+        to.open = false;
+        job.role = Role::Relay(Relay { from, to, body, acked: false, first, again: None, reply: None });
+        self.jobs.insert(id, job);
+        self.severed(id, order, amount, true);
+        Ok(())
+    }
+
+    /// Rejects before any obligation: the payment goes back whole. The destination signs that it
+    /// declines: nobody else's word ends what was acknowledged further up.
     fn refuse(&mut self, id: RequestId, mut from: Leg, refusal: Refusal, job: impl FnOnce(Role) -> Job) {
         from.open = false;
-        let (reason, invalid) = match refusal {
-            Refusal::Reject(reason) => (reason, None),
-            Refusal::Invalid(reason) => {
-                let statement = Invalid { request: id, signer: self.key, reason };
-                (RejectReason::Invalid, Some(self.config.secret.sign(&self.config.network, statement)))
+        let placeholder = Role::Rejected { from: from.clone(), reason: RejectReason::Busy, invalid: None };
+        let mut job = job(placeholder);
+        let last = !self.is_relay(&job.head.destination);
+        let (reason, proof) = match refusal {
+            Refusal::Reject(RejectReason::ServerPrice) => {
+                (RejectReason::ServerPrice, last.then_some(InvalidReason::ServerPrice))
             }
+            Refusal::Reject(reason) => (reason, last.then_some(InvalidReason::Refused)),
+            Refusal::Invalid(reason) => (RejectReason::Invalid, Some(reason)),
         };
+        let statement = proof.map(|reason| Invalid { request: id, signer: self.key, reason });
+        let invalid = statement.map(|statement| self.config.secret.sign(&self.config.network, statement));
         self.refund(id, &from);
-        self.jobs.insert(id, job(Role::Rejected { from, reason, invalid }));
+        job.role = Role::Rejected { from, reason, invalid };
+        self.jobs.insert(id, job);
         self.dirty_jobs.insert(id);
     }
 

@@ -302,7 +302,8 @@ impl Node {
         let job = self.jobs.get_mut(id)?;
         let (exchange, hop) = job.to().map(|to| (to.exchange, to.hop))?;
         let body = job.upload().and_then(|flow| flow.body().cloned()).filter(|_| inline);
-        Some(RequestItem { exchange, hop, head: job.head_bytes.clone(), proof: job.proof.clone(), body })
+        let (head, proof, again) = (job.head_bytes.clone(), job.proof.clone(), job.is_insisting());
+        Some(RequestItem { exchange, hop, head, proof, body, again })
     }
 
     /// The latest payment, for what is sent again: the peer may have missed it.

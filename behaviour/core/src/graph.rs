@@ -56,10 +56,14 @@ impl Graph {
     }
 
     /// Checks every edge of the route from hop `from` on (protocol section 4).
-    pub fn check(&self, head: &RequestHead, from: usize) -> Result<(), Refusal> {
+    pub fn check(&self, head: &RequestHead, from: usize, again: bool) -> Result<(), Refusal> {
         let reject = Refusal::Reject(RejectReason::NoEdge);
         for (index, hop) in head.route.iter().enumerate().skip(from) {
-            let known = self.edges.get(&hop.channel).filter(|known| known.edge.open).ok_or(reject)?;
+            let known = match self.edges.get(&hop.channel).filter(|known| known.edge.open) {
+                Some(known) => known,
+                None if again && index > from => continue,
+                None => return Err(reject),
+            };
             // The author saw the edge as it is now: what contradicts it is the author's doing.
             let provable = head.graph_version >= known.since && head.graph_version <= self.version;
             let refuse = |reason| if provable { Refusal::Invalid(reason) } else { reject };
@@ -75,6 +79,9 @@ impl Graph {
             let Ok(quote) = quote else {
                 return Err(refuse(InvalidReason::Underpaid));
             };
+            if head.body_len.saturating_add(head.response_limit) > known.edge.terms.max_bytes {
+                return Err(Refusal::Reject(RejectReason::TooLarge));
+            }
             if hop.price < quote.price {
                 return Err(refuse(InvalidReason::Underpaid));
             }

@@ -32,6 +32,13 @@ impl Node {
             }
         }
         self.due = due.into_iter().collect();
+        for (id, job) in &self.jobs {
+            if let Role::Relay(relay) = &job.role
+                && let Some(again) = relay.again
+            {
+                self.retries.insert((again, *id));
+            }
+        }
         let unsent: Vec<(NodeKey, RequestId)> = self
             .jobs
             .iter()
@@ -118,6 +125,12 @@ impl Node {
             self.beat(peer);
             self.beat_later(peer);
         }
+        while let Some(&(time, request)) = self.retries.first()
+            && time <= self.now
+        {
+            self.retries.pop_first();
+            self.ask_refused(request, time);
+        }
         while let Some(&(time, peer)) = self.watches.first()
             && time <= self.now
         {
@@ -166,7 +179,7 @@ impl Node {
             return;
         }
         relay.from.clock.syncs = relay.from.clock.syncs.saturating_add(1);
-        let downstream_late = now >= relay.to.clock.deadline;
+        let downstream_late = relay.again.is_some() || now >= relay.to.clock.deadline;
         let enough = matches!(patience, Patience::Syncs(most) if relay.from.clock.syncs >= most);
         let (from, to, unpaid) = (relay.from.channel, relay.to.channel, relay.from.clock.unpaid_ms(now));
         let (beat, _) = self.rhythm(self.channels.get(&from).map_or(self.key, |channel| channel.row.peer));
@@ -229,7 +242,9 @@ impl Node {
         let now = self.now;
         let edge = self.edge(peer);
         let silent = now.since_ms(edge.heard) > limit;
-        if silent {
+        // Who has refused everything owes no sync.
+        let owes = open.iter().any(|id| self.jobs.get(id).is_some_and(|job| !job.is_refused()));
+        if silent && owes {
             self.breach(peer, SeverReason::MissedSync, open);
         } else {
             self.watch_each(peer, &open, limit);
@@ -252,12 +267,15 @@ impl Node {
             if job.is_uploading() || matches!(&job.role, Role::Author(author) if !author.uploaded) {
                 continue;
             }
-            let acked = job.is_acked();
+            let (acked, refused, first) = (job.is_acked(), job.is_refused(), job.first_asked());
             let Some(to) = job.to() else { continue };
             let rtt = self.channels.get(&to.channel).and_then(|c| c.info.as_ref());
             let rtt = rtt.map_or(0, |info| u64::from(info.terms.rtt_ms));
-            if !acked && self.now.since_ms(to.clock.since.max(started)) > rtt.saturating_add(limit) {
+            if !acked && self.now.since_ms(first.max(started)) > rtt.saturating_add(limit) {
                 unanswered.push(*id);
+            }
+            if refused {
+                continue;
             }
             // What was paid counts for so many milliseconds; payments come a heartbeat at a time.
             let tolerated = limit.saturating_add(rtt);

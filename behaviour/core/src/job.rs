@@ -6,7 +6,7 @@ use por_types::{
     Signed, Yocto,
 };
 
-use crate::api::{ExchangeId, RejectReason, SignedReceipt};
+use crate::api::{ExchangeId, RejectReason, SignedReceipt, Time};
 use crate::body::{Inflow, Outflow};
 use crate::rows::{self, BodyRow, Clock, JobRow, LegRow, RoleRow};
 
@@ -126,6 +126,11 @@ pub(crate) struct Relay {
     pub to: Leg,
     pub body: Outflow,
     pub acked: bool,
+    /// When the downstream node was asked for the first time.
+    pub first: Time,
+    /// The downstream node has refused and given the money back; it is asked again then. The leg
+    /// counts as unanswered all the while: this node is under obligation.
+    pub again: Option<Time>,
     /// A big response under way: verified here, passed on as it arrives.
     pub reply: Option<Passing>,
 }
@@ -242,9 +247,28 @@ impl Job {
         }
     }
 
-    /// The request's body still arrives from upstream: lateness does not count yet.
+    /// The downstream node has refused, and is asked again later.
+    pub fn is_refused(&self) -> bool {
+        matches!(&self.role, Role::Relay(relay) if relay.again.is_some())
+    }
+
+    /// When the downstream node was asked for the first time.
+    pub fn first_asked(&self) -> Time {
+        match &self.role {
+            Role::Relay(relay) => relay.first,
+            _ => self.to().map_or(Time::default(), |to| to.clock.since),
+        }
+    }
+
+    /// The downstream node has refused before.
+    pub fn is_insisting(&self) -> bool {
+        matches!(&self.role, Role::Relay(relay) if relay.first < relay.to.clock.since)
+    }
+
+    /// The request's body still arrives from upstream: lateness does not count yet, unless it is
+    /// downstream that does not take it.
     pub fn is_uploading(&mut self) -> bool {
-        self.upload_inflow().is_some_and(|inflow| inflow.is_waiting())
+        !self.is_refused() && self.upload_inflow().is_some_and(|inflow| inflow.is_waiting())
     }
 
     /// From where on the upstream node shall send the request body, and its credit.
@@ -264,6 +288,8 @@ impl Job {
                 up: relay.from.row(),
                 down: relay.to.row(),
                 body: body_row(relay.body.body()),
+                first: relay.first,
+                waiting: relay.again.is_some(),
             },
             Role::Destination { from, stage: Asked::Uploading { .. } } => {
                 RoleRow::Destination { up: from.row(), body: BodyRow::Absent }

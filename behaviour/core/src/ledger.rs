@@ -81,6 +81,11 @@ impl Channel {
         self.info.as_ref().filter(|info| info.open && self.row.order.is_none())
     }
 
+    /// The chain's view while the edge is in the graph, be it closing.
+    pub fn there(&self) -> Option<&MyChannel> {
+        self.info.as_ref().filter(|info| !info.gone && self.row.order.is_none())
+    }
+
     fn totals(&self, own: Yocto, theirs: Yocto) -> Totals {
         let mut totals = Totals::default();
         totals.set(self.row.side, own);

@@ -59,6 +59,8 @@ pub struct Node {
     pub(crate) beats: BTreeSet<(Time, NodeKey)>,
     /// When to look at what those owe who were asked.
     pub(crate) watches: BTreeSet<(Time, NodeKey)>,
+    /// Requests that the next node has refused, and when it is asked again.
+    pub(crate) retries: BTreeSet<(Time, RequestId)>,
     /// Per request and millisecond; `None` until the chain was read.
     pub(crate) late_fee: Option<Yocto>,
     /// When edges were severed by own decision lately.
@@ -118,6 +120,7 @@ impl Node {
             syncing: BTreeSet::new(),
             beats: BTreeSet::new(),
             watches: BTreeSet::new(),
+            retries: BTreeSet::new(),
             late_fee: None,
             severs: VecDeque::new(),
             reported: BTreeSet::new(),
@@ -185,7 +188,8 @@ impl Node {
         let sync = self.syncing.first().map(|(time, ..)| *time);
         let beat = self.beats.first().map(|(time, _)| *time);
         let watch = self.watches.first().map(|(time, _)| *time);
-        [due, sync, beat, watch].into_iter().flatten().min()
+        let retry = self.retries.first().map(|(time, _)| *time);
+        [due, sync, beat, watch, retry].into_iter().flatten().min()
     }
 
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {

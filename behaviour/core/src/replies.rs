@@ -3,14 +3,19 @@
 use bytes::{Bytes, BytesMut};
 use por_types::{DalekVerify, ItemKind, NodeKey, RequestId};
 
-use crate::api::{Event, ExchangeId, RejectReason, SignedReceipt};
+use crate::api::{Event, ExchangeId, RejectReason, SignedReceipt, Time};
 use crate::body::{Inflow, Outflow};
-use crate::edge::QueuedReply;
+use crate::edge::{Queued, QueuedReply};
 use crate::fault::Fault;
-use crate::job::{Arriving, Passing, Relay, Role};
+use crate::graph::Refusal;
+use crate::job::{Arriving, Job, Leg, Passing, Relay, Role};
 use crate::node::Node;
+use crate::rows::Clock;
 use crate::verified::Encoder;
 use crate::wire::{Ack, Credit, Done, LateDue, Part, Reject, Rejection, Response, ResponseItem};
+
+/// Shortest and longest pause before a node that has refused is asked again, milliseconds.
+const ASK_AGAIN_MS: (u64, u64) = (20, 500);
 
 impl Node {
     pub(crate) fn on_ack(&mut self, peer: NodeKey, frame: Ack) -> Result<(), Fault> {
@@ -106,29 +111,100 @@ impl Node {
         };
         let Some(job) = self.jobs.get(&id) else { return Ok(()) };
         let Some(to) = job.to() else { return Ok(()) };
-        if (reason == RejectReason::Invalid) != invalid.is_some() {
-            return Err(Fault::new("rejection as invalid without a proof, or the other way round"));
+        if reason == RejectReason::Invalid && invalid.is_none() {
+            return Err(Fault::new("rejection as invalid without a proof"));
         }
-        if let Some(invalid) = &invalid {
-            let later = job.head.route.iter().skip(usize::from(to.hop));
-            let on_path = later.into_iter().any(|hop| hop.to == invalid.statement.signer);
-            let signer = invalid.statement.signer;
-            let signed = invalid.verify(&self.config.network, &signer, &DalekVerify);
-            if invalid.statement.request != id || !on_path || !signed {
-                return Err(Fault::new("rejection as invalid with a wrong proof"));
-            }
+        let ends = match &invalid {
+            Some(proof) => self.is_final(job, to, id, proof)?,
+            None => false,
+        };
+        if job.is_acked() && !ends {
+            return Err(Fault::new("rejects what it had acknowledged"));
         }
         let (channel, amount) = (to.channel, to.amount);
         if !self.channels.get_mut(&channel).is_some_and(|channel| channel.apply(amount)) {
             return Err(Fault::new("rejection without the refund"));
         }
         self.dirty_channels.insert(channel);
-        self.rejected(id, reason, invalid);
+        match &job.role {
+            Role::Relay(_) if !ends => self.ask_later(id),
+            _ => self.rejected(id, reason, invalid),
+        }
         Ok(())
     }
 
-    /// The request came back refunded: the author is told, a relay refunds in turn. A relay that had
-    /// acknowledged may do so only as long as there are no late payments; the author re-routes.
+    /// Whether a signed rejection ends a request that was acknowledged: the destination's own word, or
+    /// what the author's bytes bear out.
+    fn is_final(
+        &self,
+        job: &Job,
+        to: &Leg,
+        id: RequestId,
+        proof: &por_types::Signed<por_types::Invalid>,
+    ) -> Result<bool, Fault> {
+        let statement = &proof.statement;
+        let mut later = job.head.route.iter().skip(usize::from(to.hop));
+        let on_path = later.any(|hop| hop.to == statement.signer);
+        let signed = proof.verify(&self.config.network, &statement.signer, &DalekVerify);
+        if statement.request != id || !on_path || !signed {
+            return Err(Fault::new("rejection with a wrong proof"));
+        }
+        let destination = statement.signer == job.head.destination;
+        let borne_out = || {
+            let checked = self.graph.check(&job.head, usize::from(to.hop), false);
+            job.head.validate().is_err() || matches!(checked, Err(Refusal::Invalid(_)))
+        };
+        Ok(destination || borne_out())
+    }
+
+    /// The next node has given the money back. Towards upstream that ends nothing: it is asked again
+    /// until it takes the request, or was asked in vain for as long as an Ack may take.
+    fn ask_later(&mut self, id: RequestId) {
+        let exchange = self.next_exchange();
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Role::Relay(relay) = &mut job.role else { return };
+        let (peer, before) = (relay.to.peer, std::mem::replace(&mut relay.to.exchange, exchange));
+        let pause = (now.since_ms(relay.first) / 2).clamp(ASK_AGAIN_MS.0, ASK_AGAIN_MS.1);
+        let time = now.after_ms(pause);
+        relay.again = Some(time);
+        relay.body.pause();
+        self.retries.insert((time, id));
+        let edge = self.edge(peer);
+        edge.asked.remove(&before);
+        edge.asked.insert(exchange, id);
+        self.outbox(peer).done.push(before);
+        self.dirty_jobs.insert(id);
+    }
+
+    /// Asks the next node again, if it is there and the balance allows.
+    pub(crate) fn ask_refused(&mut self, id: RequestId, at: Time) {
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let bound_ms = job.to().map_or(0, |to| job.head.bound_ms_at(usize::from(to.hop)));
+        let Role::Relay(relay) = &mut job.role else { return };
+        if relay.again != Some(at) {
+            return;
+        }
+        let (peer, amount, channel) = (relay.to.peer, relay.to.amount, relay.to.channel);
+        let connected = self.edges.get(&peer).is_some_and(|edge| edge.open().is_some());
+        let entry = self.channels.get_mut(&channel).filter(|channel| channel.there().is_some());
+        let owed = entry.filter(|_| connected).map(|channel| channel.owe(amount));
+        let Some(Role::Relay(relay)) = self.jobs.get_mut(&id).map(|job| &mut job.role) else { return };
+        if !matches!(owed, Some(Ok(()))) {
+            let time = now.after_ms(ASK_AGAIN_MS.1);
+            relay.again = Some(time);
+            self.retries.insert((time, id));
+            return;
+        }
+        relay.again = None;
+        // What it owes begins when it takes the request.
+        relay.to.clock = Clock::new(now, bound_ms);
+        self.outbox(peer).requests.push(Queued { request: id, fresh: true });
+        self.dirty_jobs.insert(id);
+    }
+
+    /// The request is over: the author is told, a relay refunds in turn.
     fn rejected(
         &mut self,
         request: RequestId,

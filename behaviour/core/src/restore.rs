@@ -65,12 +65,14 @@ impl Node {
                     reply: None,
                 })
             }
-            RoleRow::Relay { up, down, body } => {
+            RoleRow::Relay { up, down, body, first, waiting } => {
                 let body = match loaded.body(row, &id, body)? {
                     Some(body) => Outflow::whole(Encoder::new(body)),
                     None => Outflow::piped(self.dormant(&head).ok_or_else(|| bad("body"))?),
                 };
-                Role::Relay(Relay { from: leg(up)?, to: leg(down)?, body, acked: false, reply: None })
+                let again = waiting.then_some(*first);
+                let (from, to) = (leg(up)?, leg(down)?);
+                Role::Relay(Relay { from, to, body, acked: false, first: *first, again, reply: None })
             }
             RoleRow::Destination { up, body } => {
                 self.queues.entry(head.app.clone()).or_default().insert(id);

@@ -13,7 +13,7 @@ use por_types::{
 use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table, Time};
 
 /// Version of every row's layout, its first byte.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Bytes of a body in one row.
 pub(crate) const CHUNK: usize = 1 << 20;
@@ -121,7 +121,7 @@ pub(crate) enum BodyRow {
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) enum RoleRow {
     Author { out: LegRow, body: BodyRow },
-    Relay { up: LegRow, down: LegRow, body: BodyRow },
+    Relay { up: LegRow, down: LegRow, body: BodyRow, first: Time, waiting: bool },
     Destination { up: LegRow, body: BodyRow },
     Answered { up: LegRow, receipt: SignedReceipt, body: Vec<u8>, earned: Yocto, served: bool },
     Rejected { up: LegRow, reason: RejectReason, invalid: Option<Signed<Invalid>> },

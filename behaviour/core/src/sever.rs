@@ -48,11 +48,19 @@ impl Node {
         if !unfinished {
             return;
         }
-        let order = match &channel.row.order {
-            Some(order) => order.clone(),
-            None => self.order(id, SeverReason::Disagreement, None),
-        };
+        let order = self.own_order(id, SeverReason::Disagreement, None);
         self.enter_order(id, order);
+    }
+
+    /// The order by which a channel was severed, or one of this node.
+    pub(crate) fn own_order(
+        &self,
+        id: ChannelId,
+        reason: SeverReason,
+        request: Option<RequestId>,
+    ) -> Signed<SeverOrder> {
+        let held = self.channels.get(&id).and_then(|channel| channel.row.order.clone());
+        held.unwrap_or_else(|| self.order(id, reason, request))
     }
 
     /// Orders of which the chain does not know yet are reported again after a restart, and what a crash
@@ -110,7 +118,13 @@ impl Node {
 
     /// A request's path is severed: the author is told, a relay passes the proof on. `amount`: the
     /// prices from that edge on; `own`: the edge is this node's.
-    fn severed(&mut self, request: RequestId, order: Signed<SeverOrder>, amount: Yocto, own: bool) {
+    pub(crate) fn severed(
+        &mut self,
+        request: RequestId,
+        order: Signed<SeverOrder>,
+        amount: Yocto,
+        own: bool,
+    ) {
         let Some(job) = self.jobs.get_mut(&request) else { return };
         match &mut job.role {
             // The start is told first.
@@ -129,8 +143,9 @@ impl Node {
                 let reserved = self.reservation(&from, body_len, true);
                 let edge = self.edge(from.peer);
                 edge.reserved = edge.reserved.saturating_sub(reserved);
-                self.edge(to.peer).asked.remove(&to.exchange);
-                self.outbox(to.peer).done.push(to.exchange);
+                if self.edge(to.peer).asked.remove(&to.exchange).is_some() {
+                    self.outbox(to.peer).done.push(to.exchange);
+                }
                 self.delete_chunks(&request, body_len);
                 let upstream = from.peer;
                 if let Some(job) = self.jobs.get_mut(&request) {

@@ -236,7 +236,7 @@ impl Node {
         if let Some(flow) = self.flow(id, Part::RequestBody) {
             flow.pause();
         }
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(job) = self.jobs.get(&id).filter(|job| !job.is_refused()) else { return };
         let acked = match &job.role {
             Role::Author(author) => author.acked,
             Role::Relay(relay) => relay.acked,

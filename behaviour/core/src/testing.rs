@@ -559,7 +559,7 @@ impl World {
     /// Why the node refused or the path rejected the request of this token, if it did.
     pub fn rejection(&self, token: u64) -> Option<RejectReason> {
         match self.outcome(token)? {
-            Outcome::Refused(reason) | Outcome::Rejected(reason) => Some(reason),
+            Outcome::Refused(reason) | Outcome::Rejected(reason, _) => Some(reason),
             Outcome::Response(_) | Outcome::Severed(..) => None,
         }
     }

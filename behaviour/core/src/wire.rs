@@ -190,6 +190,9 @@ pub struct RequestItem {
     /// The body where it is small; else it follows on the bulk lane.
     #[serde(default)]
     pub body: Option<Bytes>,
+    /// Was refused before, and the sender is under obligation for it.
+    #[serde(default)]
+    pub again: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

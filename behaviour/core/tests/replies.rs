@@ -123,23 +123,99 @@ fn refund(rig: &mut Rig, request: types::RequestId, amount: Yocto) -> types::Sig
 }
 
 #[test]
-fn a_rejection_with_refund_travels_upstream_with_the_whole_payment() {
+fn what_the_destination_declines_travels_upstream_with_the_whole_payment() {
     let mut rig = Rig::new();
     let (id, request) = rig.relayed(b"question", 100);
-    let amount = rig.node.channel(OUT).unwrap().pending_out;
-    let payment = Some(refund(&mut rig, id, amount));
-    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
-    rig.sent.clear();
-    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
+    let rejection = declined(&rig, id, request.exchange, RejectReason::NoApp);
+    reject(&mut rig, id, rejection);
     let frames = rig.up_got();
     let Some(Frame::Reject(reject)) = frames.iter().find(|f| matches!(f, Frame::Reject(_))) else {
         panic!("{frames:?}")
     };
-    assert_eq!(reject.rejections[0].reason, RejectReason::Busy);
+    assert_eq!(reject.rejections[0].reason, RejectReason::NoApp);
+    assert_eq!(reject.rejections[0].invalid.as_ref().map(|i| i.statement.signer), Some(rig.down.public()));
     let snapshot = rig.node.channel(IN).unwrap();
     assert_eq!(snapshot.totals.sent_a, snapshot.totals.sent_b);
     assert!(rig.down_got().iter().any(|f| matches!(f, Frame::Done(_))));
     assert_eq!(rig.node.channel(OUT).unwrap().pending_out, Yocto::ZERO);
+}
+
+/// A rejection that the destination has signed.
+fn declined(
+    rig: &Rig,
+    request: types::RequestId,
+    exchange: por_core::ExchangeId,
+    reason: RejectReason,
+) -> Rejection {
+    let statement = Invalid { request, signer: rig.down.public(), reason: InvalidReason::Refused };
+    Rejection { exchange, reason, invalid: Some(rig.down.sign(&network(), statement)) }
+}
+
+/// `down` rejects with the refund.
+fn reject(rig: &mut Rig, id: types::RequestId, rejection: Rejection) {
+    let amount = rig.node.channel(OUT).unwrap().pending_out;
+    let payment = Some(refund(rig, id, amount));
+    rig.sent.clear();
+    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
+}
+
+#[test]
+fn who_is_refused_after_its_ack_asks_again_and_tells_upstream_nothing() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
+    reject(&mut rig, id, rejection);
+    assert!(!rig.up_got().iter().any(|f| matches!(f, Frame::Reject(_))));
+    assert!(!rig.down_got().iter().any(|f| matches!(f, Frame::Request(_))), "not at once");
+    rig.sent.clear();
+    rig.later(20);
+    let again = rig.down_got().into_iter().find_map(|f| match f {
+        Frame::Request(request) => Some(request),
+        _ => None,
+    });
+    let again = again.expect("asked again");
+    let item = &again.requests[0];
+    assert!(item.again && again.payment.is_some() && item.exchange != request.exchange);
+    assert_eq!(item.head, request.head);
+    let answer = rig.response(id, item.exchange, b"answer");
+    rig.respond(answer);
+    assert_eq!(rig.responses_up_got().len(), 1);
+}
+
+#[test]
+fn who_is_refused_for_longer_than_an_ack_may_take_severs() {
+    let mut rig = Rig::new();
+    let (id, mut request) = rig.relayed(b"question", 100);
+    for _ in 0..100 {
+        let rejection =
+            Rejection { exchange: request.exchange, reason: RejectReason::Balance, invalid: None };
+        reject(&mut rig, id, rejection);
+        let again = (0..50).find_map(|_| {
+            rig.later(50);
+            rig.down_got().into_iter().find_map(|f| match f {
+                Frame::Request(request) => request.requests.into_iter().next(),
+                _ => None,
+            })
+        });
+        match again {
+            Some(item) => request = item,
+            None => break,
+        }
+    }
+    assert_eq!(rig.orders.len(), 1, "severed once");
+    assert_eq!(rig.orders[0].statement.reason, types::SeverReason::NoAck);
+    assert!(rig.up_got().iter().any(|f| matches!(f, Frame::Severed(_))), "the proof is upstream");
+}
+
+#[test]
+fn who_rejects_what_it_had_acknowledged_breaks_the_protocol() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    rig.down_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: vec![request.exchange] }));
+    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
+    reject(&mut rig, id, rejection);
+    assert!(rig.blames(rig.down.public(), "had acknowledged"));
+    assert_eq!(rig.node.unfinished(), 1);
 }
 
 #[test]

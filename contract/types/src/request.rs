@@ -154,6 +154,8 @@ pub enum InvalidReason {
     Body,
     /// The server's price is below what the app asks.
     ServerPrice,
+    /// The destination declines; counts from nobody else.
+    Refused,
 }
 
 /// Signed rejection of an invalid request; travels to the author with a refund.

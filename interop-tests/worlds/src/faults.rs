@@ -51,8 +51,8 @@ pub struct Tally {
     /// Nobody was under obligation, the price came back; also those that a crash of the author lost
     /// before they were sent.
     pub refused_before_ack: u64,
-    /// Refunded after an Ack: see docs/testing.md.
-    pub refused_after_ack: u64,
+    /// Responses by which the destination, signed and refunded, declines to serve.
+    pub declined: u64,
     pub unknown: u64,
     pub unconserved_yocto: u128,
     /// Late fees that an honest relay paid above what it was paid, for one request.
@@ -223,8 +223,16 @@ fn judge(
             Some(Outcome::Response(_)) => tally.response += 1,
             Some(Outcome::Severed(..)) => tally.severed += 1,
             Some(Outcome::Refused(_)) => tally.refused_before_ack += 1,
-            Some(Outcome::Rejected(_)) if acked => tally.refused_after_ack += 1,
-            Some(Outcome::Rejected(_)) => tally.refused_before_ack += 1,
+            // The destination's own word that it declines, refunded.
+            Some(Outcome::Rejected(_, Some(signer))) if *signer == world.key(path[path.len() - 1]) => {
+                tally.response += 1;
+                tally.declined += 1;
+            }
+            Some(Outcome::Rejected(reason, _)) if acked => {
+                tally.unknown += 1;
+                tally.findings.push(format!("seed {seed}: request {token}: {reason} after the Ack"));
+            }
+            Some(Outcome::Rejected(..)) => tally.refused_before_ack += 1,
             None if id.is_none() => tally.refused_before_ack += 1,
             None if id.is_some_and(|id| was_paid_lately(world, path, id)) => tally.late_open += 1,
             None => {

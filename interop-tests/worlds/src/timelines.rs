@@ -281,7 +281,7 @@ impl<'a> Stage<'a> {
                 let (a, b) = self.pairs[usize::try_from(channel.0 - 1)?];
                 ("severed", Some(format!("{}-{}", self.file.nodes[a], self.file.nodes[b])), ms)
             }
-            Some((Outcome::Rejected(_) | Outcome::Refused(_), ms)) => ("rejected", None, ms),
+            Some((Outcome::Rejected(..) | Outcome::Refused(_), ms)) => ("rejected", None, ms),
             None => ("late", None, self.file.until_ms),
         };
         let messages = self.messages(case, &world);

@@ -73,7 +73,7 @@ impl World {
             None if started => report.violations.push(format!("request {token} has no outcome")),
             None => report.never_started += 1,
             Some(Outcome::Refused(_)) => report.refused += 1,
-            Some(Outcome::Rejected(_)) => report.rejected += 1,
+            Some(Outcome::Rejected(..)) => report.rejected += 1,
             Some(Outcome::Severed(..)) => report.severed += 1,
             Some(Outcome::Response(_)) => {
                 report.responses += 1;

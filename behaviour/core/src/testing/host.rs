@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use por_types::{ChannelId, NodeSecret, RequestId, Yocto};
+use por_types::{ChannelId, NodeKey, NodeSecret, RequestId, Yocto};
 
 use super::{APP, Happening, Rng, World, expected_response};
 use crate::api::{
@@ -15,7 +15,8 @@ use crate::node::Node;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Response(bytes::Bytes),
-    Rejected(RejectReason),
+    /// With who has signed it, if somebody has.
+    Rejected(RejectReason, Option<NodeKey>),
     Refused(RejectReason),
     /// With the channel that was severed and the refund.
     Severed(ChannelId, Yocto),
@@ -177,8 +178,11 @@ impl World {
                     host.ended(token, Outcome::Response(body.clone()));
                 }
             }
-            Event::Rejected { request, reason, .. } => match host.token(request, None) {
-                Some(token) => host.ended(token, Outcome::Rejected(*reason)),
+            Event::Rejected { request, reason, invalid, .. } => match host.token(request, None) {
+                Some(token) => {
+                    let signer = invalid.as_ref().map(|proof| proof.statement.signer);
+                    host.ended(token, Outcome::Rejected(*reason, signer));
+                }
                 None => {
                     host.orphans.insert(*request, *reason);
                 }

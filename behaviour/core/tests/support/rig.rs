@@ -57,6 +57,7 @@ pub struct Rig {
     pub paid_down: Yocto,
     conns: u64,
     exchanges: u64,
+    time_ms: u64,
     pub bond: Yocto,
     pub terms: Terms,
     pub open: bool,
@@ -101,6 +102,7 @@ impl Rig {
             paid_down: Yocto::ZERO,
             conns: 0,
             exchanges: 0,
+            time_ms: 1,
             bond: Yocto::ZERO,
             terms: terms(),
             open: true,
@@ -169,6 +171,13 @@ impl Rig {
 
     pub fn input(&mut self, input: Input) {
         self.node.handle(Time(1), input);
+        self.drain();
+    }
+
+    /// Time passes.
+    pub fn later(&mut self, ms: u64) {
+        self.time_ms += ms;
+        self.node.handle(Time(self.time_ms), Input::Tick);
         self.drain();
     }
 
@@ -301,6 +310,7 @@ impl Rig {
             head: borsh::to_vec(head).unwrap().into(),
             proof: sign_one(&self.up, head),
             body: Some(Bytes::copy_from_slice(body)),
+            again: false,
         }
     }
 
