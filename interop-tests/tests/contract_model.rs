@@ -59,6 +59,9 @@ fn seeds_that_once_differed() {
         223_302, // A node that stayed attached alone could not leave.
         300_114, 310_013, // Too little for a purse, while a check was under way.
         410_364,
+        // What leaves counts as asked for beside what arrives, also if a charge has left less.
+        550_852, 565_981, // Taken from a node that has a purse beside it.
+        500_501,
     ];
     for seed in once {
         let finding = run_one(seed, &mut Tally::default());

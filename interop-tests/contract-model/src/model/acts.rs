@@ -7,7 +7,7 @@ use por_types::{
 };
 
 use super::calls::{Call, NO_DEPOSIT};
-use super::{Channel, Found, Model, Node, Op, PURSE_STORAGE, Then};
+use super::{Channel, Found, Model, Node, Op, Then};
 
 /// Why a call must be refused: every reason that holds.
 pub(super) type Refused = Vec<&'static str>;
@@ -550,28 +550,8 @@ impl Model {
         let owed = self.owed(who);
         let amount = amount.unwrap_or(owed);
         Faults::default().need(amount > 0 && amount <= owed, code::WITHDRAWABLE).take()?;
-        let rest_of_purse = self.purses.get(who).map(|purse| purse.saturating_sub(amount));
-        Faults::default()
-            .need(rest_of_purse.is_none_or(|rest| rest == 0 || rest >= PURSE_STORAGE), code::WITHDRAWABLE)
-            .take()?;
-        let mut left = amount;
-        let mut take = |from: &mut u128| {
-            let taken = left.min(*from);
-            *from -= taken;
-            left -= taken;
-        };
-        if let Some(node) = self.index_of(who) {
-            take(&mut self.nodes[node].owed);
-        }
-        if let Some(purse) = self.purses.get_mut(who) {
-            take(purse);
-            if *purse == 0 {
-                self.purses.remove(who);
-            }
-        }
-        if *who == self.treasury_account {
-            take(&mut self.treasury);
-        }
+        // A copy of the model is called: what a refusal leaves half done is thrown away.
+        Faults::default().need(self.pay_out(who, amount), code::WITHDRAWABLE).take()?;
         *self.received.entry(who.clone()).or_default() += amount;
         Ok(())
     }

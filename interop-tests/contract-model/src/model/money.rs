@@ -125,13 +125,20 @@ impl Model {
         }
     }
 
-    /// Stake of a node with what waits, as the caller sees it.
-    pub fn stake_seen(&self, of: usize) -> u128 {
-        self.waiting.iter().fold(self.nodes[of].staked(), |stake, (_, op)| match op {
-            Op::Stake { node, amount, .. } if *node == of => stake + amount,
-            Op::Unstake { node, amount, .. } if *node == of => stake - (*amount).min(stake),
-            _ => stake,
+    /// Changes of a node's stake that wait: what arrives, and what leaves as asked for.
+    pub fn waiting_sums(&self, of: usize) -> (u128, u128) {
+        self.waiting.iter().fold((0, 0), |(arriving, leaving), (_, op)| match op {
+            Op::Stake { node, amount, .. } if *node == of => (arriving + amount, leaving),
+            Op::Unstake { node, amount, .. } if *node == of => (arriving, leaving + amount),
+            _ => (arriving, leaving),
         })
+    }
+
+    /// Stake of a node with what waits, as the caller sees and may use it: never more than there
+    /// will be, less if a withdrawal that waits takes effect on what a check has left.
+    pub fn stake_seen(&self, of: usize) -> u128 {
+        let (arriving, leaving) = self.waiting_sums(of);
+        (self.nodes[of].staked() + arriving).saturating_sub(leaving)
     }
 
     /// What channels lock of a node's stake.
@@ -162,6 +169,34 @@ impl Model {
         let node = self.index_of(account).map_or(0, |node| self.nodes[node].owed);
         let treasury = if *account == self.treasury_account { self.treasury } else { 0 };
         node + treasury + self.purses.get(account).copied().unwrap_or_default()
+    }
+
+    /// Out of the node first, then the purse, then the treasury. The storage of a purse goes with
+    /// the last of it, if the amount reaches that far. Answers whether there was enough.
+    pub fn pay_out(&mut self, account: &AccountId, amount: u128) -> bool {
+        let mut left = amount;
+        let mut take = |from: &mut u128, most: u128| {
+            let taken = left.min(most);
+            *from -= taken;
+            left -= taken;
+            left
+        };
+        if let Some(node) = self.index_of(account) {
+            let owed = &mut self.nodes[node].owed;
+            take(owed, *owed);
+        }
+        if let Some(purse) = self.purses.get_mut(account) {
+            let rest = take(purse, *purse - PURSE_STORAGE);
+            if *purse == PURSE_STORAGE && rest >= PURSE_STORAGE {
+                take(purse, PURSE_STORAGE);
+                self.purses.remove(account);
+            }
+        }
+        if *account == self.treasury_account {
+            let treasury = &mut self.treasury;
+            take(treasury, *treasury);
+        }
+        left == 0
     }
 
     pub fn settle(&mut self, id: ChannelId) -> [u128; 2] {

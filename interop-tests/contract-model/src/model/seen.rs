@@ -8,22 +8,15 @@ use super::{Model, Op, PURSE_STORAGE, REMEMBERED};
 impl Model {
     pub fn node_view(&self, index: usize) -> NodeView {
         let node = &self.nodes[index];
-        let waiting = self.waiting.iter().fold((node.staked(), 0), |(stake, out), (_, op)| match op {
-            Op::Stake { node, amount, .. } if *node == index => (stake + amount, out),
-            Op::Unstake { node, amount, .. } if *node == index => {
-                // Shown as asked for; it takes effect on what is left then.
-                (stake - (*amount).min(stake), out + amount)
-            }
-            _ => (stake, out),
-        });
         NodeView {
             index: u32::try_from(index).expect("few nodes"),
             account: node.account.clone(),
             node_key: node.key,
-            stake: Yocto(waiting.0),
+            stake: Yocto(self.stake_seen(index)),
             active_stake: Yocto(node.active),
             locked: Yocto(self.locked(index)),
-            unstaking: Yocto(node.withdrawing_sum() + waiting.1),
+            // Shown as asked for; it takes effect on what is left then.
+            unstaking: Yocto(node.withdrawing_sum() + self.waiting_sums(index).1),
             attached: node.attached_ms.is_some(),
             attached_since_ms: node.attached_ms,
         }
