@@ -1,8 +1,10 @@
 //! `fileshare demo`: a file travels through paid relays, on a local chain with the real contract and
-//! five nodes in processes of their own.
+//! five nodes in processes of their own; then a server dies, and nobody who waits for it is left with
+//! nothing.
 
 mod books;
 pub mod cluster;
+mod second;
 mod tell;
 
 use std::path::{Path, PathBuf};
@@ -22,10 +24,10 @@ use crate::cli::Context;
 use crate::exit::{Exit, Failure};
 use crate::progress::bytes;
 
-/// The file that is shared if none is named: this program itself.
+/// What to show.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// File to share; by default this program's own executable.
+    /// File that is shared in the first act; by default this program's own executable.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Keep everything that the nodes wrote in this new folder.
@@ -110,15 +112,17 @@ impl Scratch {
 }
 
 async fn play(tell: &Tell, exe: PathBuf, file: &Path, dir: &Path) -> Result<(), Failure> {
-    let (cluster, surplus) = stage(tell, exe, dir).await?;
+    let (mut cluster, surplus) = stage(tell, exe, dir).await?;
     let channels = open_channels(tell, &cluster).await?;
-    let (id, _server) = put(tell, &cluster, file).await?;
-    let spent = get(tell, &cluster, &id, file, dir).await?;
+    let (id, serving) = put(tell, &cluster, file).await?;
+    let (spent, speed) = get(tell, &cluster, &id, file, dir).await?;
     let mut books = read_books(&cluster, &channels).await?;
     tell.earnings(&books, &nodes(&books)?, READER, SERVER);
     settle(tell, &cluster, &channels).await?;
     books = read_books(&cluster, &channels).await?;
     prove(tell, &cluster, &books, spent, surplus).await?;
+    let opening = second::Opening { dir, channels, speed, serving, surplus };
+    second::play(tell, &mut cluster, opening).await?;
     cluster.stop().await
 }
 
@@ -199,8 +203,20 @@ async fn put(tell: &Tell, cluster: &Cluster, file: &Path) -> Result<(String, Chi
             bytes(len)
         ),
     );
+    let id = put_file(cluster, SERVER, file).await?;
+    let server = serve(cluster, SERVER, SERVER_PRICE).await?;
+    tell.fact(&format!("id {id}"), json!({ "id": id, "size": len, "name": name }));
+    tell.fact(
+        &format!("dave serves it for {SERVER_PRICE}"),
+        json!({ "server": SERVER, "price": SERVER_PRICE }),
+    );
+    Ok((id, server))
+}
+
+/// Puts a file into the store of a node; its id.
+async fn put_file(cluster: &Cluster, name: &str, file: &Path) -> Result<String, Failure> {
     let output = cluster
-        .command(SERVER)
+        .command(name)
         .args(["--json", "put"])
         .arg(file)
         .output()
@@ -211,27 +227,27 @@ async fn put(tell: &Tell, cluster: &Cluster, file: &Path) -> Result<(String, Chi
     }
     let put: Put = serde_json::from_slice(&output.stdout)
         .map_err(|error| Failure::new(Exit::Other, format!("fileshare put: {error}"), ""))?;
-    let log = std::fs::File::create(cluster.member(SERVER).home.join("serve.log"))
+    Ok(put.id)
+}
+
+/// Starts the file server of a node, and waits until the daemon has its apps.
+async fn serve(cluster: &Cluster, name: &str, price: &str) -> Result<Child, Failure> {
+    let log = std::fs::File::create(cluster.member(name).home.join("serve.log"))
         .map_err(|error| Failure::io("fileshare serve", &error))?;
     let server = cluster
-        .command(SERVER)
-        .args(["serve", "--price", SERVER_PRICE])
+        .command(name)
+        .args(["serve", "--price", price])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
         .map_err(|error| Failure::io("fileshare serve", &error))?;
-    until("dave: its file server", || async {
-        let status = cluster.member(SERVER).status().await?;
+    until(&format!("{name}: its file server"), || async {
+        let status = cluster.member(name).status().await?;
         Ok((status.apps.len() >= 2).then_some(()))
     })
     .await?;
-    tell.fact(&format!("id {}", put.id), json!({ "id": put.id, "size": len, "name": name }));
-    tell.fact(
-        &format!("dave serves it for {SERVER_PRICE}"),
-        json!({ "server": SERVER, "price": SERVER_PRICE }),
-    );
-    Ok((put.id, server))
+    Ok(server)
 }
 
 /// What the lines of `fileshare --json get` say.
@@ -246,7 +262,14 @@ struct Line {
     spent: Option<Yocto>,
 }
 
-async fn get(tell: &Tell, cluster: &Cluster, id: &str, file: &Path, dir: &Path) -> Result<Yocto, Failure> {
+/// What the get cost, and how fast it was, bytes a second.
+async fn get(
+    tell: &Tell,
+    cluster: &Cluster,
+    id: &str,
+    file: &Path,
+    dir: &Path,
+) -> Result<(Yocto, u64), Failure> {
     tell.step(
         "Alice gets it",
         "She finds Dave through the network's directory, asks for his price, and sends requests along\n\
@@ -301,7 +324,9 @@ async fn get(tell: &Tell, cluster: &Cluster, id: &str, file: &Path, dir: &Path) 
         ),
         json!({ "verified": true, "seconds": elapsed.as_secs_f64(), "spent": spent }),
     );
-    Ok(spent)
+    let len = std::fs::metadata(file).map_err(|error| Failure::io(file.display(), &error))?.len();
+    let millis = elapsed.as_millis().clamp(1, u128::from(u32::MAX)) as u64;
+    Ok((spent, len.saturating_mul(1000) / millis))
 }
 
 /// Compares two files without trusting any hash that took part in the transfer.

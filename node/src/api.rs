@@ -16,13 +16,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router, middleware};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::client::{ADDR_FILE, ChannelInfo, ClientError, ErrorCode, GraphInfo, PeerInfo, Status};
+use crate::client::{ADDR_FILE, ChannelInfo, ClientError, ErrorCode, GraphInfo, News, PeerInfo, Status};
 use crate::runtime::{Daemon, Stop};
 use errors::ApiError;
 
@@ -120,6 +120,7 @@ fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::max(max_body));
     let json = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/news", get(news))
         .route("/v1/peers", get(peers))
         .route("/v1/channels", get(channels))
         .route("/v1/graph", get(graph))
@@ -147,6 +148,15 @@ async fn unknown() -> ApiError {
 
 async fn status(State(api): State<Api>) -> Json<Status> {
     Json(api.daemon.status().await)
+}
+
+/// `since`: number of the first happening wanted.
+async fn news(
+    State(api): State<Api>,
+    Query(params): Query<std::collections::HashMap<String, String>>,
+) -> Result<Json<News>> {
+    let since = params::Params(params).get("since")?.unwrap_or(0);
+    Ok(Json(api.daemon.news.lock().since(since)))
 }
 
 async fn peers(State(api): State<Api>) -> Result<Json<Vec<PeerInfo>>> {

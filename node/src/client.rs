@@ -20,8 +20,8 @@ use reqwest::{Method, Response, StatusCode};
 pub use error::{ClientError, ErrorBody, ErrorCode};
 pub use types::{
     ActionResult, AmountBody, Announced, ApiIncoming, ApiRequest, ApiResponse, AppStatus, ChannelInfo,
-    ConfirmBody, GraphEdgeInfo, GraphInfo, PeerInfo, ProposeBody, Provider, Quote, QuoteRequest, QuotedHop,
-    QuotedRoute, ServeRequest, Status, Traffic, WithdrawBody,
+    ConfirmBody, GraphEdgeInfo, GraphInfo, Happening, News, PeerInfo, ProposeBody, Provider, Quote,
+    QuoteRequest, QuotedHop, QuotedRoute, ServeRequest, Status, Traffic, What, WithdrawBody,
 };
 
 use crate::seal;
@@ -79,6 +79,12 @@ impl Client {
 
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, ClientError> {
         self.get("peers").await
+    }
+
+    /// What happened lately to the guarantee; `since` is [`News::next`] of the last answer, or 0.
+    pub async fn news(&self, since: u64) -> Result<News, ClientError> {
+        let call = Call::new(Method::GET, &["news"], QUICK).query(vec![("since", since.to_string())]);
+        self.transport.json(call).await
     }
 
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>, ClientError> {

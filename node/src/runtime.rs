@@ -19,6 +19,7 @@ mod actions;
 mod apps;
 mod incoming;
 mod keeper;
+mod news;
 mod orders;
 mod providers;
 mod requester;
@@ -28,10 +29,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use libp2p_por::Control;
 use parking_lot::Mutex;
-use por_core::{Event, Limits};
+use por_core::Limits;
 use por_types::interface::ConfigView;
 use por_types::{AccountId, Network, NodeKey};
 use tokio::sync::{Notify, watch};
@@ -79,6 +79,7 @@ pub(crate) struct Daemon {
     pub opener: Opener,
     pub requester: Requester,
     pub traffic: Arc<Mutex<Traffic>>,
+    pub news: news::SharedRing,
     /// Makes the graph task look at the chain now.
     pub sync_now: Arc<Notify>,
     announced: Mutex<HashSet<[u8; 32]>>,
@@ -163,6 +164,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         opener,
         requester,
         traffic: Arc::default(),
+        news: Arc::default(),
         sync_now: Arc::new(Notify::new()),
         announced: Mutex::default(),
         started: Instant::now(),
@@ -180,7 +182,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     supervisor.spawn("keeper", keeper::run(daemon.clone(), config.policy.checks, pace));
     supervisor.spawn("orders", orders::run(daemon.clone(), config.network.is_local()));
     supervisor.spawn("late fee", orders::follow_fee(daemon.clone(), config.network.is_local()));
-    supervisor.spawn("traffic", count_traffic(daemon.clone()));
+    supervisor.spawn("news", news::follow(daemon.clone()));
     supervisor.spawn("apps", daemon.apps.clone().sweep());
     daemon.restore_announcements().await?;
     Ok((daemon, supervisor))
@@ -247,37 +249,6 @@ fn drop_strangers(daemon: &Daemon, changed: &[por_core::GraphEdge]) {
         if over {
             graph.forget(edge.channel);
         }
-    }
-}
-
-async fn count_traffic(daemon: Arc<Daemon>) -> Result<(), ClientError> {
-    loop {
-        let mut events =
-            daemon.control.events().await.map_err(|_| other("the protocol driver has stopped"))?;
-        while let Some(event) = events.next().await {
-            let mut traffic = daemon.traffic.lock();
-            match event {
-                Event::Relayed { earned, .. } => {
-                    traffic.relayed += 1;
-                    traffic.earned_relaying =
-                        traffic.earned_relaying.checked_add(earned).unwrap_or(traffic.earned_relaying);
-                }
-                Event::Served { earned, .. } => {
-                    traffic.served += 1;
-                    traffic.earned_serving =
-                        traffic.earned_serving.checked_add(earned).unwrap_or(traffic.earned_serving);
-                }
-                Event::PaidLate { amount, .. } => {
-                    traffic.paid_late = traffic.paid_late.checked_add(amount).unwrap_or(traffic.paid_late);
-                }
-                Event::Late { amount, .. } => {
-                    traffic.got_late = traffic.got_late.checked_add(amount).unwrap_or(traffic.got_late);
-                }
-                Event::EdgeSevered { .. } => traffic.severed += 1,
-                _ => {}
-            }
-        }
-        tracing::warn!("some events were not counted: the daemon was too busy");
     }
 }
 

@@ -63,7 +63,8 @@ pub enum Command {
     Gc,
     /// Offer what is in the store until interrupted.
     Serve(Serve),
-    /// Watch a file travel through paid relays: a local chain and five nodes, on this machine.
+    /// Watch a file travel through paid relays, and what becomes of a server that dies: a local chain
+    /// and five nodes, on this machine, in about a minute.
     #[cfg(feature = "demo")]
     Demo(crate::demo::Demo),
     /// Runs a node of the demo.

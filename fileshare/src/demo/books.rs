@@ -2,7 +2,7 @@
 
 use por_node::chain::Chain;
 use por_node::client::ChannelInfo;
-use por_types::interface::{BooksView, ChannelStatus};
+use por_types::interface::{BooksView, ChannelStatus, ChannelView};
 use por_types::{ChannelId, Yocto};
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ pub struct ChannelBook {
     /// What the contract has paid out.
     pub paid_a: Option<Yocto>,
     pub paid_b: Option<Yocto>,
+    /// The edge was severed; the totals are what the contract was shown.
+    pub severed: bool,
 }
 
 /// What a node has paid and received over all its channels.
@@ -56,11 +58,11 @@ impl Check {
     }
 }
 
-fn overflow<E: std::fmt::Display>(error: E) -> Failure {
+pub fn overflow<E: std::fmt::Display>(error: E) -> Failure {
     Failure::new(Exit::Fatal, format!("the books do not fit: {error}"), "report this as a defect")
 }
 
-fn sum(amounts: impl IntoIterator<Item = Yocto>) -> Result<Yocto, Failure> {
+pub fn sum(amounts: impl IntoIterator<Item = Yocto>) -> Result<Yocto, Failure> {
     Yocto::checked_sum(amounts).map_err(overflow)
 }
 
@@ -91,6 +93,27 @@ fn book(left: &ChannelInfo, right: &ChannelInfo, a: &str, b: &str) -> ChannelBoo
         sent_b: left.totals.sent_b,
         paid_a,
         paid_b,
+        severed: false,
+    }
+}
+
+/// A severed channel, of which one end is no more: what counts is what the contract was shown.
+pub fn on_chain(channel: ChannelId, view: &ChannelView, a: &str, b: &str) -> ChannelBook {
+    let (paid_a, paid_b) = match &view.status {
+        ChannelStatus::Closed { paid_a, paid_b, severed: true, .. } => (Some(*paid_a), Some(*paid_b)),
+        _ => (None, None),
+    };
+    ChannelBook {
+        channel,
+        a: a.to_owned(),
+        b: b.to_owned(),
+        deposit_a: view.deposit_a,
+        deposit_b: view.deposit_b,
+        sent_a: view.totals.sent_a,
+        sent_b: view.totals.sent_b,
+        paid_a,
+        paid_b,
+        severed: true,
     }
 }
 
@@ -111,7 +134,7 @@ pub fn node(name: &str, channels: &[ChannelBook]) -> Result<NodeBook, Failure> {
     Ok(NodeBook { name: name.to_owned(), received, paid, wallet: None })
 }
 
-/// Everything that has to be equal, to the yocto.
+/// Everything that has to be equal after the first act, to the yocto.
 pub async fn checks(
     chain: &Chain,
     channels: &[ChannelBook],
@@ -120,30 +143,8 @@ pub async fn checks(
     spent: Yocto,
     surplus: Yocto,
 ) -> Result<Vec<Check>, Failure> {
-    let mut checks = Vec::new();
-    for book in channels {
-        let id = book.channel;
-        let pot = sum([book.deposit_a, book.deposit_b])?;
-        if let (Some(paid_a), Some(paid_b)) = (book.paid_a, book.paid_b) {
-            checks.push(Check {
-                what: format!("channel {id}: paid out = paid in"),
-                left: sum([paid_a, paid_b])?,
-                right: pot,
-            });
-            checks.push(Check {
-                what: format!("channel {id}: {} gets what the ledgers say", book.a),
-                left: sum([paid_a, book.sent_a])?,
-                right: sum([book.deposit_a, book.sent_b])?,
-            });
-        }
-    }
-    let profits = nodes.iter().filter_map(|node| node.profit().ok());
-    let losses = nodes.iter().filter_map(|node| node.profit().err());
-    checks.push(Check {
-        what: "all that was earned = all that was spent".into(),
-        left: sum(profits)?,
-        right: sum(losses)?,
-    });
+    let mut checks = channel_checks(channels)?;
+    checks.push(conserved(nodes)?);
     if let Some(reader) = nodes.iter().find(|node| node.name == reader) {
         checks.push(Check {
             what: format!("{}'s channels = the prices that its get was quoted", reader.name),
@@ -155,6 +156,44 @@ pub async fn checks(
     Ok(checks)
 }
 
+/// What each channel paid out.
+///
+/// Errors: if one is not paid out yet.
+pub fn channel_checks(channels: &[ChannelBook]) -> Result<Vec<Check>, Failure> {
+    let mut checks = Vec::new();
+    for book in channels {
+        let id = book.channel;
+        let pot = sum([book.deposit_a, book.deposit_b])?;
+        let (Some(paid_a), Some(paid_b)) = (book.paid_a, book.paid_b) else {
+            let what = format!("channel {id} is not paid out");
+            return Err(Failure::new(Exit::Fatal, what, "report this as a defect"));
+        };
+        checks.push(Check {
+            what: format!("channel {id}: paid out = paid in"),
+            left: sum([paid_a, paid_b])?,
+            right: pot,
+        });
+        let source = if book.severed { "what the contract was shown says" } else { "what the ledgers say" };
+        checks.push(Check {
+            what: format!("channel {id}: {} gets {source}", book.a),
+            left: sum([paid_a, book.sent_a])?,
+            right: sum([book.deposit_a, book.sent_b])?,
+        });
+    }
+    Ok(checks)
+}
+
+/// Nothing was made and nothing was lost.
+pub fn conserved(nodes: &[NodeBook]) -> Result<Check, Failure> {
+    let profits = nodes.iter().filter_map(|node| node.profit().ok());
+    let losses = nodes.iter().filter_map(|node| node.profit().err());
+    Ok(Check {
+        what: "all that was earned = all that was spent".into(),
+        left: sum(profits)?,
+        right: sum(losses)?,
+    })
+}
+
 /// The contract's books.
 pub async fn read(chain: &Chain) -> Result<BooksView, Failure> {
     Ok(chain.books().await.map_err(por_node::exit::CliError::from)?)
@@ -162,7 +201,7 @@ pub async fn read(chain: &Chain) -> Result<BooksView, Failure> {
 
 /// `surplus`: what the account held beyond its books before anybody used it (unused gas of its
 /// own deployment comes back to it); not a yocto may have been added or taken since.
-fn contract(books: &BooksView, surplus: Yocto) -> Result<Check, Failure> {
+pub fn contract(books: &BooksView, surplus: Yocto) -> Result<Check, Failure> {
     let owed = sum([
         books.deposits,
         books.stakes,

@@ -16,6 +16,7 @@ use por_node::localnet::{LocalNetwork, LocalNetworkConfig};
 use por_node::sdk::Multiaddr;
 use por_types::interface::ChannelStatus;
 use por_types::{AccountId, ChannelId, NodeKey, Terms, Yocto};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use crate::exit::{Exit, Failure};
@@ -139,6 +140,28 @@ impl Cluster {
             .await?;
         }
         Ok(())
+    }
+
+    /// Who has this key.
+    pub fn name_of(&self, key: &NodeKey) -> Option<&str> {
+        self.members.iter().find(|member| member.key == *key).map(|member| member.name.as_str())
+    }
+
+    /// Stops a daemon's process where it is; its connections stay.
+    pub fn freeze(&self, name: &str) -> Result<(), Failure> {
+        self.signal(name, Signal::STOP)
+    }
+
+    /// Lets a frozen daemon go on.
+    pub fn thaw(&self, name: &str) -> Result<(), Failure> {
+        self.signal(name, Signal::CONT)
+    }
+
+    fn signal(&self, name: &str, signal: Signal) -> Result<(), Failure> {
+        let process = self.member(name).process.as_ref().and_then(Child::id);
+        let pid = process.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Failure::new(Exit::Other, format!("{name} does not run"), ""))?;
+        kill_process(pid, signal).map_err(|error| Failure::io("a signal to a node", &error.into()))
     }
 
     /// Kills a daemon as a crash would.

@@ -49,6 +49,17 @@ impl Tell {
         if self.json { self.event("fact", value) } else { self.line(&format!("   · {text}")) }
     }
 
+    /// Something that happened so long after the kill.
+    pub fn happened(&self, after_ms: u64, text: &str, mut value: Value) {
+        if self.json {
+            if let Some(object) = value.as_object_mut() {
+                object.insert("after_ms".to_owned(), after_ms.into());
+            }
+            return self.event("happened", value);
+        }
+        self.line(&format!("   {:>3}.{:03} s  {text}", after_ms / 1000, after_ms % 1000));
+    }
+
     pub fn note(&self, text: &str) {
         eprintln!("{text}");
     }

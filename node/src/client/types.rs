@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use por_core::SignedReceipt;
 use por_types::interface::ChannelStatus;
-use por_types::{AccountId, ChannelId, Network, NodeKey, RequestId, Side, Terms, Totals, Yocto};
+use por_types::{AccountId, ChannelId, Network, NodeKey, RequestId, SeverReason, Side, Terms, Totals, Yocto};
 use serde::{Deserialize, Serialize};
 
 /// Answer of `GET /v1/status`.
@@ -88,6 +88,52 @@ pub struct Traffic {
     pub got_late: Yocto,
     #[serde(default)]
     pub severed: u64,
+}
+
+/// Answer of `GET /v1/news`: what happened lately to the guarantee (protocol sections 5 and 6).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// Ask from this number on the next time.
+    pub next: u64,
+    /// Oldest first; those that are too old, or from before the daemon's start, are forgotten.
+    pub happenings: Vec<Happening>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happening {
+    /// Counts from 0 at the daemon's start.
+    pub number: u64,
+    /// Clock of the daemon's machine, milliseconds since 1970.
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum What {
+    /// The bound of a request of this node has passed without an outcome.
+    Overdue { request: RequestId },
+    /// A late payment came for a request of this node.
+    Late { request: RequestId, amount: Yocto },
+    /// This node paid an upstream peer for the lateness of one request.
+    PaidLate { peer: NodeKey, amount: Yocto },
+    /// This node has severed an edge of its own.
+    Severed { channel: ChannelId, peer: NodeKey, reason: SeverReason },
+    /// It would have severed an edge, but the fault may be its own.
+    Withheld { peer: NodeKey, reason: SeverReason },
+    /// Proof came that an edge of the path of a request of this node was severed by `signer`.
+    /// `refund` came back of `price` (`None`: from before the daemon's start), and `late` was paid
+    /// for lateness, earlier payments included.
+    Proof {
+        request: RequestId,
+        channel: ChannelId,
+        signer: NodeKey,
+        reason: SeverReason,
+        price: Option<Yocto>,
+        refund: Yocto,
+        late: Yocto,
+    },
 }
 
 /// A peer, known or connected.

@@ -1,0 +1,136 @@
+//! What happens to the guarantee at this node (protocol sections 5 and 6): counted for the status, and
+//! the latest of it kept for who wants to follow it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use por_core::Event;
+use por_types::{RequestId, Yocto};
+
+use super::{Daemon, other};
+use crate::client::{ClientError, Happening, News, What};
+
+/// Happenings kept; older ones are forgotten.
+const KEPT: usize = 1024;
+/// Requests of this node whose price is remembered until their outcome. More than the protocol has
+/// under way; above it prices of new ones are not told.
+const PRICES: usize = 16_384;
+
+/// The latest happenings, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Ring {
+    next: u64,
+    kept: VecDeque<Happening>,
+}
+
+impl Ring {
+    fn push(&mut self, at_ms: u64, what: What) {
+        if self.kept.len() >= KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Happening { number: self.next, at_ms, what });
+        self.next += 1;
+    }
+
+    /// Those with at least this number, oldest first.
+    pub(crate) fn since(&self, number: u64) -> News {
+        let happenings = self.kept.iter().filter(|it| it.number >= number).cloned().collect();
+        News { next: self.next, happenings }
+    }
+}
+
+/// Runs for ever.
+pub(super) async fn follow(daemon: Arc<Daemon>) -> Result<(), ClientError> {
+    let mut prices = HashMap::new();
+    loop {
+        let mut events =
+            daemon.control.events().await.map_err(|_| other("the protocol driver has stopped"))?;
+        while let Some(event) = events.next().await {
+            count(&daemon, &event);
+            if let Some(what) = tell(event, &mut prices) {
+                daemon.news.lock().push(now_ms(), what);
+            }
+        }
+        prices.clear();
+        tracing::warn!("some events were not counted: the daemon was too busy");
+    }
+}
+
+fn count(daemon: &Daemon, event: &Event) {
+    let add = |sum: &mut Yocto, amount: Yocto| *sum = sum.checked_add(amount).unwrap_or(*sum);
+    let mut traffic = daemon.traffic.lock();
+    match event {
+        Event::Relayed { earned, .. } => {
+            traffic.relayed += 1;
+            add(&mut traffic.earned_relaying, *earned);
+        }
+        Event::Served { earned, .. } => {
+            traffic.served += 1;
+            add(&mut traffic.earned_serving, *earned);
+        }
+        Event::PaidLate { amount, .. } => add(&mut traffic.paid_late, *amount),
+        Event::Late { amount, .. } => add(&mut traffic.got_late, *amount),
+        Event::EdgeSevered { .. } => traffic.severed += 1,
+        _ => {}
+    }
+}
+
+fn tell(event: Event, prices: &mut HashMap<RequestId, Yocto>) -> Option<What> {
+    match event {
+        Event::Started { request, price, .. } => {
+            if prices.len() < PRICES {
+                prices.insert(request, price);
+            }
+            None
+        }
+        Event::Response { request, .. } | Event::Rejected { request, .. } => {
+            prices.remove(&request);
+            None
+        }
+        Event::Severed { request, order, refund, late } => {
+            let price = prices.remove(&request);
+            let por_types::SeverOrder { channel, signer, reason, .. } = order.statement;
+            Some(What::Proof { request, channel, signer, reason, price, refund, late })
+        }
+        Event::Overdue { request } => Some(What::Overdue { request }),
+        Event::Late { request, amount } => Some(What::Late { request, amount }),
+        Event::PaidLate { peer, amount } => Some(What::PaidLate { peer, amount }),
+        Event::EdgeSevered { channel, peer, reason } => Some(What::Severed { channel, peer, reason }),
+        Event::SeverWithheld { peer, reason } => Some(What::Withheld { peer, reason }),
+        _ => None,
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Shared by the task and the API.
+pub(crate) type SharedRing = Arc<Mutex<Ring>>;
+
+#[cfg(test)]
+mod tests {
+    use por_types::NodeKey;
+
+    use super::*;
+
+    #[test]
+    fn the_latest_are_kept_in_order() {
+        let mut ring = Ring::default();
+        let late = |n: u64| What::PaidLate { peer: NodeKey([0; 32]), amount: Yocto(n.into()) };
+        for n in 0..(KEPT as u64 + 10) {
+            ring.push(n, late(n));
+        }
+        let all = ring.since(0);
+        assert_eq!((all.happenings.len(), all.next), (KEPT, KEPT as u64 + 10));
+        assert_eq!((all.happenings[0].number, all.happenings[0].at_ms), (10, 10));
+        let last = ring.since(KEPT as u64 + 9).happenings;
+        assert_eq!(last.len(), 1);
+        assert_eq!(last[0].what, late(KEPT as u64 + 9));
+        assert!(ring.since(all.next).happenings.is_empty());
+    }
+}
