@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use por_core::testing::scenario::{self, Setup};
 use por_core::testing::{Faults, Report};
-use por_worlds::{faults, timelines};
+use por_worlds::{crash, faults, timelines};
 use serde::Serialize;
 
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Command {
     Contract(contract::Contract),
     /// Plays one request over a path with exact delays, message by message.
     Timelines(timelines::Timelines),
+    /// Crashes a host before each of its outputs, one run per crash, and looks what was lost.
+    Crash(crash::Crash),
     /// Runs networks with crashes, broken links and hostile hosts, and judges every request.
     Faults(faults::Faults),
 }
@@ -105,6 +107,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Smoke(args) => smoke(&args)?,
         Command::Contract(args) => contract::run(&args)?,
         Command::Timelines(args) => timelines::run(&args)?,
+        Command::Crash(args) => crash::run(&args)?,
         Command::Faults(args) => faults::run(&args)?,
     };
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
