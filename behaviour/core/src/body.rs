@@ -186,6 +186,14 @@ impl Outflow {
         }
     }
 
+    /// Nothing more is awaited of its source.
+    pub fn is_whole(&self) -> bool {
+        match &self.feed {
+            Feed::Whole(_) => true,
+            Feed::Piped { inflow, .. } => inflow.is_complete(),
+        }
+    }
+
     /// All of it was handed to the edge.
     pub fn is_sent(&self) -> bool {
         self.next >= self.len

@@ -115,11 +115,10 @@ impl Node {
         let Role::Destination { from, stage: Asked::Queued { .. } } = &mut job.role else { return };
         let (mut from, body_len, app) = (from.clone(), job.head.body_len, job.head.app.clone());
         let stored = body.body().len() <= self.config.limits.max_inline as usize;
-        let late = self.owe_late(request);
+        let late = self.close_upstream(request);
         if let Some(job) = self.jobs.get(&request) {
-            from.clock = job.from().map_or(from.clock, |from| from.clock);
+            from = job.from().cloned().unwrap_or(from);
         }
-        self.settle(&mut from, true);
         self.unqueue(&app, &request);
         self.outbox(from.peer).responses.push(QueuedReply { request, resume: false, late });
         if !late.amount.is_zero() {

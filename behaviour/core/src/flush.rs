@@ -161,7 +161,10 @@ impl Node {
 
     /// Totals again after a new session: the frames that told of them may be lost.
     fn flush_resent_late(&mut self, target: Target) {
-        let again = std::mem::take(&mut self.edge(target.peer).outbox.resent_late);
+        let outbox = &mut self.edge(target.peer).outbox;
+        let mut again = std::mem::take(&mut outbox.resent_late);
+        // A response of this flush tells the total by itself, and pays what is new in it.
+        again.retain(|id| outbox.responses.iter().all(|reply| reply.request != *id));
         let mut groups: std::collections::BTreeMap<ChannelId, Vec<LateItem>> = Default::default();
         for id in again {
             let Some(from) = self.jobs.get(&id).and_then(Job::from) else { continue };

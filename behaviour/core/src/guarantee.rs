@@ -229,6 +229,25 @@ impl Node {
         LateDue { amount, total }
     }
 
+    /// The answer is here: sets aside the last late payment upstream. While the peer is away it is late
+    /// still; what is due then is settled when the answer goes out.
+    pub(crate) fn close_upstream(&mut self, id: RequestId) -> LateDue {
+        let Some(from) = self.jobs.get(&id).and_then(Job::from).filter(|from| from.open) else {
+            return LateDue::default();
+        };
+        if self.edges.get(&from.peer).is_none_or(|edge| edge.open().is_none()) {
+            return LateDue::default();
+        }
+        let late = self.owe_late(id);
+        if let Some(mut leg) = self.jobs.get(&id).and_then(Job::from).cloned() {
+            self.settle(&mut leg, true);
+        }
+        if let Some(from) = self.jobs.get_mut(&id).and_then(Job::upstream_mut) {
+            from.open = false;
+        }
+        late
+    }
+
     /// A look at a downstream peer.
     fn watch(&mut self, peer: NodeKey) {
         let is_open = |id: &&RequestId| self.jobs.get(*id).and_then(Job::to).is_some_and(|to| to.open);

@@ -202,6 +202,15 @@ impl Job {
         }
     }
 
+    /// The whole answer is here.
+    pub fn is_answered(&self) -> bool {
+        match &self.role {
+            Role::Answered { .. } => true,
+            Role::Relay(relay) => relay.reply.as_ref().is_some_and(|passing| passing.flow.is_whole()),
+            _ => false,
+        }
+    }
+
     /// The leg towards the destination, while something is expected from there.
     pub fn to(&self) -> Option<&Leg> {
         match &self.role {

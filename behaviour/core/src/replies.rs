@@ -294,11 +294,10 @@ impl Node {
         let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
         let earned = from.amount.saturating_sub(to.amount);
         self.account(to.peer, earned, true);
-        let late = self.owe_late(id);
+        let late = self.close_upstream(id);
         if let Some(job) = self.jobs.get(&id) {
-            from.clock = job.from().map_or(from.clock, |from| from.clock);
+            from = job.from().cloned().unwrap_or(from);
         }
-        self.settle(&mut from, true);
         self.settle(&mut to, false);
         self.edge(to.peer).asked.remove(&to.exchange);
         self.outbox(to.peer).done.push(to.exchange);
@@ -365,18 +364,17 @@ impl Node {
             }
             Role::Relay(relay) => {
                 // The downstream node keeps the body until the upstream one has it.
-                let (mut from, mut to) = (relay.from.clone(), relay.to.clone());
-                let late = self.owe_late(id);
+                let (from, mut to) = (relay.from.clone(), relay.to.clone());
+                let late = self.close_upstream(id);
                 if !late.amount.is_zero() {
                     self.outbox(from.peer).late.push((id, late));
                 }
                 self.account(to.peer, from.amount.saturating_sub(to.amount), true);
-                self.settle(&mut from, true);
                 self.settle(&mut to, false);
                 if let Some(job) = self.jobs.get_mut(&id)
                     && let Role::Relay(relay) = &mut job.role
                 {
-                    (relay.from.open, relay.to.open) = (false, false);
+                    relay.to.open = false;
                 }
                 self.judge_profit(to.peer, to.channel, id);
             }

@@ -271,8 +271,15 @@ impl Node {
             _ => (false, false),
         };
         let late = job.from().is_some_and(|from| from.open && !from.clock.late.is_zero());
+        let answered = job.is_answered();
         if late {
             self.outbox(peer).resent_late.push(id);
+        }
+        if answered {
+            let due = self.close_upstream(id);
+            if !due.amount.is_zero() {
+                self.outbox(peer).late.push((id, due));
+            }
         }
         if !refused {
             self.outbox(peer).acks.push(exchange);

@@ -78,6 +78,9 @@ pub struct Options {
     pub mute: BTreeSet<usize>,
     /// Hosts that pay nothing for their lateness.
     pub cheats: BTreeSet<usize>,
+    /// Hosts that change a byte of every small response that they send, or leave its last one out.
+    pub forgers: BTreeSet<usize>,
+    pub truncaters: BTreeSet<usize>,
     /// Time until an order is final and everybody knows.
     pub chain_ms: u64,
     /// What the app takes; else up to 30 ms by chance.
@@ -128,6 +131,8 @@ impl Options {
             mute_after_ack: BTreeSet::new(),
             mute: BTreeSet::new(),
             cheats: BTreeSet::new(),
+            forgers: BTreeSet::new(),
+            truncaters: BTreeSet::new(),
             chain_ms: 2_000,
             app_ms: None,
             app_price: Yocto(50),

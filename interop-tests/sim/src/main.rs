@@ -1,5 +1,6 @@
 //! Deterministic simulation of Proof of Response: the real protocol core in virtual time.
 
+mod attack;
 mod contract;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Command {
     Contract(contract::Contract),
     /// Plays one request over a path with exact delays, message by message.
     Timelines(timelines::Timelines),
+    /// Plays what adversaries do, and what they get.
+    Attack(attack::Attack),
     /// Crashes a host before each of its outputs, one run per crash, and looks what was lost.
     Crash(crash::Crash),
     /// Runs networks with crashes, broken links and hostile hosts, and judges every request.
@@ -107,6 +110,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Smoke(args) => smoke(&args)?,
         Command::Contract(args) => contract::run(&args)?,
         Command::Timelines(args) => timelines::run(&args)?,
+        Command::Attack(args) => attack::run(&args)?,
         Command::Crash(args) => crash::run(&args)?,
         Command::Faults(args) => faults::run(&args)?,
     };

@@ -81,6 +81,11 @@ impl Host {
         self.disk.iter().map(row).collect()
     }
 
+    /// Another state of the disk, while the host is down.
+    pub fn set_rows(&mut self, rows: Vec<Row>) {
+        self.disk = rows.into_iter().map(|row| ((row.table, row.key), row.value)).collect();
+    }
+
     pub(super) fn start(&mut self, limits: Limits, policy: Policy, cheats: bool, seed: u64) {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());

@@ -90,6 +90,7 @@ impl World {
         if self.rng.chance(self.options.faults.cut) {
             return self.cut(id);
         }
+        let frame = self.tampered(from, frame);
         let mut bytes = BytesMut::new();
         codec::encode(&frame, &mut bytes);
         assert!(bytes.len() <= self.options.limits.max_frame as usize + 4, "frame over the limit");
@@ -125,6 +126,25 @@ impl World {
             Some(delay) => *delay,
             None => self.options.delay_ms + self.rng.below(self.options.delay_ms + 1),
         }
+    }
+
+    fn tampered(&self, from: usize, mut frame: Frame) -> Frame {
+        let forges = self.options.forgers.contains(&from);
+        let truncates = self.options.truncaters.contains(&from);
+        if let Frame::Response(response) = &mut frame
+            && (forges || truncates)
+        {
+            for body in response.responses.iter_mut().filter_map(|item| item.body.as_mut()) {
+                let mut changed = body.to_vec();
+                if truncates {
+                    changed.pop();
+                } else if let Some(byte) = changed.last_mut() {
+                    *byte ^= 1;
+                }
+                *body = changed.into();
+            }
+        }
+        frame
     }
 
     /// Whether a host that goes silent after an Ack is silent by now.
