@@ -6,8 +6,8 @@
 use borsh::BorshDeserialize;
 use bytes::{Bytes, BytesMut};
 use por_types::{
-    ChannelState, Hash, Invalid, InvalidReason, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason,
-    Signed, Statement, Yocto, sha256,
+    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed,
+    Statement, Yocto, sha256,
 };
 
 use crate::api::{MyChannel, Patience, RejectReason};
@@ -18,6 +18,7 @@ use crate::graph::Refusal;
 use crate::job::{Asked, Job, Leg, Relay, Role};
 use crate::ledger::Load;
 use crate::node::Node;
+use crate::pace::{Pace, declined};
 use crate::rows::Clock;
 use crate::verified::Encoder;
 use crate::wire::{Request, RequestItem};
@@ -129,7 +130,8 @@ impl Node {
         self.dirty_channels.insert(from.channel);
         self.edge(peer).owed.insert(item.exchange, id);
         let verdict = self.judge(&head, &from, item.again);
-        let job = |head| move |role| Job { head, head_bytes: item.head, proof: item.proof, role };
+        let pace = Pace::new(self.now);
+        let job = |head| move |role| Job { head, head_bytes: item.head, proof: item.proof, pace, role };
         match verdict {
             Ok(None) => {
                 let from = Leg { clock: self.clock_from(&head, &from), ..from };
@@ -320,6 +322,7 @@ impl Node {
             job.role = Role::Destination { from, stage: Asked::Uploading { inflow, data: BytesMut::new() } };
         }
         self.jobs.insert(id, job);
+        self.sample(id, true);
         if let Some(body) = whole {
             self.queue(id, body);
         }
@@ -363,6 +366,7 @@ impl Node {
         let first = self.now;
         job.role = Role::Relay(Relay { from, to, body, acked: false, first, again: None, reply: None });
         self.jobs.insert(id, job);
+        self.sample(id, true);
         self.supervise(peer);
         Ok(())
     }
@@ -388,16 +392,19 @@ impl Node {
 
     /// Rejects before any obligation: the payment goes back whole. The destination signs that it
     /// declines: nobody else's word ends what was acknowledged further up.
-    fn refuse(&mut self, id: RequestId, mut from: Leg, refusal: Refusal, job: impl FnOnce(Role) -> Job) {
+    pub(crate) fn refuse(
+        &mut self,
+        id: RequestId,
+        mut from: Leg,
+        refusal: Refusal,
+        job: impl FnOnce(Role) -> Job,
+    ) {
         from.open = false;
         let placeholder = Role::Rejected { from: from.clone(), reason: RejectReason::Busy, invalid: None };
         let mut job = job(placeholder);
         let last = !self.is_relay(&job.head.destination);
         let (reason, proof) = match refusal {
-            Refusal::Reject(RejectReason::ServerPrice) => {
-                (RejectReason::ServerPrice, last.then_some(InvalidReason::ServerPrice))
-            }
-            Refusal::Reject(reason) => (reason, last.then_some(InvalidReason::Refused)),
+            Refusal::Reject(reason) => (reason, last.then_some(declined(reason))),
             Refusal::Invalid(reason) => (RejectReason::Invalid, Some(reason)),
         };
         let statement = proof.map(|reason| Invalid { request: id, signer: self.key, reason });

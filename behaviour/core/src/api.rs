@@ -327,6 +327,8 @@ pub enum RejectReason {
     TooLarge,
     /// Invalid by its own signed bytes; comes with a proof.
     Invalid,
+    /// The request's body stopped coming: send it again, over another route if need be.
+    Abandoned,
 }
 
 impl fmt::Display for RejectReason {
@@ -341,6 +343,7 @@ impl fmt::Display for RejectReason {
             RejectReason::ServerPrice => "the destination asks for more: get a new quote",
             RejectReason::TooLarge => "body or response limit is larger than a node of the path takes",
             RejectReason::Invalid => "the request is invalid by its own signed bytes",
+            RejectReason::Abandoned => "the request's body stopped coming: send it again",
         })
     }
 }

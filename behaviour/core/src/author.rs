@@ -8,6 +8,7 @@ use crate::edge::Queued;
 use crate::graph::Refusal;
 use crate::job::{Author, Job, Leg, Role};
 use crate::node::Node;
+use crate::pace::Pace;
 use crate::rows::Clock;
 use crate::verified::Encoder;
 use bytes::Bytes;
@@ -130,7 +131,10 @@ impl Node {
         let batch = self.store.next_batch();
         let uploaded = head.body_len <= u64::from(self.config.limits.max_inline);
         let author = Author { to, body: Outflow::whole(body), acked: false, uploaded, batch, reply: None };
-        self.jobs.insert(request, Job { head, head_bytes, proof, role: Role::Author(author) });
+        self.jobs.insert(
+            request,
+            Job { head, head_bytes, proof, pace: Pace::new(self.now), role: Role::Author(author) },
+        );
         self.supervise(peer);
         self.dirty_jobs.insert(request);
         self.notify_durable(Event::Started { token, request, price });

@@ -63,9 +63,10 @@ impl Inflow {
         self.root
     }
 
-    /// More is to come, through this node.
-    pub fn is_waiting(&self) -> bool {
-        self.active && !self.is_complete()
+    /// The source has credit for bytes that have not come.
+    pub fn is_hungry(&self) -> bool {
+        let end = self.granted.min(self.decoder.encoded_len());
+        self.active && !self.is_complete() && self.decoder.position() < end
     }
 
     pub fn is_complete(&self) -> bool {
@@ -272,6 +273,15 @@ impl Outflow {
             Feed::Piped { queue, .. } => queue.front().is_some_and(|(offset, _)| *offset == self.next),
         };
         ready && self.next < self.limit
+    }
+
+    /// There are bytes to send, and no credit for them.
+    pub fn is_held(&self) -> bool {
+        let ready = match &self.feed {
+            Feed::Whole(_) => self.next < self.len,
+            Feed::Piped { queue, .. } => queue.front().is_some_and(|(offset, _)| *offset == self.next),
+        };
+        ready && self.next >= self.limit
     }
 
     /// The next bytes to send, at most `max`.

@@ -12,6 +12,7 @@ use crate::edge::Queued;
 use crate::fault::Fault;
 use crate::job::{Job, Role};
 use crate::node::Node;
+use crate::pace::Pace;
 use crate::wire::{Late, LateDue};
 
 /// How many times longer than usual a silence of everybody is borne.
@@ -24,6 +25,9 @@ impl Node {
     /// The time at which this process started is known.
     pub(crate) fn start_clocks(&mut self) {
         let mut due = Vec::new();
+        for job in self.jobs.values_mut() {
+            job.pace = Pace::new(self.now);
+        }
         for (id, job) in &self.jobs {
             if let Some(to) = job.to().filter(|to| to.open)
                 && self.has_alarm(job)
@@ -147,7 +151,10 @@ impl Node {
             self.lose_patience(*id);
         }
         let connected = self.edge(peer).open().is_some();
+        let (beat, grace) = self.rhythm(peer);
+        let silence = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
         for id in owed {
+            self.drop_abandoned(id, silence);
             let Some(job) = self.jobs.get(&id) else { continue };
             match &job.role {
                 Role::Severed { sent: false, .. } if self.config.policy.orders == OrderPace::WithSync => {
@@ -170,10 +177,8 @@ impl Node {
     fn lose_patience(&mut self, id: RequestId) {
         let now = self.now;
         let (late_fee, patience) = (self.late_fee.unwrap_or_default(), self.config.policy.patience);
+        self.shift_deadlines(id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.is_uploading() {
-            return;
-        }
         let Role::Relay(relay) = &mut job.role else { return };
         if !relay.from.open || !relay.to.open || now <= relay.from.clock.deadline {
             return;
@@ -195,10 +200,11 @@ impl Node {
     /// Answers what to tell of it.
     pub(crate) fn owe_late(&mut self, id: RequestId) -> LateDue {
         let (now, fee) = (self.now, self.late_fee.unwrap_or_default());
-        let Some(job) = self.jobs.get_mut(&id) else { return LateDue::default() };
-        if fee.is_zero() || job.is_uploading() {
+        if fee.is_zero() {
             return LateDue::default();
         }
+        self.shift_deadlines(id);
+        let Some(job) = self.jobs.get(&id) else { return LateDue::default() };
         #[cfg(feature = "testing")]
         if self.cheats {
             return LateDue::default();
@@ -281,16 +287,16 @@ impl Node {
         // or a peer could put its breach off by reconnecting.
         let started = self.started.unwrap_or_default();
         let (mut unanswered, mut unpaid) = (Vec::new(), Vec::new());
+        let queued_ms = self.queued_ms(peer);
         for id in open {
-            let Some(job) = self.jobs.get_mut(id) else { continue };
-            if job.is_uploading() || matches!(&job.role, Role::Author(author) if !author.uploaded) {
-                continue;
-            }
+            self.shift_deadlines(*id);
+            let Some(job) = self.jobs.get(id) else { continue };
             let (acked, refused, first) = (job.is_acked(), job.is_refused(), job.first_asked());
             let Some(to) = job.to() else { continue };
             let rtt = self.channels.get(&to.channel).and_then(|c| c.info.as_ref());
             let rtt = rtt.map_or(0, |info| u64::from(info.terms.rtt_ms));
-            if !acked && self.now.since_ms(first.max(started)) > rtt.saturating_add(limit) {
+            let asked_ms = self.now.since_ms(first.max(started));
+            if !acked && asked_ms > rtt.saturating_add(limit).saturating_add(queued_ms) {
                 unanswered.push(*id);
             }
             if refused {
@@ -484,34 +490,6 @@ impl Node {
                 clock.shift(excused);
                 self.dirty_jobs.insert(id);
             }
-        }
-    }
-
-    /// A body has arrived from upstream, or left at its author: an upload slower than promised does
-    /// not count as lateness.
-    pub(crate) fn upload_over(&mut self, id: RequestId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Some(leg) = job.from().or(job.to()) else { return };
-        let rate = self.channels.get(&leg.channel).and_then(|channel| channel.info.as_ref());
-        let rate = rate.map_or(u64::MAX, |info| info.terms.bytes_per_s.max(1));
-        let promised = u128::from(job.head.body_len).saturating_mul(1000).div_ceil(u128::from(rate));
-        let took = u128::from(self.now.since_ms(leg.clock.since));
-        let excess = u64::try_from(took.saturating_sub(promised)).unwrap_or(u64::MAX);
-        if let Role::Author(author) = &mut job.role {
-            if std::mem::replace(&mut author.uploaded, true) {
-                return;
-            }
-            self.due.remove(&(author.to.clock.deadline, id));
-            author.to.clock.shift(excess);
-            self.due.insert((author.to.clock.deadline, id));
-        } else if excess > 0 {
-            if let Some(from) = job.upstream_mut() {
-                from.clock.shift(excess);
-            }
-            if let Some(to) = job.downstream_mut() {
-                to.clock.shift(excess);
-            }
-            self.dirty_jobs.insert(id);
         }
     }
 }

@@ -8,6 +8,7 @@ use por_types::{
 
 use crate::api::{ExchangeId, RejectReason, SignedReceipt, Time};
 use crate::body::{Inflow, Outflow};
+use crate::pace::Pace;
 use crate::rows::{self, BodyRow, Clock, JobRow, LegRow, RoleRow};
 
 /// The request's passage over one edge of this node.
@@ -69,6 +70,7 @@ pub(crate) struct Job {
     /// borsh bytes of `head` as the author signed them.
     pub head_bytes: Bytes,
     pub proof: FlushProof,
+    pub pace: Pace,
     pub role: Role,
 }
 
@@ -272,12 +274,6 @@ impl Job {
     /// The downstream node has refused before.
     pub fn is_insisting(&self) -> bool {
         matches!(&self.role, Role::Relay(relay) if relay.first < relay.to.clock.since)
-    }
-
-    /// The request's body still arrives from upstream: lateness does not count yet, unless it is
-    /// downstream that does not take it.
-    pub fn is_uploading(&mut self) -> bool {
-        !self.is_refused() && self.upload_inflow().is_some_and(|inflow| inflow.is_waiting())
     }
 
     /// From where on the upstream node shall send the request body, and its credit.

@@ -62,6 +62,7 @@ mod guarantee;
 mod job;
 mod ledger;
 mod node;
+mod pace;
 mod replies;
 mod restore;
 mod roots;

@@ -9,6 +9,7 @@ use crate::body::{Inflow, Outflow};
 use crate::job::{Asked, Author, Job, Leg, Relay, Role};
 use crate::ledger::Channel;
 use crate::node::Node;
+use crate::pace::Pace;
 use crate::rows::{self, JobRow, LegRow, Loaded, RoleRow};
 use crate::verified::Encoder;
 
@@ -100,7 +101,8 @@ impl Node {
                 Role::Severed { from, order: order.clone(), refund: *refund, sent: *sent }
             }
         };
-        let job = Job { head, head_bytes: job.head.into(), proof: job.proof, role };
+        let pace = Pace::default();
+        let job = Job { head, head_bytes: job.head.into(), proof: job.proof, pace, role };
         self.index(id, &job);
         self.jobs.insert(id, job);
         Ok(())

@@ -79,6 +79,7 @@ impl Node {
                 let complete = passing.flow.inflow().is_some_and(|inflow| inflow.is_complete());
                 self.list(upstream, id, Part::ResponseBody);
                 self.refill(id, Part::ResponseBody);
+                self.sample(id, false);
                 if complete {
                     self.response_complete(id);
                 }
@@ -114,6 +115,7 @@ impl Node {
                     let credit = Credit { exchange, part: Part::RequestBody, body, up_to, from: None };
                     self.outbox(peer).credits.push(credit);
                 }
+                self.sample(id, true);
                 Ok(())
             }
             Role::Relay(relay) => {
@@ -125,6 +127,7 @@ impl Node {
                 }
                 self.list(downstream, id, Part::RequestBody);
                 self.refill(id, Part::RequestBody);
+                self.sample(id, true);
                 result
             }
             _ => Ok(()),
@@ -148,6 +151,7 @@ impl Node {
                     flow.grant(credit.up_to);
                 }
                 self.list(peer, id, credit.part);
+                self.sample(id, false);
                 Ok(())
             }
         }
@@ -175,6 +179,7 @@ impl Node {
         let body = flow.root();
         let refetch = flow.resume(from, limit)?;
         self.list(peer, id, part);
+        self.sample(id, false);
         if refetch && let Some((source, exchange)) = self.source(id, part) {
             let up_to = u64::from(self.config.limits.window);
             let credit = Credit { exchange, part, body, up_to, from: Some(0) };
@@ -230,6 +235,7 @@ impl Node {
             }
             self.refill(id, part);
             self.list(peer, id, part);
+            self.sample(id, false);
         }
     }
 

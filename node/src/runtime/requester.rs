@@ -350,6 +350,7 @@ fn rejected(reason: RejectReason) -> Failure {
         RejectReason::NoApp => (ErrorCode::NotFound, Next::GiveUp, "ask a node that serves the app"),
         RejectReason::ServerPrice => (ErrorCode::Budget, Next::GiveUp, "offer a higher server price"),
         RejectReason::TooLarge => (ErrorCode::Usage, Next::GiveUp, "use smaller bodies and limits"),
+        RejectReason::Abandoned => (ErrorCode::Retryable, Next::WaitShortly, "try again"),
         RejectReason::Invalid => (ErrorCode::Fatal, Next::GiveUp, "correct the request"),
     };
     let message = format!("the request was rejected and refunded: {reason}");

@@ -224,6 +224,12 @@ impl Rig {
         self.frame(peer, Frame::Sync(Sync { epoch, answers, complete: true, ..Sync::default() }));
     }
 
+    /// `down`, which connected last, says that it is there.
+    pub fn alive(&mut self) {
+        let epoch = self.conns << 32;
+        self.down_sends(Frame::Sync(Sync { epoch, complete: true, ..Sync::default() }));
+    }
+
     /// Loses all connections of a peer and connects it again.
     pub fn reconnect(&mut self, peer: NodeKey) {
         for conn in (1..=self.conns).map(ConnId) {

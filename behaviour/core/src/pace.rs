@@ -1,0 +1,150 @@
+//! Whose time it is while a body is under way (protocol section 5): an upload slower than promised
+//! and withheld credit are the upstream node's, and shift the deadlines; credit that downstream
+//! withholds is not, and shifts nothing.
+
+use por_types::{InvalidReason, NodeKey, RequestId};
+
+use crate::api::{RejectReason, Time};
+use crate::graph::Refusal;
+use crate::job::{Asked, Job, Role};
+use crate::node::Node;
+
+/// What upstream has taken of a job's time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pace {
+    /// Up to here time is counted.
+    at: Time,
+    /// The request's body last moved.
+    moved: Time,
+    /// Since `at` upstream has owed bytes of the request's body, which it has credit for.
+    hungry: bool,
+    /// Since `at` upstream has owed credit for the response.
+    held: bool,
+    hungry_ms: u64,
+    held_ms: u64,
+    /// By this much the deadlines were shifted.
+    shifted_ms: u64,
+}
+
+impl Pace {
+    pub fn new(now: Time) -> Pace {
+        Pace { at: now, moved: now, ..Pace::default() }
+    }
+}
+
+impl Job {
+    /// Bytes of the request's body are owed from where the request came from.
+    fn is_hungry(&mut self) -> bool {
+        if self.is_refused() {
+            return false;
+        }
+        match &mut self.role {
+            Role::Author(author) => !author.uploaded && author.body.is_sendable(),
+            _ => self.upload_inflow().is_some_and(|inflow| inflow.is_hungry()),
+        }
+    }
+
+    /// Bytes of the response wait for upstream's credit.
+    fn is_held(&self) -> bool {
+        match &self.role {
+            Role::Relay(relay) => relay.reply.as_ref().is_some_and(|passing| passing.flow.is_held()),
+            _ => false,
+        }
+    }
+}
+
+impl Node {
+    /// Counts the time up to now, and looks who has to act next.
+    pub(crate) fn sample(&mut self, id: RequestId, moved: bool) {
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let (hungry, held) = (job.is_hungry(), job.is_held());
+        let pace = &mut job.pace;
+        let passed = now.since_ms(pace.at);
+        pace.hungry_ms += if pace.hungry { passed } else { 0 };
+        pace.held_ms += if pace.held { passed } else { 0 };
+        (pace.at, pace.hungry, pace.held) = (now, hungry, held);
+        if moved {
+            pace.moved = now;
+        }
+    }
+
+    /// Shifts the deadlines of a job by what upstream has taken so far: of an upload's time all beyond
+    /// what the terms promise.
+    pub(crate) fn shift_deadlines(&mut self, id: RequestId) {
+        self.sample(id, false);
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.pace.hungry_ms == 0 && job.pace.held_ms == 0 {
+            return;
+        }
+        let Some(leg) = job.from().or(job.to()) else { return };
+        let rate = self.channels.get(&leg.channel).and_then(|channel| channel.info.as_ref());
+        let rate = rate.map_or(u64::MAX, |info| info.terms.bytes_per_s.max(1));
+        let promised = u128::from(job.head.body_len).saturating_mul(1000).div_ceil(u128::from(rate));
+        let promised = u64::try_from(promised).unwrap_or(u64::MAX);
+        let all = job.pace.hungry_ms.saturating_sub(promised).saturating_add(job.pace.held_ms);
+        let more = all.saturating_sub(job.pace.shifted_ms);
+        if more == 0 {
+            return;
+        }
+        job.pace.shifted_ms = all;
+        if let Role::Author(author) = &mut job.role {
+            let told = !self.due.remove(&(author.to.clock.deadline, id));
+            author.to.clock.shift(more);
+            if !told {
+                self.due.insert((author.to.clock.deadline, id));
+            }
+        } else {
+            if let Some(from) = job.upstream_mut() {
+                from.clock.shift(more);
+            }
+            if let Some(to) = job.downstream_mut() {
+                to.clock.shift(more);
+            }
+            self.dirty_jobs.insert(id);
+        }
+    }
+
+    /// A request's body has arrived from upstream, or left at its author.
+    pub(crate) fn upload_over(&mut self, id: RequestId) {
+        if let Some(Role::Author(author)) = self.jobs.get_mut(&id).map(|job| &mut job.role) {
+            author.uploaded = true;
+        }
+        self.shift_deadlines(id);
+    }
+
+    /// Ends a request here, at its destination, whose body has not moved for longer than a silence is
+    /// borne: it is declined, with the refund. Relays wait for that.
+    pub(crate) fn drop_abandoned(&mut self, id: RequestId, limit_ms: u64) {
+        self.sample(id, false);
+        let now = self.now;
+        let Some(job) = self.jobs.get(&id) else { return };
+        let uploading = matches!(&job.role, Role::Destination { stage: Asked::Uploading { .. }, .. });
+        if !uploading || !job.pace.hungry || now.since_ms(job.pace.moved) <= limit_ms {
+            return;
+        }
+        let app = job.head.app.clone();
+        self.unqueue(&app, &id);
+        let Some(job) = self.forget(&id) else { return };
+        let Some(from) = job.from().cloned() else { return };
+        self.refuse(id, from, Refusal::Reject(RejectReason::Abandoned), |role| Job { role, ..job });
+    }
+
+    /// How long the edge's outstanding bytes may take, milliseconds: a request waits behind them.
+    pub(crate) fn queued_ms(&self, peer: NodeKey) -> u64 {
+        let waits = self.channels_with(peer).filter_map(|(_, channel)| {
+            let rate = channel.info.as_ref()?.terms.bytes_per_s.max(1);
+            let ms = u128::from(channel.outgoing.bytes).saturating_mul(1000).div_ceil(u128::from(rate));
+            u64::try_from(ms).ok()
+        });
+        waits.max().unwrap_or_default()
+    }
+}
+
+/// How a destination says why it declines.
+pub(crate) fn declined(reason: RejectReason) -> InvalidReason {
+    match reason {
+        RejectReason::ServerPrice => InvalidReason::ServerPrice,
+        _ => InvalidReason::Refused,
+    }
+}
