@@ -60,8 +60,9 @@ fn seeds_that_once_differed() {
         300_114, 310_013, // Too little for a purse, while a check was under way.
         410_364,
         // What leaves counts as asked for beside what arrives, also if a charge has left less.
-        550_852, 565_981, // Taken from a node that has a purse beside it.
-        500_501,
+        550_852, 565_981, 572_436, // Taken from a node that has a purse beside it.
+        500_501, // A reward too small for a purse, then the rest of the deposit, which makes one.
+        573_372,
     ];
     for seed in once {
         let finding = run_one(seed, &mut Tally::default());

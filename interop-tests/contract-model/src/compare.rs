@@ -6,8 +6,9 @@ use por_types::interface::*;
 use por_types::{AccountId, Yocto};
 use serde_json::json;
 
+use crate::host::Host;
 use crate::model::{Call, Found, Model, NO_DEPOSIT, PURSE_STORAGE, State};
-use crate::vm::{CONTRACT, Vm};
+use crate::vm::{CONTRACT, Vm, account};
 
 /// 0.0001 NEAR for each Tgas.
 const REWARD_PER_TGAS: u128 = 100_000_000_000_000_000_000;
@@ -18,8 +19,8 @@ pub type Checked<T> = Result<T, String>;
 /// Calls of a method, and how many were accepted.
 pub type Counts = BTreeMap<&'static str, (u64, u64)>;
 
-pub struct Pair {
-    pub vm: Vm,
+pub struct Pair<H = Vm> {
+    pub vm: H,
     pub model: Model,
     pub counts: Counts,
     pub trace: Vec<String>,
@@ -43,16 +44,15 @@ fn differ<T: PartialEq + std::fmt::Debug>(what: &str, contract: &T, model: &T) -
     Err(format!("{what}\n  contract {contract:?}\n  model    {model:?}"))
 }
 
-impl Pair {
-    pub fn new(args: &NewArgs) -> Pair {
-        let mut vm = Vm::deployed();
-        let storage = vm.balance();
-        vm.call(CONTRACT, method::NEW, args, Yocto::ZERO).expect("new");
+impl<H: Host> Pair<H> {
+    /// Initialises the contract that is deployed there.
+    pub fn new(mut vm: H, args: &NewArgs) -> Pair<H> {
+        let storage = vm.start(args);
         let config = vm.config();
         let model = Model {
-            now_ms: vm.now_ms,
+            now_ms: vm.now_ms(),
             chain_id: args.chain_id.clone(),
-            contract: crate::vm::account(CONTRACT),
+            contract: account(CONTRACT),
             owner: args.owner.clone(),
             treasury_account: args.treasury.clone(),
             anchor: args.anchor.clone().unwrap_or(args.owner.clone()),
@@ -106,16 +106,13 @@ impl Pair {
     pub fn call(&mut self, who: &AccountId, call: &Call, attached: u128, tgas: u64) -> Checked<bool> {
         let (method, input) = call.encode();
         let check_deposit = self.check_deposit();
-        self.trace.push(format!(
-            "{} {who} {method} {} attached {attached}, {tgas} Tgas",
-            self.vm.now_ms,
-            String::from_utf8_lossy(&input),
-        ));
-        self.model.advance_time(self.vm.now_ms);
+        let shown = String::from_utf8_lossy(&input).into_owned();
+        let executed = self.vm.execute(who, method, input, Yocto(attached), tgas);
+        let (done, at_ms) = (executed.result, executed.at_ms);
+        self.trace.push(format!("{at_ms} {who} {method} {shown} attached {attached}, {tgas} Tgas"));
+        self.model.advance_time(at_ms);
         let mut next = self.model.clone();
         let verdict = next.call(who, call, attached);
-        self.vm.gas = tgas * 1_000_000_000_000;
-        let done = self.vm.call_unchecked(who.as_str(), method, input, Yocto(attached));
         let count = self.counts.entry(method).or_default();
         count.0 += 1;
         if let (Some(line), Err(message)) = (self.trace.last_mut(), &done) {
@@ -218,6 +215,8 @@ impl Pair {
         let left = usize::try_from(checks.waiting).map_err(|error| error.to_string())?;
         let finished = self.model.apply_until(left, checks.head.is_some());
         self.paid_all(early)?;
+        // What comes of a call on a chain ends in a later block.
+        self.model.advance_time(self.vm.now_ms());
         if let Some(line) = self.trace.last_mut() {
             line.push_str(&format!(" -> {} checks, {left} wait", checks.checks));
         }
@@ -240,7 +239,7 @@ impl Pair {
         if finished > 0 && matches!(call, Call::Check(_)) {
             self.model.note(State::CheckContinued);
         }
-        self.rewards(who, gas)?;
+        self.rewards(who, gas, finished)?;
         self.books()?;
         if self.accepted.is_multiple_of(EVERYTHING_EVERY) || finished > 0 {
             self.everything()
@@ -264,7 +263,7 @@ impl Pair {
 
     /// What the caller was paid for continuing checks and what closers got back: the contract
     /// says how much, the model that it came out of their deposits and nothing else.
-    fn rewards(&mut self, who: &AccountId, gas: u64) -> Checked<()> {
+    fn rewards(&mut self, who: &AccountId, gas: u64, finished: usize) -> Checked<()> {
         if self.model.pool == 0 {
             self.closers.clear();
             return Ok(());
@@ -273,8 +272,12 @@ impl Pair {
         accounts.insert(who.clone());
         // It has the treasury too.
         accounts.remove(&self.model.treasury_account);
+        let model = &self.model;
+        let without =
+            |account: &&AccountId| model.index_of(account).is_none() && !model.purses.contains_key(*account);
+        let purseless = accounts.iter().filter(without).count();
         for account in accounts.clone() {
-            let (now, known) = (self.vm.withdrawable(account.as_str()).0, self.model.owed(&account));
+            let (now, known) = (self.vm.withdrawable(&account).0, self.model.owed(&account));
             let more = now
                 .checked_sub(known)
                 .ok_or_else(|| format!("{account} may withdraw {now}, {known} in the model"))?;
@@ -287,7 +290,8 @@ impl Pair {
                 self.model.pool.checked_sub(more).ok_or("more than deposits was paid for checks")?;
             self.model.credit(&account, more);
         }
-        self.too_little_for_a_purse(&accounts)?;
+        // Of each check under way or finished in this call: the reward, and the rest of the deposit.
+        self.too_little_for_a_purse(2 * purseless * (finished + 1))?;
         let keeps = |channel: &crate::model::Channel| {
             matches!(channel.found, Found::Partition(_)) && channel.bonds().0 > 0
         };
@@ -298,12 +302,10 @@ impl Pair {
         Ok(())
     }
 
-    /// What an account without a node gets goes to the treasury if it does not pay for a purse.
-    fn too_little_for_a_purse(&mut self, accounts: &BTreeSet<AccountId>) -> Checked<()> {
-        let model = &self.model;
-        let without =
-            |account: &&AccountId| model.index_of(account).is_none() && !model.purses.contains_key(*account);
-        let most = PURSE_STORAGE * accounts.iter().filter(without).count() as u128;
+    /// What an account without a node gets goes to the treasury if it does not pay for a purse, also
+    /// when more that does follows in the same call.
+    fn too_little_for_a_purse(&mut self, amounts: usize) -> Checked<()> {
+        let most = PURSE_STORAGE * amounts as u128;
         if most == 0 {
             return Ok(());
         }
@@ -401,11 +403,7 @@ impl Pair {
             self.same_node(&view, node)?;
             self.withdrawable(&account)?;
         }
-        differ(
-            "received",
-            &self.vm.received.get(who.as_str()).copied(),
-            &self.model.received.get(who).copied(),
-        )
+        differ("received", &self.vm.received(who), &self.model.received.get(who).copied())
     }
 
     fn same_node(&self, view: &NodeView, node: usize) -> Checked<()> {
@@ -425,7 +423,7 @@ impl Pair {
         if self.charging && *account == self.model.treasury_account {
             return Ok(());
         }
-        let contract = self.vm.withdrawable(account.as_str()).0;
+        let contract = self.vm.withdrawable(account).0;
         differ(&format!("withdrawable by {account}"), &contract, &self.model.owed(account))
     }
 
@@ -444,7 +442,7 @@ impl Pair {
 
     /// Every record that the contract has.
     pub fn everything(&mut self) -> Checked<()> {
-        self.model.advance_time(self.vm.now_ms);
+        self.model.advance_time(self.vm.now_ms());
         self.config()?;
         let nodes: Vec<NodeView> = self.vm.view(method::NODES, &json!({ "from": 0, "limit": 100 }));
         let live = (0..self.model.nodes.len()).filter(|node| !self.model.nodes[*node].gone);

@@ -11,15 +11,16 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::compare::{Checked, Pair};
+use crate::host::Host;
 use crate::model::{Call, Model};
-use crate::vm::{account, network, secret, terms};
+use crate::vm::{Vm, account, network, secret, terms};
 
 /// Calls after the network is set up.
 const STEPS: usize = 60;
 
 /// One sequence under way.
-pub struct Sequence {
-    pub pair: Pair,
+pub struct Sequence<H = Vm> {
+    pub pair: Pair<H>,
     rng: StdRng,
     names: Vec<AccountId>,
     secrets: Vec<NodeSecret>,
@@ -52,14 +53,16 @@ fn new_args(rng: &mut StdRng, unit: u128) -> NewArgs {
     }
 }
 
-impl Sequence {
-    pub fn new(seed: u64) -> Sequence {
+impl<H: Host> Sequence<H> {
+    /// The sequence of a seed, for a contract that is deployed and not initialised. On a chain it
+    /// differs from run to run, as its calls depend on what happened when.
+    pub fn new(host: H, seed: u64) -> Sequence<H> {
         let mut rng = StdRng::seed_from_u64(seed);
         let unit = if rng.random() { 1 } else { rng.random_range(1..1_000) * Yocto::ONE_NEAR.0 / 999 };
         let count = rng.random_range(6..=12);
         let names: Vec<AccountId> = (0..count).map(|index| account(&format!("n{index}.test"))).collect();
         let secrets = names.iter().map(|name| secret(name.as_str())).collect();
-        let pair = Pair::new(&new_args(&mut rng, unit));
+        let pair = Pair::new(host, &new_args(&mut rng, unit));
         let stingy = [0, 50, 90][rng.random_range(0..3)];
         let hostile = rng.random_range(2..15);
         Sequence { pair, rng, names, secrets, unit, stingy, hostile }
@@ -69,7 +72,8 @@ impl Sequence {
     pub fn run(&mut self) -> Checked<()> {
         self.set_up()?;
         for _ in 0..STEPS {
-            self.pair.vm.now_ms += if self.chance(50) { self.rng.random_range(0..40) } else { 0 };
+            let passed = if self.chance(50) { self.rng.random_range(0..40) } else { 0 };
+            self.wait_until(self.now_ms() + passed);
             self.step()?;
         }
         // Last, so that what a seed stands for has not changed up to here.
@@ -77,6 +81,14 @@ impl Sequence {
             self.departures()?;
         }
         self.wind_up()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.pair.vm.now_ms()
+    }
+
+    fn wait_until(&mut self, time_ms: u64) {
+        self.pair.vm.wait_until(time_ms);
     }
 
     fn chance(&mut self, percent: u32) -> bool {
@@ -346,9 +358,9 @@ impl Sequence {
         let done = self.model().channels.get(&channel).map_or(0, |channel| channel.sequence);
         let hostile = self.hostile;
         let sequence = if self.chance(hostile) { self.rng.random_range(0..3) } else { done + 1 };
-        let now_ms = self.pair.vm.now_ms;
+        let (now_ms, delay_ms) = (self.now_ms(), self.pair.vm.delay_ms());
         let expires_ms =
-            if self.chance(hostile) { now_ms - 1 } else { now_ms + self.rng.random_range(0..50) };
+            if self.chance(hostile) { now_ms - 1 } else { now_ms + delay_ms + self.rng.random_range(0..50) };
         let node = self.node();
         let who = self.names[node].clone();
         match self.rng.random_range(0..3) {
@@ -440,7 +452,7 @@ impl Sequence {
     }
 
     fn finalize(&mut self) -> Checked<bool> {
-        let now_ms = self.pair.vm.now_ms;
+        let now_ms = self.now_ms();
         let channel = self.channel(|status| match status {
             ChannelStatus::Closing { confirmed: true, closes_ms, .. } => *closes_ms <= now_ms,
             ChannelStatus::Severed { settles_ms, .. } => *settles_ms <= now_ms,
@@ -519,7 +531,7 @@ impl Sequence {
 
     /// To just before, at or just after the end of some window.
     fn jump(&mut self) {
-        let now_ms = self.pair.vm.now_ms;
+        let now_ms = self.now_ms();
         let model = self.model();
         let mut times: Vec<u64> = model.penalties.iter().map(|penalty| penalty.until_ms).collect();
         for channel in model.channels.values() {
@@ -540,7 +552,8 @@ impl Sequence {
         times.truncate(6);
         if !times.is_empty() {
             let time = times[self.rng.random_range(0..times.len())];
-            self.pair.vm.now_ms = time + self.rng.random_range(0..3) - 1;
+            let near = time + self.rng.random_range(0..3) - 1;
+            self.wait_until(near);
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod generate;
+pub mod host;
 pub mod model;
 pub mod report;
 pub mod vm;

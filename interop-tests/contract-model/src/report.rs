@@ -5,7 +5,9 @@ use std::fmt;
 
 use crate::compare::Counts;
 use crate::generate::Sequence;
+use crate::host::Host;
 use crate::model::State;
+use crate::vm::Vm;
 
 /// Counts over many sequences.
 #[derive(Default)]
@@ -52,7 +54,12 @@ impl fmt::Display for Finding {
 
 /// Runs the sequence of a seed.
 pub fn run_one(seed: u64, tally: &mut Tally) -> Option<Finding> {
-    let mut sequence = Sequence::new(seed);
+    run_on(Vm::deployed(), seed, tally)
+}
+
+/// Runs it where the contract is deployed and not initialised.
+pub fn run_on(host: impl Host, seed: u64, tally: &mut Tally) -> Option<Finding> {
+    let mut sequence = Sequence::new(host, seed);
     let outcome = sequence.run();
     let pair = sequence.pair;
     tally.add(&Tally { counts: pair.counts, reached: pair.model.reached });

@@ -6,6 +6,7 @@ use rand::Rng;
 
 use super::{Sequence, new_args};
 use crate::compare::Checked;
+use crate::host::Host;
 use crate::model::{Call, Model};
 
 /// Calls of nodes that go, and of others in between.
@@ -20,7 +21,7 @@ impl Model {
     }
 }
 
-impl Sequence {
+impl<H: Host> Sequence<H> {
     pub(super) fn departures(&mut self) -> Checked<()> {
         if self.chance(60) {
             self.close_some()?;
@@ -57,7 +58,7 @@ impl Sequence {
                 closing.push(id);
             }
         }
-        self.wait_until(self.pair.vm.now_ms + self.model().params.notice_ms);
+        self.wait_until(self.now_ms() + self.model().params.notice_ms);
         for channel in closing {
             let (witness, who, attached) = (self.witness(channel), self.anybody(), self.pair.check_deposit());
             self.call(&who, &Call::Finalize(FinalizeArgs { channel, witness }), attached)?;
@@ -74,13 +75,13 @@ impl Sequence {
         params.notice_ms = self.rng.random_range(1..50);
         let owner = self.model().owner.clone();
         let announced = self.call(&owner, &Call::SetParams(SetParamsArgs { params }), 0)?;
-        self.wait_until(self.pair.vm.now_ms + self.model().params.notice_ms);
+        self.wait_until(self.now_ms() + self.model().params.notice_ms);
         Ok(announced)
     }
 
     /// For a channel that was closed cooperatively and whose bonds are held.
     fn late_order(&mut self) -> Checked<bool> {
-        let now_ms = self.pair.vm.now_ms;
+        let now_ms = self.now_ms();
         let channel = self.channel(|status| {
             matches!(status, ChannelStatus::Closed { severed: false, bonds_until_ms: Some(until_ms), .. }
                 if now_ms < *until_ms)
@@ -151,7 +152,7 @@ impl Sequence {
         let [sent_a, sent_b] = record.totals.map(Yocto);
         let sequence = record.sequence + 1;
         let accounts = record.ends.map(|end| self.model().nodes[end].account.clone());
-        let expires_ms = self.pair.vm.now_ms;
+        let expires_ms = self.now_ms() + self.pair.vm.delay_ms();
         let close = CooperativeClose { channel, sequence, expires_ms, totals: Totals { sent_a, sent_b } };
         let network = self.model().network();
         let [signature_a, signature_b] = accounts.map(|account| {
@@ -160,9 +161,5 @@ impl Sequence {
         });
         let who = self.anybody();
         self.call(&who, &Call::CloseSigned(CloseSignedArgs { close, signature_a, signature_b }), 0)
-    }
-
-    fn wait_until(&mut self, time_ms: u64) {
-        self.pair.vm.now_ms = self.pair.vm.now_ms.max(time_ms);
     }
 }
