@@ -273,12 +273,35 @@ impl Node {
             self.breach(peer, SeverReason::MissedSync, open);
         } else {
             self.watch_each(peer, &open, limit);
+            self.watch_receipts(peer, &open, limit);
         }
         let still = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
         if still {
             let time = self.now.after_ms(beat);
             self.edge(peer).watch = Some(time);
             self.watches.insert((time, peer));
+        }
+    }
+
+    /// Who takes payments and does not counter-sign them is in breach: the receipt is what this node
+    /// could show.
+    fn watch_receipts(&mut self, peer: NodeKey, open: &[RequestId], limit: u64) {
+        let now = self.now;
+        let Some(edge) = self.edges.get(&peer).filter(|edge| edge.open().is_some()) else { return };
+        let since = edge.turned.max(self.started.unwrap_or_default());
+        let queued_ms = self.queued_ms(peer);
+        let channels: Vec<ChannelId> = self.channels_with(peer).map(|(id, _)| id).collect();
+        for id in channels {
+            let Some(channel) = self.channels.get_mut(&id) else { continue };
+            let rtt = channel.info.as_ref().map_or(0, |info| u64::from(info.terms.rtt_ms));
+            let bound = limit.saturating_add(rtt).saturating_add(queued_ms);
+            if channel.unsigned_ms(now, since) > bound {
+                let over = |request: &&RequestId| {
+                    self.jobs.get(*request).and_then(Job::to).is_some_and(|to| to.channel == id)
+                };
+                let requests = open.iter().filter(over).copied().collect();
+                self.breach(peer, SeverReason::Disagreement, requests);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use por_types::{
     Signed, Totals, Yocto,
 };
 
-use crate::api::{ChannelSnapshot, MyChannel};
+use crate::api::{ChannelSnapshot, MyChannel, Time};
 use crate::fault::Fault;
 use crate::rows::ChannelRow;
 
@@ -53,6 +53,8 @@ pub(crate) struct Channel {
     pub outgoing: Load,
     /// Requests of the counterparty without an outcome.
     pub incoming: Load,
+    /// The first own total that the counterparty has not counter-signed, and when that was seen.
+    unsigned: Option<(Yocto, Time)>,
 }
 
 impl Channel {
@@ -62,7 +64,7 @@ impl Channel {
 
     pub fn restore(row: ChannelRow) -> Channel {
         let (outgoing, incoming) = (Load::default(), Load::default());
-        Channel { row, info: None, owed: Yocto::ZERO, outgoing, incoming }
+        Channel { row, info: None, owed: Yocto::ZERO, outgoing, incoming, unsigned: None }
     }
 
     /// Takes the chain's view; totals below proven floors are raised to them. True if the row changed.
@@ -79,6 +81,24 @@ impl Channel {
     /// The chain's view while new requests may be admitted.
     pub fn open_info(&self) -> Option<&MyChannel> {
         self.info.as_ref().filter(|info| info.open && self.row.order.is_none())
+    }
+
+    /// For how long the counterparty has not counter-signed what this node pays it, milliseconds, as
+    /// far as looks at it have shown; time before `since` does not count.
+    pub fn unsigned_ms(&mut self, now: Time, since: Time) -> u64 {
+        let own = |receipt: &Signed<ChannelState>| receipt.statement.totals.sent_by(self.row.side);
+        let signed = self.row.receipt.as_ref().map_or(Yocto::ZERO, own);
+        if signed >= self.row.own_total {
+            self.unsigned = None;
+            return 0;
+        }
+        match self.unsigned {
+            Some((total, seen)) if signed < total => now.since_ms(seen.max(since)),
+            _ => {
+                self.unsigned = Some((self.row.own_total, now));
+                0
+            }
+        }
     }
 
     /// The chain's view while the edge is in the graph, be it closing.

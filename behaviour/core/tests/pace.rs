@@ -4,7 +4,7 @@
 mod rig;
 
 use bytes::Bytes;
-use por_core::types::{InvalidReason, RequestHead, Yocto};
+use por_core::types::{InvalidReason, RequestHead, SeverReason, Yocto};
 use por_core::verified::Encoder;
 use por_core::wire::{self, Frame, Part};
 use por_core::{ExchangeId, Input, RejectReason};
@@ -59,11 +59,7 @@ fn paid_late(frames: &[Frame]) -> u128 {
 
 /// `down` acknowledges what was passed on to it.
 fn acknowledge(rig: &mut Rig) {
-    let asked = rig.down_got().iter().find_map(|frame| match frame {
-        Frame::Request(request) => Some(request.requests[0].exchange),
-        _ => None,
-    });
-    rig.down_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: vec![asked.expect("passed on")] }));
+    rig.acknowledge(true);
 }
 
 /// The peers are there, whatever else they do not do.
@@ -135,4 +131,19 @@ fn who_downstream_takes_no_body_is_paid_late_for_and_severed() {
     pass(&mut rig, LONG_MS / 10);
     assert!(paid_late(&rig.up_got()) > 0, "the node is under obligation");
     assert_eq!(rig.orders.len(), 1, "and severs who does not take the body");
+}
+
+#[test]
+fn who_takes_payments_and_does_not_counter_sign_them_is_severed() {
+    for signs in [true, false] {
+        let mut rig = slow();
+        let mut head = rig.head(b"question", 100);
+        head.route[1].allowance_ms += LONG_MS;
+        rig.ask(&head, b"question");
+        rig.acknowledge(signs);
+        pass(&mut rig, LONG_MS / 10);
+        let reasons: Vec<_> = rig.orders.iter().map(|order| order.statement.reason).collect();
+        let expected = if signs { vec![] } else { vec![SeverReason::Disagreement] };
+        assert_eq!(reasons, expected);
+    }
 }

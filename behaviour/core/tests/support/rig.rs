@@ -224,6 +224,19 @@ impl Rig {
         self.frame(peer, Frame::Sync(Sync { epoch, answers, complete: true, ..Sync::default() }));
     }
 
+    /// `down` acknowledges what was passed on to it, with its counter-signature or without.
+    pub fn acknowledge(&mut self, signs: bool) {
+        let request = self.down_got().into_iter().find_map(|frame| match frame {
+            Frame::Request(request) => Some(request),
+            _ => None,
+        });
+        let request = request.expect("passed on");
+        let payment = request.payment.expect("paid").statement;
+        let receipts = if signs { vec![self.down.sign(&network(), payment)] } else { vec![] };
+        let exchanges = request.requests.iter().map(|item| item.exchange).collect();
+        self.down_sends(Frame::Ack(wire::Ack { receipts, exchanges }));
+    }
+
     /// `down`, which connected last, says that it is there.
     pub fn alive(&mut self) {
         let epoch = self.conns << 32;
