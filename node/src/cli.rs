@@ -11,6 +11,7 @@ mod request;
 mod run;
 mod tables;
 mod verbs;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -101,9 +102,10 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         log: args.log,
         password_file: args.password_file,
     };
-    // These two end by a signal in their own, orderly way.
+    // These end by a signal in their own, orderly way.
     match args.command {
         Command::Run(run) => return run::run(&context, run).await,
+        Command::Watch(args) => return watch::watch(&context, args).await,
         Command::Localnet(local) => return run_localnet(&context, local).await,
         _ => {}
     }
@@ -126,7 +128,7 @@ async fn verb(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Route(args) => request::route(context, args).await,
         Command::Request(args) => request::request(context, args).await,
         Command::Contract { action } => contract::contract(context, action).await,
-        Command::Run(_) | Command::Localnet(_) => Ok(()),
+        Command::Run(_) | Command::Watch(_) | Command::Localnet(_) => Ok(()),
     }
 }
 

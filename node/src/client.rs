@@ -21,7 +21,7 @@ pub use error::{ClientError, ErrorBody, ErrorCode};
 pub use types::{
     ActionResult, AmountBody, Announced, ApiIncoming, ApiRequest, ApiResponse, AppStatus, ChannelInfo,
     ConfirmBody, GraphEdgeInfo, GraphInfo, Happening, News, PeerInfo, ProposeBody, Provider, Quote,
-    QuoteRequest, QuotedHop, QuotedRoute, ServeRequest, Status, Traffic, What, WithdrawBody,
+    QuoteRequest, QuotedHop, QuotedRoute, ServeRequest, Status, TowerStatus, Traffic, What, WithdrawBody,
 };
 
 use crate::seal;

@@ -12,6 +12,7 @@
 //! [p2p]
 //! listen = ["/ip4/0.0.0.0/tcp/7741"]
 //! external = []                   # addresses to announce besides the observed ones
+//! watchtowers = []                # get the latest states: /ip4/.../tcp/.../p2p/PEER
 //!
 //! [api]
 //! listen = "127.0.0.1:7740"
@@ -77,6 +78,8 @@ pub struct P2pConfig {
     pub listen: Vec<Multiaddr>,
     /// Addresses to announce besides the observed ones.
     pub external: Vec<Multiaddr>,
+    /// Towers that get this node's latest states, see [`crate::watch`]; with `/p2p/PEER`.
+    pub watchtowers: Vec<Multiaddr>,
 }
 
 impl Default for P2pConfig {
@@ -85,6 +88,7 @@ impl Default for P2pConfig {
         P2pConfig {
             listen: vec![any.with(libp2p::multiaddr::Protocol::Tcp(DEFAULT_P2P_PORT))],
             external: Vec::new(),
+            watchtowers: Vec::new(),
         }
     }
 }
@@ -160,6 +164,7 @@ pub struct Overrides {
     pub boot_peers: Vec<Multiaddr>,
     pub listen: Vec<Multiaddr>,
     pub external: Vec<Multiaddr>,
+    pub watchtowers: Vec<Multiaddr>,
     pub api: Option<SocketAddr>,
     pub auto_confirm: Option<bool>,
 }
@@ -182,6 +187,7 @@ impl Overrides {
         put_list(&mut config.network.boot_peers, self.boot_peers);
         put_list(&mut config.p2p.listen, self.listen);
         put_list(&mut config.p2p.external, self.external);
+        put_list(&mut config.p2p.watchtowers, self.watchtowers);
         put(&mut config.api.listen, self.api);
         put(&mut config.policy.auto_confirm, self.auto_confirm);
     }
@@ -239,6 +245,14 @@ impl Config {
         }
         if self.p2p.listen.is_empty() {
             return Err(CliError::usage("p2p.listen is empty", "name at least one address to listen on"));
+        }
+        if let Some(tower) =
+            self.p2p.watchtowers.iter().find(|tower| crate::watch::wire::peer_of(tower).is_none())
+        {
+            return Err(CliError::usage(
+                format!("watchtower {tower} names no peer"),
+                "write it as `por watch` shows it, /ip4/.../tcp/.../p2p/PEER",
+            ));
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ mod providers;
 mod requester;
 mod supervisor;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,14 +33,14 @@ use libp2p_por::Control;
 use parking_lot::Mutex;
 use por_core::Limits;
 use por_types::interface::ConfigView;
-use por_types::{AccountId, Network, NodeKey};
+use por_types::{AccountId, ChannelId, Network, NodeKey, SeverOrder, Signed};
 use tokio::sync::{Notify, watch};
 
 use crate::chain::{Chain, ChainConfig};
 use crate::channels::{Channels, Parts};
 use crate::client::{
     Announced, ApiRequest, ApiResponse, ClientError, ErrorCode, GraphEdgeInfo, GraphInfo, PeerInfo, Status,
-    Traffic,
+    TowerStatus, Traffic,
 };
 use crate::config::Config;
 use crate::exit::CliError;
@@ -49,6 +49,7 @@ use crate::keys::NodeSetup;
 use crate::seal::{self, Context, SealError};
 use crate::store::{NodeStore, StoreIdentity};
 use crate::swarm::{self, SwarmConfig, SwarmHandle};
+use crate::watch::keep_handing_over;
 
 pub(crate) use apps::Apps;
 pub(crate) use supervisor::{API_TASK, Stop, Supervisor};
@@ -80,6 +81,10 @@ pub(crate) struct Daemon {
     pub requester: Requester,
     pub traffic: Arc<Mutex<Traffic>>,
     pub news: news::SharedRing,
+    /// Orders on their way to the chain.
+    pub orders: Mutex<BTreeMap<ChannelId, Signed<SeverOrder>>>,
+    /// How handing over to each watchtower goes.
+    pub towers: Mutex<BTreeMap<libp2p::Multiaddr, TowerStatus>>,
     /// Makes the graph task look at the chain now.
     pub sync_now: Arc<Notify>,
     announced: Mutex<HashSet<[u8; 32]>>,
@@ -165,6 +170,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         requester,
         traffic: Arc::default(),
         news: Arc::default(),
+        orders: Mutex::default(),
+        towers: Mutex::default(),
         sync_now: Arc::new(Notify::new()),
         announced: Mutex::default(),
         started: Instant::now(),
@@ -182,6 +189,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     supervisor.spawn("keeper", keeper::run(daemon.clone(), config.policy.checks, pace));
     supervisor.spawn("orders", orders::run(daemon.clone(), config.network.is_local()));
     supervisor.spawn("late fee", orders::follow_fee(daemon.clone(), config.network.is_local()));
+    let towers = config.p2p.watchtowers.clone();
+    supervisor.spawn("watchtowers", keep_handing_over(daemon.clone(), towers, config.network.is_local()));
     supervisor.spawn("news", news::follow(daemon.clone()));
     supervisor.spawn("apps", daemon.apps.clone().sweep());
     daemon.restore_announcements().await?;
@@ -291,6 +300,7 @@ impl Daemon {
             chain_error,
             announced,
             apps: self.apps.status(),
+            watchtowers: self.towers.lock().values().cloned().collect(),
             traffic: self.traffic.lock().clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }

@@ -136,7 +136,7 @@ impl Node {
             let signer = channel.side.other();
             channel.their_payment.map(|state| SubmitStateArgs { state, signer })
         };
-        Ok(Handed { states: channels.into_iter().filter_map(state).collect(), orders: Vec::new() })
+        Ok(Handed { states: channels.into_iter().filter_map(state).collect(), ..Handed::default() })
     }
 
     /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most

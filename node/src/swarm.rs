@@ -12,7 +12,7 @@ use std::io;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use libp2p::swarm::{SwarmEvent, dial_opts::DialOpts};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts};
 use libp2p::{Multiaddr, PeerId, Swarm, TransportError, identity, noise, tcp, yamux};
 use por_types::{NodeKey, NodeSecret};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -226,8 +226,9 @@ fn build(keypair: identity::Keypair, por: libp2p_por::Behaviour) -> Result<Swarm
     }
 }
 
-async fn listen(
-    swarm: &mut Swarm<NodeBehaviour>,
+/// Binds the listeners; the addresses that they are bound to. Other events of that time are lost.
+pub(crate) async fn listen<B: NetworkBehaviour>(
+    swarm: &mut Swarm<B>,
     addresses: &[Multiaddr],
 ) -> Result<Vec<Multiaddr>, SwarmError> {
     let mut waiting = HashSet::new();

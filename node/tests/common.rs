@@ -35,6 +35,8 @@ pub struct World {
     pub chain: LocalNetwork,
     /// For nodes made from here on, see [`por_node::config::PolicyConfig`].
     pub forget_after_s: u64,
+    /// For nodes made from here on.
+    pub watchtowers: Vec<Multiaddr>,
     dir: TempDir,
 }
 
@@ -56,7 +58,12 @@ impl World {
             ..Default::default()
         };
         let chain = LocalNetwork::start(config).await.expect("local chain");
-        World { chain, forget_after_s: 3_600, dir: tempfile::tempdir().expect("directory") }
+        World {
+            chain,
+            forget_after_s: 3_600,
+            watchtowers: Vec::new(),
+            dir: tempfile::tempdir().expect("directory"),
+        }
     }
 
     /// A registered, running node that knows the addresses of `boot`.
@@ -68,6 +75,7 @@ impl World {
         config.policy.auto_confirm = true;
         config.policy.confirm_deposit = Yocto::near(5);
         config.policy.forget_after_s = self.forget_after_s;
+        config.p2p.watchtowers = self.watchtowers.clone();
         config.network.boot_peers = boot.iter().map(|daemon| daemon.address()).collect();
         let keys = Keys { node: generate_node_key(), near: generate_near_key(), near_account: None };
         self.chain.faucet(&account, &keys.near.public_key(), Yocto::near(100)).await.expect("faucet");

@@ -63,6 +63,7 @@ mod job;
 mod ledger;
 mod node;
 mod pace;
+pub mod recover;
 mod replies;
 mod restore;
 mod roots;

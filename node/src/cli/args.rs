@@ -72,6 +72,8 @@ pub enum Command {
     Route(RouteArgs),
     /// Send a request and print its response.
     Request(RequestArgs),
+    /// Run a watchtower, which guards channels of nodes that are away; or get states back from one.
+    Watch(WatchArgs),
     /// Deploy, govern and check the contract.
     Contract {
         #[command(subcommand)]
@@ -123,6 +125,9 @@ pub struct NodeArgs {
     /// Node to learn addresses from; may be repeated.
     #[arg(long, value_name = "MULTIADDR")]
     pub boot: Vec<Multiaddr>,
+    /// Watchtower that gets the latest states, /ip4/.../tcp/.../p2p/PEER; may be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub watchtower: Vec<Multiaddr>,
     /// Confirm channels that others propose.
     #[arg(long)]
     pub auto_confirm: bool,
@@ -137,6 +142,7 @@ impl NodeArgs {
             boot_peers: self.boot,
             listen: self.listen,
             external: self.external,
+            watchtowers: self.watchtower,
             api: self.api,
             auto_confirm: self.auto_confirm.then_some(true),
         }
@@ -147,6 +153,26 @@ impl NodeArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct WatchArgs {
+    #[command(subcommand)]
+    pub action: Option<WatchAction>,
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WatchAction {
+    /// Get the latest states of this node's channels back, after its disk was lost. Keys and settings
+    /// must be there, the daemon must not run.
+    Restore {
+        /// Tower to ask, /ip4/.../tcp/.../p2p/PEER; may be repeated [default: p2p.watchtowers].
+        #[arg(long, value_name = "MULTIADDR")]
+        from: Vec<Multiaddr>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

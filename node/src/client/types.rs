@@ -43,6 +43,9 @@ pub struct Status {
     #[serde(default)]
     pub announced: Vec<Announced>,
     pub apps: Vec<AppStatus>,
+    /// Towers that get this node's latest states.
+    #[serde(default)]
+    pub watchtowers: Vec<TowerStatus>,
     pub traffic: Traffic,
     pub uptime_ms: u64,
 }
@@ -54,6 +57,19 @@ pub struct Announced {
     pub what: String,
     /// Block time from which it may take effect, milliseconds since 1970.
     pub from_ms: u64,
+}
+
+/// How handing over to a watchtower goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TowerStatus {
+    pub address: String,
+    /// Channels of which it has states.
+    pub channels: u32,
+    /// Channels of which it did not get the latest ones.
+    pub behind: u32,
+    /// Why not.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A served app.

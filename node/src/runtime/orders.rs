@@ -45,6 +45,7 @@ async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duratio
     if order.statement.signer != daemon.node_key {
         tokio::time::sleep(patience).await;
     }
+    daemon.orders.lock().insert(channel, order.clone());
     let mut wait = BACKOFF.0;
     while is_in_graph(&daemon, channel) {
         match daemon.chain.sever(order.clone()).await {
@@ -57,6 +58,7 @@ async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duratio
             }
         }
     }
+    daemon.orders.lock().remove(&channel);
     daemon.sync_now.notify_one();
 }
 

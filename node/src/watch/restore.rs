@@ -1,0 +1,207 @@
+//! A node that has lost its disk gets its latest states back.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use libp2p::Multiaddr;
+use libp2p_por::Store as _;
+use por_core::recover::{Recovered, recover};
+use por_types::interface::ChannelView;
+use por_types::{AccountId, ChannelId, ChannelState, DalekVerify, NodeKey, Side, Signed, Yocto};
+use serde::Serialize;
+
+use super::Handed;
+use super::tower::Ends;
+use super::wire::{Ask, Reply, TowerClient};
+use crate::chain::{Chain, ChainConfig, MemoryIntents};
+use crate::exit::{CliError, ExitCode};
+use crate::graph::is_over;
+use crate::keys::NodeSetup;
+use crate::store::{NodeStore, StoreIdentity};
+
+/// Most pages that one tower may give.
+const PAGES: usize = 64;
+
+/// A channel of which towers had something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestoredChannel {
+    pub channel: ChannelId,
+    pub peer_account: AccountId,
+    /// Totals of the states that were given back: signed by this node, and by the other one.
+    pub sent: Yocto,
+    pub received: Yocto,
+    /// The store had less.
+    pub raised: bool,
+}
+
+/// Asks the towers for the latest states of the node's channels, and raises the store of the home to
+/// them, making it if there is none. Never lowers anything: every statement is checked, and of each
+/// channel the highest one counts, whatever tower it came from. The daemon must not run.
+///
+/// Errors: [`ExitCode::Usage`] without towers, [`ExitCode::Unreachable`] if none of them answers,
+/// and those of the chain and of the store.
+pub async fn restore(setup: NodeSetup, towers: &[Multiaddr]) -> Result<Vec<RestoredChannel>, CliError> {
+    if towers.is_empty() {
+        return Err(CliError::usage("no watchtower is known", "name one with --from, or in p2p.watchtowers"));
+    }
+    let NodeSetup { home, lock, config, keys } = setup;
+    let network = config.network();
+    let node = keys.node.public();
+    let client = TowerClient::start(&keys.node).map_err(super::service::swarm_error)?;
+    let given = ask_all(&client, towers).await?;
+    let chain = ChainConfig::new(&config.network, config.account.clone(), None);
+    let chain = Chain::connect(chain, Arc::new(MemoryIntents::default())).await?;
+    let mut found = BTreeMap::new();
+    for handed in given {
+        for args in handed.states.into_iter().chain(handed.own) {
+            add(&chain, &node, args.signer, args.state, &mut found).await?;
+        }
+    }
+    let kept: Vec<Recovered> = found.values().flatten().map(|(_, kept)| kept.clone()).collect();
+    let identity = StoreIdentity { network, node_key: node };
+    let path = home.store_file();
+    let open = tokio::task::spawn_blocking(move || NodeStore::open(&path, &identity));
+    let store = open.await.map_err(|error| CliError::new(ExitCode::Other, error.to_string(), ""))?;
+    let store = store.map_err(store_error)?;
+    let raised = raise(&store, &chain, node, &kept).await;
+    store.close().await.map_err(store_error)?;
+    drop(lock);
+    let raised = raised?;
+    let channels = found.into_values().flatten();
+    Ok(channels.map(|(view, kept)| told(&view, &kept, raised.contains(&kept.channel))).collect())
+}
+
+fn told(view: &ChannelView, kept: &Recovered, raised: bool) -> RestoredChannel {
+    let total = |state: &Option<Signed<ChannelState>>, side| {
+        state.as_ref().map_or(Yocto::ZERO, |state| state.statement.totals.sent_by(side))
+    };
+    RestoredChannel {
+        channel: kept.channel,
+        peer_account: if kept.side == Side::A { view.b.clone() } else { view.a.clone() },
+        sent: total(&kept.own, kept.side),
+        received: total(&kept.theirs, kept.side.other()),
+        raised,
+    }
+}
+
+/// What the towers give; at least one has answered.
+async fn ask_all(client: &TowerClient, towers: &[Multiaddr]) -> Result<Vec<Handed>, CliError> {
+    let mut given = Vec::new();
+    let mut failure = None;
+    let mut answered = false;
+    for tower in towers {
+        match pages(client, tower).await {
+            Ok(pages) => {
+                answered = true;
+                given.extend(pages);
+            }
+            Err(error) => {
+                tracing::warn!(%tower, %error, "a watchtower gives nothing back");
+                failure = Some(format!("{tower}: {error}"));
+            }
+        }
+    }
+    match failure {
+        Some(error) if !answered => Err(CliError::new(
+            ExitCode::Unreachable,
+            error,
+            "check the tower's address, and that `por watch` runs there",
+        )),
+        _ => Ok(given),
+    }
+}
+
+async fn pages(client: &TowerClient, tower: &Multiaddr) -> Result<Vec<Handed>, String> {
+    let mut pages = Vec::new();
+    let mut after = None;
+    while pages.len() < PAGES {
+        match client.ask(tower, Ask::GiveBack { after }).await {
+            Ok(Reply::Given { handed, more }) => {
+                pages.push(handed);
+                match more {
+                    // Pages that do not go on would never end.
+                    Some(more) if after.is_none_or(|after| more > after) => after = Some(more),
+                    _ => return Ok(pages),
+                }
+            }
+            Ok(Reply::Refused { why, .. }) => return Err(why),
+            Ok(Reply::Kept {}) => return Err("the tower answers something else".to_owned()),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(pages)
+}
+
+/// By channel; `None` for those that are not this node's or are over.
+type Found = BTreeMap<ChannelId, Option<(ChannelView, Recovered)>>;
+
+/// Adds a state if it is rightly signed and higher than what another tower gave.
+async fn add(
+    chain: &Chain,
+    node: &NodeKey,
+    signer: Side,
+    state: Signed<ChannelState>,
+    found: &mut Found,
+) -> Result<(), CliError> {
+    let channel = state.statement.channel;
+    if let Entry::Vacant(free) = found.entry(channel) {
+        let view = chain.channel(channel).await?.filter(|view| !is_over(&view.status));
+        let mine = view.and_then(|view| {
+            let ends = Ends::of(&view);
+            let side = ends.side(node)?;
+            let peer = ends.key(side.other());
+            Some((view, Recovered { channel, peer, side, own: None, theirs: None }))
+        });
+        free.insert(mine);
+    }
+    let Some(Some((view, kept))) = found.get_mut(&channel) else { return Ok(()) };
+    if !state.verify(chain.network(), &Ends::of(view).key(signer), &DalekVerify) {
+        tracing::warn!(%channel, "a watchtower gave a state that is not rightly signed");
+        return Ok(());
+    }
+    let slot = if signer == kept.side { &mut kept.own } else { &mut kept.theirs };
+    let total = |state: &Signed<ChannelState>| state.statement.totals.sent_by(signer);
+    if slot.as_ref().is_none_or(|held| total(&state) > total(held)) {
+        *slot = Some(state);
+    }
+    Ok(())
+}
+
+/// Writes what is higher than what the store has; the channels that it raised. Durable when it
+/// returns.
+async fn raise(
+    store: &NodeStore,
+    chain: &Chain,
+    node: NodeKey,
+    kept: &[Recovered],
+) -> Result<Vec<ChannelId>, CliError> {
+    let restored = store.restored().map_err(store_error)?;
+    // More than any count of starts: seconds since 1970.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let start = u32::try_from(since.as_secs()).unwrap_or(u32::MAX / 2);
+    let writes = recover(chain.network(), node, restored, kept, start).map_err(|error| {
+        CliError::new(ExitCode::CorruptStore, error.to_string(), "move the store away and restore again")
+    })?;
+    let keys: Vec<&[u8]> = writes.iter().map(|write| write.key.as_slice()).collect();
+    let raised: Vec<ChannelId> = kept
+        .iter()
+        .map(|kept| kept.channel)
+        .filter(|channel| keys.contains(&channel.0.to_be_bytes().as_slice()))
+        .collect();
+    if raised.is_empty() {
+        return Ok(raised);
+    }
+    let mut ledger = store.ledger();
+    ledger.submit(1, writes);
+    let durable = std::future::poll_fn(|cx| ledger.poll_durable(cx)).await;
+    durable.map_err(|error| {
+        CliError::new(ExitCode::Other, error.to_string(), "repair the disk and try again")
+    })?;
+    Ok(raised)
+}
+
+fn store_error(error: crate::store::StoreError) -> CliError {
+    crate::client::ClientError::new(error.code(), error.to_string(), "").into()
+}

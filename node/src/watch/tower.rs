@@ -1,0 +1,331 @@
+//! What is guarded, and what has to be done about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use por_types::interface::{ChannelStatus, ChannelView, SubmitStateArgs, code};
+use por_types::{ChannelId, ChannelState, DalekVerify, Network, NodeKey, SeverOrder, Side, Signed, Totals};
+
+use super::{Handed, MAX_GUARDED, MAX_PER_NODE, WatchError};
+use crate::chain::{Call, Chain, ChainError, Intent};
+
+/// What a round brought to the contract.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Channels whose settlement was corrected.
+    pub challenged: Vec<ChannelId>,
+    /// Channels that were severed.
+    pub severed: Vec<ChannelId>,
+}
+
+/// The node keys of a channel's sides, which never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub a: NodeKey,
+    pub b: NodeKey,
+}
+
+impl Ends {
+    pub fn of(view: &ChannelView) -> Ends {
+        Ends { a: view.key_a, b: view.key_b }
+    }
+
+    pub fn key(&self, side: Side) -> NodeKey {
+        match side {
+            Side::A => self.a,
+            Side::B => self.b,
+        }
+    }
+
+    pub fn side(&self, key: &NodeKey) -> Option<Side> {
+        match key {
+            key if *key == self.a => Some(Side::A),
+            key if *key == self.b => Some(Side::B),
+            _ => None,
+        }
+    }
+}
+
+type States = BTreeMap<(ChannelId, Side), Signed<ChannelState>>;
+
+/// A page of what one node is given back: whose, after which channel, how many channels.
+pub(super) type PageOf<'k> = (&'k NodeKey, Option<ChannelId>, usize);
+
+/// Everything that is guarded. Plain data: no chain, no clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Guarded {
+    pub ends: BTreeMap<ChannelId, Ends>,
+    /// By signer, who is not the one that handed it over.
+    pub states: States,
+    /// By signer, who handed it over itself.
+    pub own: States,
+    pub orders: BTreeMap<ChannelId, Signed<SeverOrder>>,
+}
+
+/// One call of the contract that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Sever(Signed<SeverOrder>),
+    Submit(SubmitStateArgs),
+}
+
+impl Guarded {
+    /// Checks what `from` hands over (`None`: whoever it is) and keeps what is newer. Nothing is kept
+    /// on an error. `views` are the channels that are not guarded yet, as the chain has them.
+    pub fn take(
+        &mut self,
+        network: &Network,
+        from: Option<&NodeKey>,
+        handed: Handed,
+        views: &BTreeMap<ChannelId, Ends>,
+    ) -> Result<(), WatchError> {
+        let mut next = self.clone();
+        for SubmitStateArgs { state, signer } in handed.states {
+            let ends = next.ends(state.statement.channel, views)?;
+            check_state(network, &ends, &state, signer, from.map(|from| (from, signer.other())))?;
+            raise(&mut next.states, state, signer);
+        }
+        for SubmitStateArgs { state, signer } in handed.own {
+            let ends = next.ends(state.statement.channel, views)?;
+            check_state(network, &ends, &state, signer, from.map(|from| (from, signer)))?;
+            raise(&mut next.own, state, signer);
+        }
+        for order in handed.orders {
+            let SeverOrder { channel, signer, .. } = order.statement;
+            let ends = next.ends(channel, views)?;
+            if from.is_some_and(|from| ends.side(from).is_none()) {
+                return Err(WatchError::NotYours(channel));
+            }
+            if ends.side(&signer).is_none() || !order.verify(network, &signer, &DalekVerify) {
+                return Err(WatchError::Forged(channel));
+            }
+            next.orders.entry(channel).or_insert(order);
+        }
+        let of = |from: &NodeKey| next.ends.values().filter(|ends| ends.side(from).is_some()).count();
+        if next.ends.len() > MAX_GUARDED || from.is_some_and(|from| of(from) > MAX_PER_NODE) {
+            return Err(WatchError::Full);
+        }
+        *self = next;
+        Ok(())
+    }
+
+    fn ends(&mut self, channel: ChannelId, views: &BTreeMap<ChannelId, Ends>) -> Result<Ends, WatchError> {
+        let known = self.ends.get(&channel).or(views.get(&channel)).copied();
+        let ends = known.ok_or(WatchError::Unknown(channel))?;
+        self.ends.insert(channel, ends);
+        Ok(ends)
+    }
+
+    /// Everything, or a page of what one node is given back. With the last channel of the page if
+    /// there are more.
+    pub fn handed(&self, of: Option<PageOf<'_>>) -> (Handed, Option<ChannelId>) {
+        let wanted = |id: &ChannelId, ends: &Ends| match of {
+            None => true,
+            Some((key, after, _)) => ends.side(key).is_some() && after.is_none_or(|after| *id > after),
+        };
+        let all: Vec<ChannelId> =
+            self.ends.iter().filter(|(id, ends)| wanted(id, ends)).map(|(id, _)| *id).collect();
+        let page = of.map_or(all.len(), |(.., limit)| limit).min(all.len());
+        let ids: BTreeSet<ChannelId> = all.iter().take(page).copied().collect();
+        let more = (page < all.len()).then(|| ids.last().copied()).flatten();
+        // A node gets what others signed for it and what it signed itself.
+        let mine = |id: &ChannelId, side: Side| {
+            of.is_none_or(|(key, ..)| self.ends.get(id).is_some_and(|ends| ends.key(side) == *key))
+        };
+        let args = |(&(_, signer), state): (&(ChannelId, Side), &Signed<ChannelState>)| SubmitStateArgs {
+            state: state.clone(),
+            signer,
+        };
+        let states =
+            self.states.iter().filter(|((id, signer), _)| ids.contains(id) && mine(id, signer.other()));
+        let own = self.own.iter().filter(|((id, signer), _)| ids.contains(id) && mine(id, *signer));
+        let orders = self.orders.iter().filter(|(id, _)| ids.contains(id));
+        let handed = Handed {
+            states: states.map(args).collect(),
+            orders: orders.map(|(_, order)| order.clone()).collect(),
+            own: own.map(args).collect(),
+        };
+        (handed, more)
+    }
+
+    /// What is due on a channel that the chain has like this. Forgets what is of no use any more.
+    pub fn deeds(&mut self, channel: ChannelId, view: Option<&ChannelView>) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        if let Some(order) = self.orders.get(&channel) {
+            if view.is_some_and(|view| severable(&view.status)) {
+                deeds.push(Deed::Sever(order.clone()));
+            } else {
+                self.orders.remove(&channel);
+            }
+        }
+        let known = view.map_or(Settling::Over, settling);
+        for signer in [Side::A, Side::B] {
+            let Some(state) = self.states.get(&(channel, signer)) else { continue };
+            match known {
+                Settling::With(totals) if state.statement.totals.sent_by(signer) > totals.sent_by(signer) => {
+                    deeds.push(Deed::Submit(SubmitStateArgs { state: state.clone(), signer }));
+                }
+                _ => {}
+            }
+        }
+        if known == Settling::Over {
+            for signer in [Side::A, Side::B] {
+                self.states.remove(&(channel, signer));
+                self.own.remove(&(channel, signer));
+            }
+            if !self.orders.contains_key(&channel) {
+                self.ends.remove(&channel);
+            }
+        }
+        deeds
+    }
+
+    pub fn channels(&self) -> Vec<ChannelId> {
+        self.ends.keys().copied().collect()
+    }
+}
+
+/// `by`: who handed it over, and which side that must be.
+fn check_state(
+    network: &Network,
+    ends: &Ends,
+    state: &Signed<ChannelState>,
+    signer: Side,
+    by: Option<(&NodeKey, Side)>,
+) -> Result<(), WatchError> {
+    let channel = state.statement.channel;
+    if by.is_some_and(|(from, side)| ends.key(side) != *from) {
+        return Err(WatchError::NotYours(channel));
+    }
+    match state.verify(network, &ends.key(signer), &DalekVerify) {
+        true => Ok(()),
+        false => Err(WatchError::Forged(channel)),
+    }
+}
+
+fn raise(states: &mut States, state: Signed<ChannelState>, signer: Side) {
+    let key = (state.statement.channel, signer);
+    // The signer's own total is what counts; the other one only shows which of two is newer.
+    let totals = |state: &Signed<ChannelState>| {
+        let totals = state.statement.totals;
+        (totals.sent_by(signer), totals.sent_by(signer.other()))
+    };
+    if states.get(&key).is_none_or(|held| totals(&state) > totals(held)) {
+        states.insert(key, state);
+    }
+}
+
+/// The ends of the channels in `handed` that are not known yet.
+pub(super) async fn look_up(
+    chain: &Chain,
+    known: &BTreeSet<ChannelId>,
+    handed: &Handed,
+) -> Result<BTreeMap<ChannelId, Ends>, WatchError> {
+    let states = handed.states.iter().chain(&handed.own).map(|args| args.state.statement.channel);
+    let channels: BTreeSet<ChannelId> =
+        states.chain(handed.orders.iter().map(|order| order.statement.channel)).collect();
+    let mut found = BTreeMap::new();
+    for channel in channels.difference(known) {
+        let view = chain.channel(*channel).await?.ok_or(WatchError::Unknown(*channel))?;
+        found.insert(*channel, Ends::of(&view));
+    }
+    Ok(found)
+}
+
+/// Makes a call. False if somebody else was quicker, or the time is over: both are well.
+pub(super) async fn carry_out(chain: &Chain, deed: Deed) -> Result<bool, ChainError> {
+    let (result, expected) = match deed {
+        Deed::Sever(order) => (chain.sever(order).await, code::NOT_SEVERABLE),
+        Deed::Submit(args) => (chain.call(Intent::new(Call::SubmitState(args))).await, code::NOTHING_NEW),
+    };
+    let well = [expected, code::WINDOW_OVER, code::NOT_CLOSING, code::NO_CHANNEL];
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.contract_code().is_some_and(|code| well.contains(&code)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+impl Round {
+    pub(super) fn note(&mut self, deed: &Deed) {
+        match deed {
+            Deed::Sever(order) => self.severed.push(order.statement.channel),
+            Deed::Submit(args) => self.challenged.push(args.state.statement.channel),
+        }
+    }
+}
+
+/// Guards channels through a chain client of its own.
+pub struct Tower {
+    chain: Chain,
+    guarded: Guarded,
+}
+
+impl Tower {
+    /// `chain` needs a key: submitting costs gas.
+    pub fn new(chain: Chain) -> Tower {
+        Tower { chain, guarded: Guarded::default() }
+    }
+
+    /// Takes what a node hands over. Everything is checked against the chain before any of it is
+    /// taken.
+    ///
+    /// Errors: [`WatchError::Unknown`], [`WatchError::Forged`], [`WatchError::Full`], or of the chain.
+    pub async fn take(&mut self, handed: Handed) -> Result<(), WatchError> {
+        let known = self.guarded.ends.keys().copied().collect();
+        let ends = look_up(&self.chain, &known, &handed).await?;
+        let network = self.chain.network().clone();
+        self.guarded.take(&network, None, handed, &ends)
+    }
+
+    /// All that is guarded, for a store, or for a node that has lost its own.
+    pub fn guarded(&self) -> Handed {
+        self.guarded.handed(None).0
+    }
+
+    /// Looks at every guarded channel once and submits what the contract does not know. Call it
+    /// several times in a challenge window.
+    ///
+    /// Errors: of the chain; the next round tries again.
+    pub async fn round(&mut self) -> Result<Round, ChainError> {
+        let mut round = Round::default();
+        for channel in self.guarded.channels() {
+            let view = self.chain.channel(channel).await?;
+            for deed in self.guarded.deeds(channel, view.as_ref()) {
+                if carry_out(&self.chain, deed.clone()).await? {
+                    round.note(&deed);
+                }
+            }
+        }
+        Ok(round)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settling {
+    /// Evidence does not count yet.
+    No,
+    /// With these totals, as far as the contract knows.
+    With(Totals),
+    /// Nothing is left to guard.
+    Over,
+}
+
+fn settling(view: &ChannelView) -> Settling {
+    match &view.status {
+        ChannelStatus::Proposed | ChannelStatus::Open => Settling::No,
+        // Asked for by one side, which alone cannot close.
+        ChannelStatus::Closing { confirmed: false, .. } => Settling::No,
+        ChannelStatus::Closing { totals, .. } => Settling::With(view.totals.max(*totals)),
+        ChannelStatus::Severed { .. } => Settling::With(view.totals),
+        ChannelStatus::Closed { .. } | ChannelStatus::Cancelled => Settling::Over,
+    }
+}
+
+fn severable(status: &ChannelStatus) -> bool {
+    matches!(
+        status,
+        ChannelStatus::Open
+            | ChannelStatus::Closing { .. }
+            | ChannelStatus::Closed { bonds_until_ms: Some(_), severed: false, .. }
+    )
+}
