@@ -1,5 +1,5 @@
-//! Nodes as processes of their own, on a local chain: killed in the middle of a get, and lied to by a
-//! damaged file.
+//! Nodes as processes of their own, on a local chain: killed and frozen in the middle of a get, and
+//! lied to by a damaged file.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use por_fileshare::demo::cluster::{Cluster, until};
 use por_fileshare::demo::terms;
-use por_types::{ChannelId, Yocto};
+use por_types::interface::ChannelStatus;
+use por_types::{ChannelId, Terms, Yocto};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
@@ -163,6 +164,114 @@ async fn killed_daemons_resume_a_get() {
     assert!(done, "{said}");
     assert!(std::fs::read(&target).expect("the file") == bytes, "byte for byte the same");
     assert_books(&cluster, &channels).await;
+    cluster.stop().await.expect("stopped");
+}
+
+/// With little patience, so that the test is soon over.
+fn impatient(factor: u128) -> Terms {
+    Terms { rtt_ms: 500, heartbeat_ms: 1_000, grace_ms: 4_000, ..terms(factor) }
+}
+
+/// `reader` – `relay` – `server`, and the dearer way `reader` – `other` – `server`.
+async fn diamond(dir: &Path) -> (Cluster, Vec<ChannelId>) {
+    let mut cluster = Cluster::start(exe(), dir, "reader").await.expect("a chain");
+    for name in ["reader", "relay", "server", "other"] {
+        cluster.add(name, Yocto::near(100)).await.expect("a node");
+        cluster.member(name).client.register(Yocto::near(10)).await.expect("registered");
+    }
+    let mut channels = Vec::new();
+    for (a, b, factor) in
+        [("reader", "relay", 1), ("relay", "server", 1), ("reader", "other", 4), ("other", "server", 4)]
+    {
+        channels.push(cluster.open(a, b, DEPOSIT, &impatient(factor)).await.expect("a channel"));
+    }
+    cluster.settle_graph(4).await.expect("the graph");
+    (cluster, channels)
+}
+
+/// Freezes the relay while the reader waits for answers over it.
+async fn freeze_relay(cluster: &Cluster, channel: ChannelId, target: &Path) {
+    under_way(target).await;
+    let waiting = || async {
+        let info = cluster.member("reader").channel(channel).await?;
+        Ok(info.is_some_and(|info| info.unfinished > 0).then_some(()))
+    };
+    until("requests over the relay", waiting).await.expect("they come");
+    cluster.freeze("relay").expect("frozen");
+    until("requests over the frozen relay", waiting).await.expect("they wait");
+    assert!(!target.exists(), "the relay was frozen in the middle of the get");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_frozen_beyond_its_grace_is_severed_and_the_get_goes_another_way() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (cluster, channels) = diamond(dir.path()).await;
+    let file = dir.path().join("file");
+    let bytes = content(96 << 20);
+    std::fs::write(&file, &bytes).expect("written");
+    let (id, _server) = serve(&cluster, &file).await;
+    let target = dir.path().join("copy");
+    let get = tokio::spawn(end(get(&cluster, &id, &target)));
+    freeze_relay(&cluster, channels[0], &target).await;
+    let severed = |info: &por_node::client::ChannelInfo| {
+        matches!(info.status, ChannelStatus::Severed { .. } | ChannelStatus::Closed { severed: true, .. })
+    };
+    cluster.member("reader").wait_channel(channels[0], severed).await.expect("severed");
+    let (code, said) = get.await.expect("no panic");
+    assert_eq!(code, 0, "{said}");
+    assert!(std::fs::read(&target).expect("the file") == bytes, "byte for byte the same");
+    let status = cluster.member("reader").status().await.expect("status");
+    assert_eq!(status.traffic.severed, 1, "nobody else was severed");
+    let settled = || async {
+        let (left, right) = (
+            cluster.member("reader").channel(channels[2]).await?,
+            cluster.member("other").channel(channels[2]).await?,
+        );
+        let (Some(left), Some(right)) = (left, right) else { return Ok(None) };
+        let agreed = left.totals == right.totals && left.unfinished + right.unfinished == 0;
+        Ok(agreed.then_some(left))
+    };
+    let other = until("both ends of the other way to agree", settled).await.expect("they agree");
+    assert!(other.balance_mine < DEPOSIT, "the rest came the other way");
+    assert_eq!(other.status, ChannelStatus::Open);
+
+    // The relay comes to itself, and the contract settles what it was shown.
+    cluster.thaw("relay").expect("goes on");
+    let paid = until("the severed channel to be paid out", || async {
+        let info = cluster.member("reader").channel(channels[0]).await?;
+        Ok(info.and_then(|info| match info.status {
+            ChannelStatus::Closed { paid_a, paid_b, severed: true, .. } => Some((paid_a, paid_b)),
+            _ => None,
+        }))
+    })
+    .await
+    .expect("paid out");
+    assert_eq!(paid.0.checked_add(paid.1), DEPOSIT.checked_add(DEPOSIT));
+    cluster.stop().await.expect("stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_frozen_within_its_grace_is_not_severed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (cluster, channels) = row(dir.path()).await;
+    let file = dir.path().join("file");
+    let bytes = content(64 << 20);
+    std::fs::write(&file, &bytes).expect("written");
+    let (id, _server) = serve(&cluster, &file).await;
+    let target = dir.path().join("copy");
+    let get = tokio::spawn(end(get(&cluster, &id, &target)));
+    freeze_relay(&cluster, channels[0], &target).await;
+    // Several heartbeats, and a third of the grace.
+    tokio::time::sleep(Duration::from_millis(u64::from(terms(1).grace_ms) / 3)).await;
+    cluster.thaw("relay").expect("goes on");
+    let (code, said) = get.await.expect("no panic");
+    assert_eq!(code, 0, "{said}");
+    assert!(std::fs::read(&target).expect("the file") == bytes, "byte for byte the same");
+    assert_books(&cluster, &channels).await;
+    for name in ["reader", "relay", "server"] {
+        let status = cluster.member(name).status().await.expect("status");
+        assert_eq!(status.traffic.severed, 0, "{name}");
+    }
     cluster.stop().await.expect("stopped");
 }
 

@@ -169,7 +169,7 @@ fn what_is_due_follows_from_the_chain() {
     let submit = Deed::Submit(whole.states[0].clone());
     assert_eq!(guarded.clone().deeds(id, Some(&view(ChannelStatus::Open, zero))), [Deed::Sever(order(2, 7))]);
     let mut severed = guarded.clone();
-    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero))), [submit.clone()]);
+    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero))), std::slice::from_ref(&submit));
     assert!(severed.orders.is_empty() && !severed.states.is_empty());
     // What the chain knows already, and own states, are not brought.
     let known = Totals { sent_a: Yocto(60), sent_b: Yocto::ZERO };
