@@ -84,6 +84,7 @@ fn ordinary(network: &mut Network, report: &Report) {
         calls.enter(network, nodes + i);
         calls.channels(network, nodes + i);
         calls.closes(network, nodes + i);
+        calls.leave(network, nodes + count + i);
     }
     calls.owner(network);
     for figure in calls.figures {
@@ -120,6 +121,19 @@ impl Calls {
         self.call(vm, &who, method::UNSTAKE, &json!({ "amount": Yocto::near(1) }), Yocto::ZERO);
         vm.now_ms += graph::params().reimbursement_ms;
         self.call(vm, &who, method::WITHDRAW, &json!({}), Yocto::ZERO);
+    }
+
+    /// A node that comes, takes its stake back and leaves.
+    fn leave(&mut self, network: &mut Network, node: u32) {
+        let who = name(node);
+        let vm = &mut network.vm;
+        let args = serde_json::to_value(Vm::register_args(&who)).expect("arguments");
+        vm.trusted(&who, method::REGISTER, &args, Yocto::near(50));
+        let stake = vm.node(&who).stake;
+        vm.trusted(&who, method::UNSTAKE, &json!({ "amount": stake }), Yocto::ZERO);
+        vm.now_ms += graph::params().reimbursement_ms;
+        vm.trusted(&who, method::WITHDRAW, &json!({}), Yocto::ZERO);
+        self.call(vm, &who, method::UNREGISTER, &json!({}), Yocto::ZERO);
     }
 
     /// Its channels with an old node: proposals, top-up, acts of both, ping.
