@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `config.toml` | config | settings, see [`crate::config`] |
 //! | `node.key`, `near.key` | config | secrets, mode 0600, see [`crate::keys`] |
-//! | `por.redb` | data | ledger and everything else that must survive |
+//! | `por.redb`, `por.journal` | data | ledger and everything else that must survive |
 //! | `api-addr`, `api-token` | data | how local clients reach the running daemon |
 //! | `lock` | data | held by the one daemon that owns the home |
 

@@ -1,17 +1,20 @@
-//! The node's store: one redb database per home.
+//! The node's store: one redb database per home, and the journal of what came after it.
 //!
 //! All writes go through one ledger thread that commits in groups: it drains everything that was
-//! submitted while the last commit was under way into one durable transaction. So a busy node
-//! pays one disk sync for many messages, and an idle one waits for no timer. State, obligations
-//! and the outbox of transactions share the database and so can never disagree (protocol
-//! section 3, "Durability").
+//! submitted while the last commit was under way into one durable group. So a busy node pays one
+//! disk sync for many messages, and an idle one waits for no timer (protocol section 3,
+//! "Durability"). Groups of the ledger go into the journal, and what is left of them into the
+//! database every `books::CHECKPOINT_BYTES`; the node's own tables are written at once.
 //!
 //! Every row carries a checksum over its table, key and value, besides redb's own page checksums:
 //! a flipped bit is an error at start, never a wrong balance.
 
+mod books;
 mod error;
 mod intents;
+mod journal;
 mod ledger;
+mod memory;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -23,7 +26,7 @@ use std::thread::JoinHandle;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use parking_lot::Mutex;
-use por_core::{Restored, Row, Table};
+use por_core::Restored;
 use por_types::{Network, NodeKey};
 use redb::Database;
 
@@ -31,6 +34,8 @@ pub use error::StoreError;
 pub use ledger::LedgerStore;
 pub use rows::AppTable;
 
+use books::{Books, JournalRow, journal_head};
+use journal::Device;
 use ledger::Shared;
 use rows::{KeyValue, StoreTable};
 
@@ -83,12 +88,21 @@ impl NodeStore {
             create(path, identity)?;
         }
         let database = guarded(path, || open_checked(path))??;
-        NodeStore::start(path, database, identity)
+        guarded(path, || check_identity(path, &database, identity))??;
+        let head = guarded(path, || journal_head(&database))?.map_err(|error| error.at(path))?;
+        // One that was closed needs no journal; so a copy of its database alone will do.
+        let journal = journal::open(path, head.is_none_or(|head| head.closed))?;
+        NodeStore::start(path, database, head, Box::new(journal))
     }
 
-    fn start(path: &Path, database: Database, identity: &StoreIdentity) -> Result<NodeStore, StoreError> {
-        guarded(path, || check_identity(path, &database, identity))??;
-        let shared = Arc::new(Shared::new(path.to_owned(), database));
+    fn start(
+        path: &Path,
+        database: Database,
+        head: Option<JournalRow>,
+        device: Box<dyn Device>,
+    ) -> Result<NodeStore, StoreError> {
+        let books = guarded(path, || Books::open(path, &database, head, device))??;
+        let shared = Arc::new(Shared::new(path.to_owned(), database, books));
         let thread = ledger::spawn(shared.clone()).map_err(|error| StoreError::io(path, &error))?;
         Ok(NodeStore { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
     }
@@ -100,12 +114,7 @@ impl NodeStore {
 
     /// All rows of the ledger's tables.
     pub fn restored(&self) -> Result<Restored, StoreError> {
-        let mut restored = Restored::default();
-        for table in [Table::Channels, Table::Exchanges, Table::Meta] {
-            let rows = self.shared().read(|db| rows::list(db, StoreTable::Ledger(table)))?;
-            restored.rows.extend(rows.into_iter().map(|(key, value)| Row { table, key, value }));
-        }
-        Ok(restored)
+        self.shared().restored()
     }
 
     /// Value of a row of the node's own tables.

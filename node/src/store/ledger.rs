@@ -11,6 +11,7 @@ use por_core::{Restored, Write};
 use redb::Database;
 use tokio::sync::oneshot;
 
+use super::books::Books;
 use super::error::StoreError;
 use super::rows::{self, AppTable, ReadError, StoreTable};
 use super::{NodeStore, guarded};
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) path: PathBuf,
     /// `None` once closed.
     database: RwLock<Option<Database>>,
+    books: Mutex<Books>,
     queue: Mutex<Queue>,
     /// Signalled when the queue has work or the store is to be closed.
     work: Condvar,
@@ -68,7 +70,7 @@ struct Progress {
     /// Final: nothing is written after it.
     failure: Option<StoreError>,
     waker: Option<Waker>,
-    /// Transactions committed, for tests and metrics.
+    /// Groups committed, for tests and metrics.
     commits: u64,
 }
 
@@ -77,20 +79,31 @@ pub(super) fn spawn(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
 }
 
 fn run(shared: &Shared) {
-    while let Some(jobs) = shared.take_jobs() {
+    while let Some(mut jobs) = shared.take_jobs() {
         let result = match shared.failure() {
             Some(failure) => Err(failure),
-            None => shared.commit(&jobs),
+            None => shared.commit(&mut jobs),
         };
+        let done = result.is_ok();
         shared.report(jobs, &result);
+        // Nobody waits for it.
+        if done && let Err(error) = shared.checkpoint(false) {
+            shared.fail(error);
+        }
+    }
+    if shared.failure().is_none()
+        && let Err(error) = shared.checkpoint(true)
+    {
+        shared.fail(error);
     }
 }
 
 impl Shared {
-    pub(super) fn new(path: PathBuf, database: Database) -> Shared {
+    pub(super) fn new(path: PathBuf, database: Database, books: Books) -> Shared {
         Shared {
             path,
             database: RwLock::new(Some(database)),
+            books: Mutex::new(books),
             queue: Mutex::default(),
             work: Condvar::new(),
             progress: Mutex::default(),
@@ -142,11 +155,34 @@ impl Shared {
         Some(std::mem::take(&mut queue.jobs))
     }
 
-    fn commit(&self, jobs: &VecDeque<Job>) -> Result<(), StoreError> {
+    /// Batches first: a row of the node's own tables may rely on them.
+    fn commit(&self, jobs: &mut VecDeque<Job>) -> Result<(), StoreError> {
         let guard = self.database.read();
         let database = guard.as_ref().ok_or(StoreError::Closed)?;
-        guarded(&self.path, || commit(database, jobs))?
+        let batches = jobs.iter_mut().filter_map(|job| match job {
+            Job::Batch { writes, .. } => Some(std::mem::take(writes)),
+            Job::App { .. } => None,
+        });
+        let batches: Vec<Vec<Write>> = batches.collect();
+        let written = guarded(&self.path, || self.books.lock().commit(batches))?;
+        written.map_err(|error| error.at(&self.path))?;
+        guarded(&self.path, || commit_apps(database, jobs))?
             .map_err(|error| StoreError::from_redb(&self.path, error))
+    }
+
+    /// Brings the database up to date, if it is time or the store closes.
+    fn checkpoint(&self, closing: bool) -> Result<(), StoreError> {
+        let guard = self.database.read();
+        let database = guard.as_ref().ok_or(StoreError::Closed)?;
+        let mut books = self.books.lock();
+        if closing || books.is_due() {
+            guarded(&self.path, || books.checkpoint(&self.path, database, closing))??;
+        }
+        Ok(())
+    }
+
+    pub(super) fn restored(&self) -> Result<Restored, StoreError> {
+        self.read(|database| self.books.lock().restored(database))
     }
 
     fn report(&self, jobs: VecDeque<Job>, result: &Result<(), StoreError>) {
@@ -203,19 +239,15 @@ impl Shared {
     }
 }
 
-fn commit(database: &Database, jobs: &VecDeque<Job>) -> Result<(), redb::Error> {
+fn commit_apps(database: &Database, jobs: &VecDeque<Job>) -> Result<(), redb::Error> {
+    if !jobs.iter().any(|job| matches!(job, Job::App { .. })) {
+        return Ok(());
+    }
     let transaction = database.begin_write()?;
     let mut writer = rows::Writer::new(&transaction);
     for job in jobs {
-        match job {
-            Job::Batch { writes, .. } => {
-                for write in writes {
-                    writer.write(StoreTable::Ledger(write.table), &write.key, write.value.as_deref())?;
-                }
-            }
-            Job::App { table, key, value, .. } => {
-                writer.write(StoreTable::App(*table), key, value.as_deref())?;
-            }
+        if let Job::App { table, key, value, .. } = job {
+            writer.write(StoreTable::App(*table), key, value.as_deref())?;
         }
     }
     drop(writer);

@@ -161,6 +161,13 @@ pub(super) fn list(database: &Database, table: StoreTable) -> Result<Vec<KeyValu
     Ok(all)
 }
 
+pub(super) fn keys(database: &Database, table: StoreTable) -> Result<Vec<Vec<u8>>, ReadError> {
+    let transaction = database.begin_read()?;
+    let rows = transaction.open_table(table.definition())?;
+    let keys = rows.iter()?.map(|row| row.map(|(key, _)| key.value().to_vec()));
+    Ok(keys.collect::<Result<_, _>>()?)
+}
+
 fn open(table: StoreTable, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, ReadError> {
     let damaged = || ReadError::Checksum { table: table.name(), key: hex::encode(key) };
     let split = sealed.len().checked_sub(CHECKSUM).ok_or_else(damaged)?;

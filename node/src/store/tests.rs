@@ -1,8 +1,9 @@
+use std::io::{Read as _, Seek as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::poll_fn;
 use libp2p_por::Store as _;
-use por_core::Write;
+use por_core::{Row, Table, Write};
 use por_types::NodeSecret;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -185,6 +186,40 @@ impl redb::StorageBackend for Disk {
     }
 }
 
+/// A journal on that disk.
+struct Tape {
+    memory: std::io::Cursor<Vec<u8>>,
+    full: Arc<AtomicBool>,
+}
+
+impl std::io::Read for Tape {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.memory.read(out)
+    }
+}
+
+impl std::io::Seek for Tape {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.memory.seek(to)
+    }
+}
+
+impl Device for Tape {
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        std::io::Write::write_all(&mut self.memory, bytes)
+    }
+    fn sync(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn set_len(&mut self, len: u64) -> std::io::Result<()> {
+        self.memory.get_mut().truncate(len as usize);
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_is_final_and_names_itself() {
     let full = Arc::new(AtomicBool::new(false));
@@ -192,7 +227,8 @@ async fn a_full_disk_is_final_and_names_itself() {
     let database = Database::builder().create_with_backend(disk).expect("create");
     let row = IdentityRow { format: FORMAT, identity: identity(1) };
     rows::initialise(&database, IDENTITY_KEY, &borsh::to_vec(&row).expect("borsh")).expect("initialise");
-    let store = NodeStore::start(Path::new("full.redb"), database, &identity(1)).expect("start");
+    let journal = Box::new(Tape { memory: std::io::Cursor::default(), full: full.clone() });
+    let store = NodeStore::start(Path::new("full.redb"), database, None, journal).expect("start");
     let mut ledger = store.ledger();
     ledger.submit(1, vec![put(b"a", b"1")]);
     assert_eq!(durable(&mut ledger, 1).await.expect("durable"), 1);
@@ -201,10 +237,124 @@ async fn a_full_disk_is_final_and_names_itself() {
     let error = durable(&mut ledger, 2).await.expect_err("the disk is full");
     let error =
         error.source.and_then(|cause| cause.downcast::<StoreError>().ok()).expect("the store's error");
-    assert_eq!(*error, StoreError::DiskFull { path: "full.redb".into() });
+    assert_eq!(*error, StoreError::DiskFull { path: "full.journal".into() });
     assert_eq!(error.code().exit_code(), 9);
     full.store(false, Ordering::SeqCst);
     // Nothing is written after a failure: batches must not be skipped.
     let late = store.put(AppTable::Intents, b"i", b"late".to_vec()).await;
     assert!(late.is_err());
+}
+
+/// The files of a store as a power cut would leave them after `groups` commits.
+async fn cut(dir: &Path, name: &str, groups: u64) -> PathBuf {
+    let path = dir.join("live.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    for number in 1..=groups {
+        let row = put(&number.to_be_bytes(), &[number as u8; 300]);
+        let last = number.checked_sub(1).map(|last| last.to_be_bytes().to_vec());
+        let gone = last.map(|key| Write { table: Table::Channels, key, value: None });
+        ledger.submit(number, [Some(row), gone].into_iter().flatten().collect());
+        durable(&mut ledger, number).await.expect("durable");
+    }
+    let copy = dir.join(name);
+    std::fs::copy(&path, &copy).expect("copy");
+    std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+    drop(ledger);
+    store.close().await.expect("close");
+    std::fs::remove_file(&path).expect("remove");
+    copy
+}
+
+fn rows(path: &Path) -> Result<Vec<u64>, StoreError> {
+    let restored = NodeStore::open(path, &identity(1))?.restored()?;
+    let mut keys = Vec::new();
+    for row in restored.rows {
+        let number = u64::from_be_bytes(row.key.as_slice().try_into().expect("key"));
+        assert_eq!(row.value, [number as u8; 300]);
+        keys.push(number);
+    }
+    Ok(keys)
+}
+
+#[tokio::test]
+async fn what_the_database_lacks_is_taken_from_the_journal() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = cut(dir.path(), "cut.redb", 20).await;
+    assert_eq!(rows(&path), Ok(vec![20]));
+    assert_eq!(rows(&path), Ok(vec![20]), "again, from the database");
+    std::fs::remove_file(journal::file(&path)).expect("remove");
+    assert_eq!(rows(&path), Ok(vec![20]), "a store that was closed needs none");
+}
+
+#[tokio::test]
+async fn a_store_that_was_not_closed_needs_its_own_journal() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (one, two) = (cut(dir.path(), "one.redb", 5).await, cut(dir.path(), "two.redb", 7).await);
+    std::fs::copy(journal::file(&two), journal::file(&one)).expect("copy");
+    assert_eq!(rows(&one), Ok(vec![]), "groups of another store are none of this one's");
+    let three = cut(dir.path(), "three.redb", 5).await;
+    std::fs::remove_file(journal::file(&three)).expect("remove");
+    let error = rows(&three).expect_err("the journal is missing");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("three.journal"), "{error}");
+}
+
+/// A write that was cut off loses the last group at most; a flipped byte before it is damage.
+#[tokio::test]
+async fn a_torn_journal_ends_and_a_damaged_one_is_an_error() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = cut(dir.path(), "cut.redb", 40).await;
+    let (database, journal) = (std::fs::read(&path).expect("read"), journal::file(&path));
+    let good = std::fs::read(&journal).expect("read");
+    let group = good.len() / 40;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    for round in 0..40 {
+        std::fs::write(&path, &database).expect("write");
+        let len = rng.random_range(0..=good.len());
+        std::fs::write(&journal, &good[..len]).expect("write");
+        let found = rows(&path).expect("a shorter journal is an earlier one");
+        let last = found.last().copied().unwrap_or(0) as usize;
+        assert!(last <= 40 && last + 2 >= len / group, "round {round}: {last} of {len} bytes");
+
+        std::fs::write(&path, &database).expect("write");
+        let (mut bad, place) = (good.clone(), rng.random_range(0..good.len()));
+        bad[place] ^= 1 << rng.random_range(0..8);
+        std::fs::write(&journal, &bad).expect("write");
+        match rows(&path) {
+            Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{error}"),
+            Ok(found) => assert!(
+                found == [40] || (found == [39] && place >= good.len() - 2 * group),
+                "round {round}: {found:?} with byte {place} of {} flipped",
+                good.len()
+            ),
+        }
+    }
+}
+
+/// The file is written from its start again, and what it held before is not taken for new.
+#[tokio::test]
+async fn the_journal_goes_round() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("store.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    let big = vec![7; 4 << 20];
+    for number in 1..=20u64 {
+        ledger.submit(number, vec![put(&(number % 3).to_be_bytes(), &big), put(b"last", &number.to_be_bytes())]);
+        durable(&mut ledger, number).await.expect("durable");
+    }
+    let copy = dir.path().join("copy.redb");
+    std::fs::copy(&path, &copy).expect("copy");
+    std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+    let size = std::fs::metadata(journal::file(&path)).expect("journal").len();
+    assert!(size < 2 * books::CHECKPOINT_BYTES, "the journal has {size} bytes");
+    let crashed = NodeStore::open(&copy, &identity(1)).expect("open");
+    for store in [crashed, store] {
+        let rows = store.restored().expect("rows").rows;
+        assert_eq!(rows.len(), 4);
+        assert_eq!(rows[3].value, 20u64.to_be_bytes());
+    }
 }
