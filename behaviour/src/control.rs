@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
-use futures::{SinkExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use por_core::api::ChannelSnapshot;
 use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, SeverOrder, Signed, Yocto};
 use por_core::{AppPricing, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
+use tokio::sync::mpsc as queue;
 
 /// The driver has ended; its future's output says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,16 +149,16 @@ pub(crate) struct Delivery {
 /// [`Control::events`].
 #[derive(Clone, Debug)]
 pub struct Control {
-    sender: mpsc::Sender<Message>,
+    sender: queue::Sender<Message>,
 }
 
 impl Control {
-    pub(crate) fn new(sender: mpsc::Sender<Message>) -> Control {
+    pub(crate) fn new(sender: queue::Sender<Message>) -> Control {
         Control { sender }
     }
 
     async fn send(&self, message: Message) -> Result<(), Stopped> {
-        self.sender.clone().send(message).await.map_err(|_| Stopped)
+        self.sender.send(message).await.map_err(|_| Stopped)
     }
 
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, Stopped> {

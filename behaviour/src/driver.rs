@@ -18,6 +18,7 @@ use futures_timer::Delay;
 use por_core::types::{NodeKey, NodeSecret, SeverOrder, Signed};
 use por_core::wire::{Frame, Lane};
 use por_core::{Command, ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
+use tokio::sync::mpsc as queue;
 
 use crate::behaviour::{Behaviour, Event};
 use crate::config::Config;
@@ -27,8 +28,9 @@ use crate::peer::peer_id;
 use crate::store::{Store, StoreError};
 use requests::Requests;
 
-/// Messages taken in per round.
-const MAX_ROUND: usize = 512;
+/// Messages, and requests and responses of peers, taken in per round. More would share a signature,
+/// but the next node would wait for them all: small rounds keep all nodes of a path busy.
+const MAX_ROUND: usize = 256;
 /// Batches that may wait for the store before peers have to wait too.
 const MAX_UNCOMMITTED: u64 = 64;
 /// Rounds before the executor gets a turn.
@@ -53,7 +55,9 @@ pub struct Driver {
     max_control_queue: usize,
     event_queue: usize,
     inbox: mpsc::Receiver<FromHandler>,
-    messages: mpsc::Receiver<Message>,
+    /// `None` once all controls are gone. Unlike the other queues it has many senders at once: one whose
+    /// receiver never spins on a sender that lost its turn.
+    messages: Option<queue::Receiver<Message>>,
     to_behaviour: mpsc::Sender<Event>,
     links: HashMap<ConnId, Link>,
     /// Connections that have closed, until everything they said has been taken in.
@@ -94,7 +98,7 @@ pub(crate) fn assemble(
     let node = Node::new(core, restored)?;
     let shared = Arc::new(Shared::default());
     let (handler_sender, inbox) = mpsc::channel(64);
-    let (message_sender, messages) = mpsc::channel(256);
+    let (message_sender, messages) = queue::channel(MAX_ROUND);
     let (to_behaviour, from_driver) = mpsc::channel(256);
     let (max_control_queue, event_queue) = (config.max_control_queue, config.event_queue);
     let behaviour = Behaviour::new(Arc::new(config), Arc::clone(&shared), handler_sender, from_driver);
@@ -105,7 +109,7 @@ pub(crate) fn assemble(
         max_control_queue,
         event_queue,
         inbox,
-        messages,
+        messages: Some(messages),
         to_behaviour,
         links: HashMap::new(),
         closing: Vec::new(),
@@ -161,7 +165,7 @@ impl Driver {
         let mut room = if self.is_store_behind() { 0 } else { MAX_ROUND };
         while room > 0 {
             let Poll::Ready(Some(message)) = self.inbox.poll_next_unpin(cx) else { break };
-            room -= 1;
+            room = room.saturating_sub(weight(&message));
             any = true;
             self.on_handler(message);
         }
@@ -172,9 +176,13 @@ impl Driver {
             }
         }
         for _ in 0..MAX_ROUND {
-            let Poll::Ready(Some(message)) = self.messages.poll_next_unpin(cx) else { break };
+            let next = self.messages.as_mut().map(|messages| messages.poll_recv(cx));
+            let Some(Poll::Ready(message)) = next else { break };
             any = true;
-            self.on_message(message);
+            match message {
+                Some(message) => self.on_message(message),
+                None => self.messages = None,
+            }
         }
         if self.poll_timer(cx) {
             any = true;
@@ -473,8 +481,19 @@ impl Driver {
     }
 
     fn is_finished(&self) -> bool {
-        self.messages.is_terminated() && self.inbox.is_terminated() && self.submitted <= self.durable
+        self.messages.is_none() && self.inbox.is_terminated() && self.submitted <= self.durable
     }
+}
+
+/// What counts as one of a round.
+fn weight(message: &FromHandler) -> usize {
+    let FromHandler::Frames { frames, .. } = message else { return 1 };
+    let items = frames.iter().map(|frame| match frame {
+        Frame::Request(frame) => frame.requests.len(),
+        Frame::Response(frame) => frame.responses.len(),
+        _ => 1,
+    });
+    items.sum()
 }
 
 /// Bodies are the business of those who asked for them.

@@ -130,7 +130,7 @@ impl Node {
         }
         let (earned, reply) = (from.amount, Outflow::whole(body));
         if let Some(job) = self.jobs.get_mut(&request) {
-            job.role = Role::Answered { from, receipt, reply, earned, served: true };
+            job.role = Role::Answered { from, receipt, reply, earned, served: true, below: None };
         }
     }
 }

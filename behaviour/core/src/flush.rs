@@ -514,9 +514,11 @@ impl Node {
 
     fn flush_rows(&mut self) {
         for id in std::mem::take(&mut self.dirty_jobs) {
-            let row = self.jobs.get(&id).and_then(|job| job.row(self.config.limits.max_inline));
-            if let Some(row) = row {
+            let Some(job) = self.jobs.get(&id) else { continue };
+            if let Some(row) = job.row() {
                 self.store.put(Table::Exchanges, rows::job_key(&id), rows::encode(&row));
+            } else if let Some(row) = job.answer_row(self.config.limits.max_inline) {
+                self.store.put(Table::Exchanges, rows::answer_key(&id), rows::encode(&row));
             }
         }
         for id in std::mem::take(&mut self.dirty_channels) {

@@ -28,7 +28,7 @@ impl Node {
         for job in self.jobs.values_mut() {
             job.pace = Pace::new(self.now);
         }
-        for (id, job) in &self.jobs {
+        for (id, job) in self.jobs.iter() {
             if let Some(to) = job.to().filter(|to| to.open)
                 && self.has_alarm(job)
             {
@@ -36,7 +36,7 @@ impl Node {
             }
         }
         self.due = due.into_iter().collect();
-        for (id, job) in &self.jobs {
+        for (id, job) in self.jobs.iter() {
             if let Role::Relay(relay) = &job.role
                 && let Some(again) = relay.again
             {

@@ -9,7 +9,7 @@ use por_types::{
 use crate::api::{ExchangeId, RejectReason, SignedReceipt, Time};
 use crate::body::{Inflow, Outflow};
 use crate::pace::Pace;
-use crate::rows::{self, BodyRow, Clock, JobRow, LegRow, RoleRow};
+use crate::rows::{self, AnswerRow, BodyRow, Clock, JobRow, LegRow, RoleRow};
 
 /// The request's passage over one edge of this node.
 #[derive(Clone, Debug)]
@@ -91,6 +91,9 @@ pub(crate) enum Role {
         earned: Yocto,
         /// By this node's app; else passed on.
         served: bool,
+        /// Passed on and not stored: the downstream node keeps it, as this exchange, until the upstream
+        /// one has it. After a crash it comes again.
+        below: Option<(NodeKey, ExchangeId)>,
     },
     /// Refunded; kept until the upstream node knows.
     Rejected {
@@ -282,9 +285,8 @@ impl Job {
         self.upload_inflow().and_then(Inflow::resume).unwrap_or((end, end))
     }
 
-    /// The row that stands for this job; `None` if the one on disk still does: a big response is not
-    /// stored, after a restart the app is asked again.
-    pub fn row(&self, max_inline: u32) -> Option<JobRow> {
+    /// The row that stands for this job; `None` if the one on disk still does.
+    pub fn row(&self) -> Option<JobRow> {
         let role = match &self.role {
             Role::Author(author) => {
                 RoleRow::Author { out: author.to.row(), body: body_row(author.body.body()) }
@@ -302,16 +304,8 @@ impl Job {
             Role::Destination { from, stage: Asked::Queued { body } } => {
                 RoleRow::Destination { up: from.row(), body: body_row(Some(body)) }
             }
-            Role::Answered { from, receipt, reply, earned, served } => {
-                let body = reply.body().filter(|body| !served || body.len() <= max_inline as usize)?;
-                RoleRow::Answered {
-                    up: from.row(),
-                    receipt: receipt.clone(),
-                    body: body.to_vec(),
-                    earned: *earned,
-                    served: *served,
-                }
-            }
+            // Has a row of its own.
+            Role::Answered { .. } => return None,
             Role::Rejected { from, reason, invalid } => {
                 RoleRow::Rejected { up: from.row(), reason: *reason, invalid: invalid.clone() }
             }
@@ -320,6 +314,20 @@ impl Job {
             }
         };
         Some(JobRow { head: self.head_bytes.to_vec(), proof: self.proof.clone(), role })
+    }
+
+    /// The row of an answer; `None` if there is none to store: a big response is not, after a restart
+    /// the app is asked again.
+    pub fn answer_row(&self, max_inline: u32) -> Option<AnswerRow> {
+        let Role::Answered { from, receipt, reply, earned, served, .. } = &self.role else { return None };
+        let body = reply.body().filter(|body| !served || body.len() <= max_inline as usize)?;
+        Some(AnswerRow {
+            up: from.row(),
+            receipt: receipt.clone(),
+            body: body.to_vec(),
+            earned: *earned,
+            served: *served,
+        })
     }
 }
 

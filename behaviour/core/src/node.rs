@@ -13,6 +13,7 @@ use crate::edge::{Edge, Edges, Outbox, Outgoing};
 use crate::fault::Fault;
 use crate::graph::Graph;
 use crate::job::{Job, Leg, Role};
+use crate::jobs::Jobs;
 use crate::ledger::Channel;
 use crate::roots::Roots;
 use crate::rows;
@@ -39,7 +40,7 @@ pub struct Node {
     /// The channels with each peer.
     pub(crate) with_peer: BTreeMap<NodeKey, BTreeSet<ChannelId>>,
     pub(crate) edges: Edges,
-    pub(crate) jobs: HashMap<RequestId, Job>,
+    pub(crate) jobs: Jobs,
     pub(crate) apps: HashMap<String, App>,
     /// Requests with each app, also while it is not served.
     pub(crate) queues: HashMap<String, BTreeSet<RequestId>>,
@@ -108,7 +109,7 @@ impl Node {
             channels: BTreeMap::new(),
             with_peer: BTreeMap::new(),
             edges: BTreeMap::new(),
-            jobs: HashMap::new(),
+            jobs: Jobs::default(),
             apps: HashMap::new(),
             queues: HashMap::new(),
             roots: Roots::default(),
@@ -412,11 +413,14 @@ impl Node {
     }
 
     /// Forgets a job with its rows.
-    pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Job> {
+    pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Box<Job>> {
         let mut job = self.jobs.remove(request)?;
         self.disown_late(request, &job);
         self.dirty_jobs.remove(request);
         self.store.delete(Table::Exchanges, rows::job_key(request));
+        if matches!(job.role, Role::Answered { below: None, .. }) {
+            self.store.delete(Table::Exchanges, rows::answer_key(request));
+        }
         self.delete_chunks(request, job.head.body_len);
         let relay = self.is_relay(&job.head.destination);
         match job.from().cloned() {
@@ -453,7 +457,8 @@ impl Node {
 
     /// A late payment of a job that ends before it was signed: nobody waits for it any more.
     fn disown_late(&mut self, request: &RequestId, job: &Job) {
-        let Some(from) = job.from() else { return };
+        // What was set aside for it is part of its total.
+        let Some(from) = job.from().filter(|from| !from.clock.late.is_zero()) else { return };
         let Some(edge) = self.edges.get_mut(&from.peer) else { return };
         let mut unsigned = Vec::new();
         edge.outbox.late.retain(|(id, due)| {

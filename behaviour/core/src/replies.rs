@@ -299,13 +299,18 @@ impl Node {
             from = job.from().cloned().unwrap_or(from);
         }
         self.settle(&mut to, false);
-        self.edge(to.peer).asked.remove(&to.exchange);
-        self.outbox(to.peer).done.push(to.exchange);
+        // The downstream node keeps the response until the upstream one has it: nothing is written
+        // here, but where it comes with a late payment.
+        let below = from.clock.late.is_zero().then_some((to.peer, to.exchange));
+        if below.is_none() {
+            self.edge(to.peer).asked.remove(&to.exchange);
+            self.outbox(to.peer).done.push(to.exchange);
+            self.dirty_jobs.insert(id);
+        }
         self.outbox(from.peer).responses.push(QueuedReply { request: id, resume: false, late });
-        self.dirty_jobs.insert(id);
         let reply = Outflow::whole(body);
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.role = Role::Answered { from, receipt, reply, earned, served: false };
+            job.role = Role::Answered { from, receipt, reply, earned, served: false, below };
         }
         self.judge_profit(to.peer, to.channel, id);
     }
@@ -398,7 +403,13 @@ impl Node {
             Role::Answered { earned, served: true, .. } => {
                 self.notify_durable(Event::Served { request, earned })
             }
-            Role::Answered { earned, .. } => self.notify_durable(Event::Relayed { request, earned }),
+            Role::Answered { earned, below, .. } => {
+                if let Some((peer, exchange)) = below {
+                    self.edge(peer).asked.remove(&exchange);
+                    self.outbox(peer).done.push(exchange);
+                }
+                self.notify_durable(Event::Relayed { request, earned });
+            }
             Role::Relay(relay) => {
                 self.edge(relay.to.peer).asked.remove(&relay.to.exchange);
                 self.outbox(relay.to.peer).done.push(relay.to.exchange);

@@ -10,7 +10,7 @@ use crate::job::{Asked, Author, Job, Leg, Relay, Role};
 use crate::ledger::Channel;
 use crate::node::Node;
 use crate::pace::Pace;
-use crate::rows::{self, JobRow, LegRow, Loaded, RoleRow};
+use crate::rows::{self, AnswerRow, JobRow, LegRow, Loaded, RoleRow};
 use crate::verified::Encoder;
 
 impl Node {
@@ -21,9 +21,9 @@ impl Node {
             self.channels.insert(row.channel, Channel::restore(row));
         }
         for (row, job) in std::mem::take(&mut loaded.jobs) {
-            self.restore_job(&loaded, &row, job)?;
+            self.restore_job(&mut loaded, &row, job)?;
         }
-        Ok(())
+        loaded.check_answers()
     }
 
     fn restore_meta(&mut self, loaded: &Loaded) -> Result<(), RestoreError> {
@@ -40,7 +40,7 @@ impl Node {
         Ok(())
     }
 
-    fn restore_job(&mut self, loaded: &Loaded, row: &Row, job: JobRow) -> Result<(), RestoreError> {
+    fn restore_job(&mut self, loaded: &mut Loaded, row: &Row, job: JobRow) -> Result<(), RestoreError> {
         let bad = |cause: &str| rows::damaged(row, cause);
         let key = row.key.get(..32).unwrap_or_default();
         let id = RequestId::try_from(key).map_err(|_| bad("key"))?;
@@ -52,6 +52,14 @@ impl Node {
             let leg = Leg::new(&head, row.peer, row.exchange, row.hop);
             leg.map(|leg| Leg { clock: row.clock, ..leg }).map_err(|_| bad("hop outside the route"))
         };
+        let (answer, pace) = (loaded.answer(&id), Pace::default());
+        if let Some(AnswerRow { up, receipt, body, earned, served }) = answer {
+            let reply = Outflow::whole(Encoder::new(Bytes::from(body)));
+            let from = closed(leg(&up)?);
+            let role = Role::Answered { from, receipt, reply, earned, served, below: None };
+            self.enter(id, Job { head, head_bytes: job.head.into(), proof: job.proof, pace, role });
+            return Ok(());
+        }
         let role = match &job.role {
             RoleRow::Author { out, body } => {
                 let body = loaded.body(row, &id, body)?.ok_or_else(|| bad("own request without its body"))?;
@@ -88,11 +96,6 @@ impl Node {
                 };
                 Role::Destination { from: leg(up)?, stage }
             }
-            RoleRow::Answered { up, receipt, body, earned, served } => {
-                let (earned, served, receipt) = (*earned, *served, receipt.clone());
-                let reply = Outflow::whole(Encoder::new(Bytes::copy_from_slice(body)));
-                Role::Answered { from: closed(leg(up)?), receipt, reply, earned, served }
-            }
             RoleRow::Rejected { up, reason, invalid } => {
                 Role::Rejected { from: closed(leg(up)?), reason: *reason, invalid: invalid.clone() }
             }
@@ -101,11 +104,13 @@ impl Node {
                 Role::Severed { from, order: order.clone(), refund: *refund, sent: *sent }
             }
         };
-        let pace = Pace::default();
-        let job = Job { head, head_bytes: job.head.into(), proof: job.proof, pace, role };
+        self.enter(id, Job { head, head_bytes: job.head.into(), proof: job.proof, pace, role });
+        Ok(())
+    }
+
+    fn enter(&mut self, id: RequestId, job: Job) {
         self.index(id, &job);
         self.jobs.insert(id, job);
-        Ok(())
     }
 
     fn dormant(&self, head: &RequestHead) -> Option<Inflow> {

@@ -1,21 +1,114 @@
-//! Flush signatures that were checked already: one signature per flush and hop.
+//! Flush signatures that were checked already: one signature per flush and hop, and one hash or two
+//! per statement. Siblings on a path that led to a signed root are as good as signed themselves: the
+//! statements next to it need not hash their way up again.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use por_types::{
-    DalekVerify, FlushProof, FlushRoot, Network, NodeKey, Purpose, RequestHead, ResponseReceipt, Signature,
-    Statement, Verify, leaf_hash,
+    DalekVerify, FlushProof, FlushRoot, Hash, Network, NodeKey, Purpose, RequestHead, ResponseReceipt,
+    Signature, Statement, Verify, leaf_hash, sha256,
 };
 
-/// Most roots remembered.
-const CAPACITY: usize = 4096;
+/// Most flushes remembered: those whose statements are arriving.
+const CAPACITY: usize = 64;
 
-type Entry = (NodeKey, u8, [u8; 32], u32, Signature);
+/// Leaves of the largest flush of which the tree is remembered; of larger ones only the root is.
+const MAX_LEAVES: u32 = 2048;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Name {
+    signer: NodeKey,
+    purpose: u8,
+    leaves: u32,
+    signature: Signature,
+}
+
+/// A flush whose root is known to be signed.
+#[derive(Clone, Debug)]
+struct Flush {
+    name: Name,
+    root: Hash,
+    /// By level from the leaves up, the nodes that are known to lead to the root.
+    nodes: Vec<Vec<Option<Hash>>>,
+}
+
+impl Flush {
+    fn new(name: Name, root: Hash) -> Flush {
+        let mut nodes = Vec::new();
+        let mut width = if name.leaves <= MAX_LEAVES { name.leaves } else { 1 };
+        while width > 1 {
+            nodes.push(vec![None; width as usize]);
+            width = width.div_ceil(2);
+        }
+        Flush { name, root, nodes }
+    }
+
+    fn node(&self, level: usize, index: usize) -> Option<&Hash> {
+        self.nodes.get(level)?.get(index)?.as_ref()
+    }
+
+    /// Whether a path leads to the root: `None` if not enough is known to say without hashing it all.
+    fn holds(&self, leaf: Hash, proof: &FlushProof) -> Option<bool> {
+        let (mut index, mut known, mut hash) = (proof.index as usize, false, leaf);
+        let mut path = proof.path.iter();
+        for (level, nodes) in self.nodes.iter().enumerate() {
+            // Below the first known node the hash is made from the path, above it the path has to agree.
+            known = known || self.node(level, index) == Some(&hash);
+            let sibling = match nodes.get(index ^ 1) {
+                None => None,
+                Some(_) => Some(path.next()?),
+            };
+            if let Some(sibling) = sibling {
+                if known && self.node(level, index ^ 1)? != sibling {
+                    return Some(false);
+                }
+                if !known {
+                    hash = parent(index, &hash, sibling);
+                }
+            }
+            index /= 2;
+        }
+        Some(path.next().is_none() && (known || hash == self.root))
+    }
+
+    /// Enters the nodes of a path that leads to the root.
+    fn learn(&mut self, leaf: Hash, proof: &FlushProof) {
+        let (mut index, mut hash) = (proof.index as usize, leaf);
+        let mut path = proof.path.iter();
+        for nodes in &mut self.nodes {
+            let seen = nodes.get(index).is_some_and(Option::is_some);
+            if let Some(node) = nodes.get_mut(index) {
+                *node = Some(hash);
+            }
+            if let Some(node) = nodes.get_mut(index ^ 1) {
+                let Some(sibling) = path.next() else { return };
+                let both = seen && node.is_some();
+                *node = Some(*sibling);
+                if both {
+                    // What is above was entered with them.
+                    return;
+                }
+                hash = parent(index, &hash, sibling);
+            }
+            index /= 2;
+        }
+    }
+}
+
+/// Inner node of a flush tree over the node at `index` of its level and that one's sibling
+/// (layout: [`por_types::FlushTree`]).
+fn parent(index: usize, hash: &Hash, sibling: &Hash) -> Hash {
+    let (left, right) = if index % 2 == 1 { (sibling, hash) } else { (hash, sibling) };
+    let mut bytes = [1; 65];
+    bytes[1..33].copy_from_slice(&left.0);
+    bytes[33..].copy_from_slice(&right.0);
+    Hash(sha256(&bytes))
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Roots {
-    known: HashSet<Entry>,
-    order: VecDeque<Entry>,
+    /// The latest used last.
+    flushes: VecDeque<Flush>,
 }
 
 impl Roots {
@@ -55,29 +148,98 @@ impl Roots {
         purpose: Purpose,
         signed: &[u8],
         proof: &FlushProof,
-        root_bytes: impl Fn(por_types::Hash, u32) -> Vec<u8>,
+        root_bytes: impl Fn(Hash, u32) -> Vec<u8>,
     ) -> bool {
-        let Some(root) = proof.root_for(leaf_hash(signed)) else {
+        let leaf = leaf_hash(signed);
+        let name = Name {
+            signer: *signer,
+            purpose: purpose as u8,
+            leaves: proof.leaves,
+            signature: proof.signature,
+        };
+        let position = self.flushes.iter().rposition(|flush| flush.name == name);
+        if let Some(flush) = position.and_then(|position| self.flushes.get_mut(position))
+            && proof.index < proof.leaves
+            && flush.holds(leaf, proof) == Some(true)
+        {
+            flush.learn(leaf, proof);
+            return true;
+        }
+        let Some(root) = proof.root_for(leaf) else {
             return false;
         };
-        let entry = (*signer, purpose as u8, root.0, proof.leaves, proof.signature);
-        if self.known.contains(&entry) {
+        if let Some(flush) = position.and_then(|position| self.flushes.get_mut(position))
+            && flush.root == root
+        {
+            flush.learn(leaf, proof);
             return true;
         }
         if !DalekVerify.verify(signer, &root_bytes(root, proof.leaves), &proof.signature) {
             return false;
         }
-        self.remember(entry);
+        if self.flushes.len() >= CAPACITY {
+            self.flushes.pop_front();
+        }
+        let mut flush = Flush::new(name, root);
+        flush.learn(leaf, proof);
+        self.flushes.push_back(flush);
         true
     }
+}
 
-    fn remember(&mut self, entry: Entry) {
-        if self.order.len() >= CAPACITY
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
+#[cfg(test)]
+mod tests {
+    use por_types::{FlushTree, NodeSecret, RequestId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn network() -> Network {
+        Network { chain_id: "localnet".into(), contract: "por.test.near".parse().expect("an account") }
+    }
+
+    fn flush(secret: &NodeSecret, leaves: u32, seed: u8) -> Vec<(ResponseReceipt, FlushProof)> {
+        let network = network();
+        let receipt = |index: u32| {
+            let mut request = [seed; 32];
+            request[..4].copy_from_slice(&index.to_le_bytes());
+            ResponseReceipt { request: RequestId(request), body_len: 1, body_hash: Hash([seed; 32]) }
+        };
+        let receipts: Vec<_> = (0..leaves).map(receipt).collect();
+        let hashes = receipts.iter().map(|receipt| leaf_hash(&receipt.signed_bytes(&network))).collect();
+        let tree = FlushTree::new(hashes).expect("leaves");
+        let root = FlushRoot::<ResponseReceipt>::new(tree.root(), leaves);
+        let signature = secret.sign(&network, root).signature;
+        let proofs = (0..leaves).filter_map(|index| tree.proof(index, signature));
+        receipts.into_iter().zip(proofs).collect()
+    }
+
+    proptest! {
+        /// In any order, with anything bent in between, the answer is that of a check by itself.
+        #[test]
+        fn what_is_remembered_changes_no_answer(
+            sizes in prop::collection::vec(1u32..40, 1..4),
+            picks in prop::collection::vec((any::<usize>(), any::<usize>(), 0u8..6, any::<usize>()), 1..80),
+        ) {
+            let secret = NodeSecret::from_seed(&[7; 32]);
+            let flushes: Vec<_> =
+                sizes.iter().zip(1..).map(|(size, seed)| flush(&secret, *size, seed)).collect();
+            let mut roots = Roots::default();
+            for (which, index, bend, place) in picks {
+                let flush = &flushes[which % flushes.len()];
+                let (mut receipt, mut proof) = flush[index % flush.len()].clone();
+                let place = place % proof.path.len().max(1);
+                match bend {
+                    0 => receipt.body_len = 2,
+                    1 if !proof.path.is_empty() => proof.path[place].0[3] ^= 1,
+                    2 if !proof.path.is_empty() => drop(proof.path.remove(place)),
+                    3 => proof.index = proof.index.wrapping_add(1),
+                    _ => {}
+                }
+                let alone = proof.verify(&network(), &secret.public(), &receipt, &DalekVerify);
+                let found = roots.receipt(&network(), &secret.public(), &receipt, &proof);
+                prop_assert_eq!(found, alone);
+            }
         }
-        self.known.insert(entry);
-        self.order.push_back(entry);
     }
 }

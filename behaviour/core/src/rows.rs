@@ -13,7 +13,7 @@ use por_types::{
 use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table, Time};
 
 /// Version of every row's layout, its first byte.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// Bytes of a body in one row.
 pub(crate) const CHUNK: usize = 1 << 20;
@@ -123,7 +123,6 @@ pub(crate) enum RoleRow {
     Author { out: LegRow, body: BodyRow },
     Relay { up: LegRow, down: LegRow, body: BodyRow, first: Time, waiting: bool },
     Destination { up: LegRow, body: BodyRow },
-    Answered { up: LegRow, receipt: SignedReceipt, body: Vec<u8>, earned: Yocto, served: bool },
     Rejected { up: LegRow, reason: RejectReason, invalid: Option<Signed<Invalid>> },
     Severed { up: LegRow, order: Signed<SeverOrder>, refund: Yocto, sent: bool },
 }
@@ -133,6 +132,17 @@ pub(crate) struct JobRow {
     pub head: Vec<u8>,
     pub proof: FlushProof,
     pub role: RoleRow,
+}
+
+/// The answer to a request that is kept for the upstream node, beside the exchange's row: the request
+/// is not written again.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct AnswerRow {
+    pub up: LegRow,
+    pub receipt: SignedReceipt,
+    pub body: Vec<u8>,
+    pub earned: Yocto,
+    pub served: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -150,8 +160,16 @@ impl MetaRow {
 }
 
 pub(crate) fn job_key(request: &RequestId) -> Vec<u8> {
-    let mut key = request.0.to_vec();
+    let mut key = Vec::with_capacity(33);
+    key.extend_from_slice(&request.0);
     key.push(0);
+    key
+}
+
+pub(crate) fn answer_key(request: &RequestId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(33);
+    key.extend_from_slice(&request.0);
+    key.push(2);
     key
 }
 
@@ -168,7 +186,9 @@ pub(crate) fn chunks(body_len: usize) -> u32 {
 }
 
 pub(crate) fn encode<T: BorshSerialize>(row: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    // Most rows are exchanges of small requests.
+    let mut bytes = Vec::with_capacity(1536);
+    bytes.push(VERSION);
     // Memory cannot refuse a write.
     let written = borsh::to_writer(&mut bytes, row);
     debug_assert!(written.is_ok());
@@ -198,6 +218,8 @@ pub(crate) struct Loaded {
     pub channels: Vec<ChannelRow>,
     /// With the row for error messages.
     pub jobs: Vec<(Row, JobRow)>,
+    /// By request, with the row for error messages.
+    answers: BTreeMap<Vec<u8>, (Row, AnswerRow)>,
     chunks: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -209,6 +231,10 @@ impl Loaded {
                 Table::Meta if row.key == META_KEY => loaded.meta = Some(decode(&row)?),
                 Table::Meta => return Err(RestoreError::Foreign { table: row.table, key: hex(&row.key) }),
                 Table::Channels => loaded.channels.push(decode(&row)?),
+                Table::Exchanges if row.key.len() == 33 && row.key.ends_with(&[2]) => {
+                    let answer = decode(&row)?;
+                    loaded.answers.insert(row.key[..32].to_vec(), (row, answer));
+                }
                 Table::Exchanges if row.key.len() == 33 => {
                     let job = decode(&row)?;
                     loaded.jobs.push((row, job));
@@ -219,6 +245,19 @@ impl Loaded {
             }
         }
         Ok(loaded)
+    }
+
+    /// The answer to a request, once.
+    pub fn answer(&mut self, request: &RequestId) -> Option<AnswerRow> {
+        self.answers.remove(request.0.as_slice()).map(|(_, answer)| answer)
+    }
+
+    /// Every answer belongs to a request.
+    pub fn check_answers(&self) -> Result<(), RestoreError> {
+        match self.answers.values().next() {
+            Some((row, _)) => Err(damaged(row, "answers no request")),
+            None => Ok(()),
+        }
     }
 
     /// The body of an exchange; `None` if it was not stored.

@@ -106,6 +106,8 @@ impl Node {
             let leg = self.jobs.get(&request).and_then(Job::to).filter(|to| to.open && to.channel == id);
             if let Some(amount) = leg.map(|to| to.amount) {
                 self.severed(request, order.clone(), amount, true);
+            } else {
+                self.keep_answer(request);
             }
         }
         for (exchange, request) in owed {
@@ -113,6 +115,18 @@ impl Node {
             if over {
                 self.finish(peer, exchange);
             }
+        }
+    }
+
+    /// An answer is written down that the edge it came over will not bring again.
+    fn keep_answer(&mut self, request: RequestId) {
+        let Some(Role::Answered { below, .. }) = self.jobs.get_mut(&request).map(|job| &mut job.role) else {
+            return;
+        };
+        if let Some((peer, exchange)) = below.take() {
+            self.edge(peer).asked.remove(&exchange);
+            self.outbox(peer).done.push(exchange);
+            self.dirty_jobs.insert(request);
         }
     }
 

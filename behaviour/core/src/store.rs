@@ -1,7 +1,7 @@
 //! What has to be on disk before what: one batch of writes per flush, and the outputs that wait
 //! for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use por_types::RequestId;
 
@@ -19,7 +19,8 @@ pub(crate) enum Held {
 
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    writes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// In order: later ones of a row win.
+    writes: Vec<Write>,
     /// Last batch handed out.
     last: u64,
     durable: u64,
@@ -28,11 +29,11 @@ pub(crate) struct Store {
 
 impl Store {
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.writes.insert((table, key), Some(value));
+        self.writes.push(Write { table, key, value: Some(value) });
     }
 
     pub fn delete(&mut self, table: Table, key: Vec<u8>) {
-        self.writes.insert((table, key), None);
+        self.writes.push(Write { table, key, value: None });
     }
 
     /// The writes since the last call, as one batch.
@@ -42,7 +43,6 @@ impl Store {
         }
         let writes = std::mem::take(&mut self.writes);
         self.last += 1;
-        let writes = writes.into_iter().map(|((table, key), value)| Write { table, key, value }).collect();
         Some(Output::Persist { batch: self.last, writes })
     }
 

@@ -176,10 +176,11 @@ pub struct Request {
     /// Paid for before: the payment is the sender's latest, whatever its items.
     #[serde(default)]
     pub resent: bool,
+    #[serde(with = "crate::proofs")]
     pub requests: Vec<RequestItem>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestItem {
     pub exchange: ExchangeId,
     /// Index in the route of the edge this travels on.
@@ -188,10 +189,8 @@ pub struct RequestItem {
     pub head: Bytes,
     pub proof: FlushProof,
     /// The body where it is small; else it follows on the bulk lane.
-    #[serde(default)]
     pub body: Option<Bytes>,
     /// Was refused before, and the sender is under obligation for it.
-    #[serde(default)]
     pub again: bool,
 }
 
@@ -229,21 +228,19 @@ pub struct Response {
     /// Paid before: the payment is the sender's latest, whatever its items.
     #[serde(default)]
     pub resent: bool,
+    #[serde(with = "crate::proofs")]
     pub responses: Vec<ResponseItem>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseItem {
     pub exchange: ExchangeId,
     pub receipt: SignedReceipt,
     /// Sent before: the body follows once a credit says from where.
-    #[serde(default)]
     pub resume: bool,
     /// The body where it is small; else it follows on the bulk lane.
-    #[serde(default)]
     pub body: Option<Bytes>,
     /// Residual late payment, and all late payments of the exchange so far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<LateDue>,
 }
 

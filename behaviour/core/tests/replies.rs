@@ -262,11 +262,18 @@ fn an_answer_to_an_unknown_exchange_is_done_with() {
     let (id, request) = rig.relayed(b"question", 100);
     let item = rig.response(id, request.exchange, b"answer");
     rig.respond(item.clone());
+    let exchange = rig.responses_up_got()[0].exchange;
+    rig.sent.clear();
+    rig.respond(item.clone());
+    assert!(rig.responses_up_got().is_empty(), "passed on once");
+    assert!(rig.down_got().is_empty(), "the next node keeps it until the one before has it");
+    rig.up_sends(Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] }));
+    let Some(Frame::Done(done)) = rig.down_got().pop() else { panic!("not done") };
+    assert_eq!(done.exchanges, [request.exchange]);
     rig.sent.clear();
     rig.respond(item);
     let Some(Frame::Done(done)) = rig.down_got().pop() else { panic!("not done") };
     assert_eq!(done.exchanges, [request.exchange]);
-    assert!(rig.responses_up_got().is_empty(), "passed on once");
 }
 
 #[test]

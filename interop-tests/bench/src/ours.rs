@@ -1,11 +1,10 @@
 //! Nodes in a row, each with its own durable store, over TCP on loopback.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, identity, noise, tcp, yamux};
 use libp2p_por as por;
@@ -13,11 +12,12 @@ use por_core::{AppPricing, GraphEdge, MyChannel};
 use por_node::store::{NodeStore, StoreIdentity};
 use por_types::{ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto};
 
-use crate::BODY;
+use crate::requests::BODY;
 
 /// Nodes in a row; the first one asks the last one.
 pub struct Row {
     nodes: Vec<Node>,
+    request: por::OutboundRequest,
     _dir: tempfile::TempDir,
 }
 
@@ -53,7 +53,8 @@ impl Row {
         for index in 0..count {
             nodes.push(node(&dir.path().join(format!("{index}.redb"))).await?);
         }
-        let row = Row { nodes, _dir: dir };
+        let request = request(&nodes)?;
+        let row = Row { nodes, request, _dir: dir };
         row.open().await?;
         row.connect().await
     }
@@ -112,50 +113,37 @@ impl Row {
         Ok(self)
     }
 
-    fn request(&self) -> anyhow::Result<por::OutboundRequest> {
-        let quote = terms().quote(BODY as u64, BODY as u64)?;
-        let hops = self.nodes[1..].iter().enumerate().map(|(index, node)| Hop {
-            channel: ChannelId(index as u64),
-            to: node.key,
-            price: quote.price,
-            // Room for everything that is in flight.
-            allowance_ms: quote.allowance_ms + 60_000,
-        });
-        Ok(por::OutboundRequest {
-            destination: self.nodes[self.nodes.len() - 1].key,
-            app: "echo".to_owned(),
-            body: Bytes::from_static(&[7; BODY]),
-            response_limit: BODY as u64,
-            server_price: Yocto::ZERO,
-            expires_ms: 3_600_000,
-            graph_version: 1,
-            route: hops.collect(),
-        })
-    }
-
-    /// Requests per second with `inflight` of them under way all the time.
-    pub async fn measure(&self, count: usize, inflight: usize) -> anyhow::Result<f64> {
-        let request = self.request()?;
-        let one = || async {
-            match self.nodes[0].control.request(request.clone()).await?.outcome().await? {
-                por::Outcome::Response { body, .. } if body.len() == BODY => Ok(()),
-                por::Outcome::Response { .. } => Err(anyhow!("a response of the wrong length")),
-                por::Outcome::Rejected { reason, .. } => Err(anyhow!("rejected: {reason}")),
-                por::Outcome::Severed { order, .. } => Err(anyhow!("severed: {:?}", order.statement)),
-            }
-        };
-        let start = Instant::now();
-        let mut running: FuturesUnordered<_> = (0..inflight.min(count)).map(|_| one()).collect();
-        let mut sent = running.len();
-        while let Some(result) = running.next().await {
-            result?;
-            if sent < count {
-                sent += 1;
-                running.push(one());
-            }
+    /// Sends a request and waits for its verified response.
+    pub async fn ask(&self) -> anyhow::Result<()> {
+        match self.nodes[0].control.request(self.request.clone()).await?.outcome().await? {
+            por::Outcome::Response { body, .. } if body.len() == BODY => Ok(()),
+            por::Outcome::Response { .. } => Err(anyhow!("a response of the wrong length")),
+            por::Outcome::Rejected { reason, .. } => Err(anyhow!("rejected: {reason}")),
+            por::Outcome::Severed { order, .. } => Err(anyhow!("severed: {:?}", order.statement)),
         }
-        Ok(count as f64 / start.elapsed().as_secs_f64())
     }
+}
+
+/// From the first node over all others to the last one.
+fn request(nodes: &[Node]) -> anyhow::Result<por::OutboundRequest> {
+    let quote = terms().quote(BODY as u64, BODY as u64)?;
+    let hops = nodes[1..].iter().enumerate().map(|(index, node)| Hop {
+        channel: ChannelId(index as u64),
+        to: node.key,
+        price: quote.price,
+        // Room for everything that is in flight.
+        allowance_ms: quote.allowance_ms + 60_000,
+    });
+    Ok(por::OutboundRequest {
+        destination: nodes[nodes.len() - 1].key,
+        app: "echo".to_owned(),
+        body: Bytes::from_static(&[7; BODY]),
+        response_limit: BODY as u64,
+        server_price: Yocto::ZERO,
+        expires_ms: 3_600_000,
+        graph_version: 1,
+        route: hops.collect(),
+    })
 }
 
 async fn node(path: &std::path::Path) -> anyhow::Result<Node> {

@@ -2,17 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::time::Instant;
 
 use anyhow::anyhow;
-use futures::stream::FuturesUnordered;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::request_response::{self, Event, Message, OutboundRequestId, ProtocolSupport};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::BODY;
+use crate::requests::BODY;
 
 /// Bodies of a fixed length: the cheapest codec there can be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,9 +64,11 @@ impl request_response::Codec for Plain {
 
 type Behaviour = request_response::Behaviour<Plain>;
 
-/// A client and a server.
-pub struct Pair {
-    calls: mpsc::Sender<oneshot::Sender<anyhow::Result<()>>>,
+type Reply = oneshot::Sender<anyhow::Result<()>>;
+
+/// Nodes in a row; the first one asks the last one. Those between pass on by hand.
+pub struct Row {
+    calls: mpsc::Sender<Reply>,
 }
 
 fn swarm() -> anyhow::Result<Swarm<Behaviour>> {
@@ -83,41 +83,40 @@ fn swarm() -> anyhow::Result<Swarm<Behaviour>> {
         .build())
 }
 
-impl Pair {
-    pub async fn start() -> anyhow::Result<Pair> {
-        let mut server = swarm()?;
-        server.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
-        let address = loop {
-            if let SwarmEvent::NewListenAddr { address, .. } = server.select_next_some().await {
-                break address;
-            }
-        };
-        let peer = *server.local_peer_id();
-        tokio::spawn(serve(server));
+impl Row {
+    pub async fn start(count: usize) -> anyhow::Result<Row> {
+        let (mut peer, mut address) = listen(None).await?;
+        for _ in 2..count {
+            (peer, address) = listen(Some((peer, address))).await?;
+        }
         let (calls, receiver) = mpsc::channel(4096);
         tokio::spawn(ask(swarm()?, peer, address, receiver));
-        Ok(Pair { calls })
+        Ok(Row { calls })
     }
 
-    /// Requests per second with `inflight` of them under way all the time.
-    pub async fn measure(&self, count: usize, inflight: usize) -> anyhow::Result<f64> {
-        let one = || async {
-            let (done, is_done) = oneshot::channel();
-            self.calls.send(done).await.map_err(|_| anyhow!("the client has ended"))?;
-            is_done.await?
-        };
-        let start = Instant::now();
-        let mut running: FuturesUnordered<_> = (0..inflight.min(count)).map(|_| one()).collect();
-        let mut sent = running.len();
-        while let Some(result) = running.next().await {
-            result?;
-            if sent < count {
-                sent += 1;
-                running.push(one());
-            }
-        }
-        Ok(count as f64 / start.elapsed().as_secs_f64())
+    /// Sends a request and waits for its response.
+    pub async fn ask(&self) -> anyhow::Result<()> {
+        let (done, is_done) = oneshot::channel();
+        self.calls.send(done).await.map_err(|_| anyhow!("the client has ended"))?;
+        is_done.await?
     }
+}
+
+/// Starts a server, or a relay to the next node.
+async fn listen(next: Option<(PeerId, Multiaddr)>) -> anyhow::Result<(PeerId, Multiaddr)> {
+    let mut swarm = swarm()?;
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse()?)?;
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    let peer = *swarm.local_peer_id();
+    match next {
+        None => tokio::spawn(serve(swarm)),
+        Some((next, address)) => tokio::spawn(pass(swarm, next, address)),
+    };
+    Ok((peer, address))
 }
 
 async fn serve(mut swarm: Swarm<Behaviour>) {
@@ -133,14 +132,35 @@ async fn serve(mut swarm: Swarm<Behaviour>) {
     }
 }
 
+async fn pass(mut swarm: Swarm<Behaviour>, next: PeerId, address: Multiaddr) {
+    swarm.add_peer_address(next, address);
+    let mut running = HashMap::new();
+    loop {
+        let SwarmEvent::Behaviour(Event::Message { message, .. }) = swarm.select_next_some().await else {
+            continue;
+        };
+        match message {
+            Message::Request { request, channel, .. } => {
+                running.insert(swarm.behaviour_mut().send_request(&next, request), channel);
+            }
+            Message::Response { request_id, response } => {
+                if let Some(channel) = running.remove(&request_id) {
+                    // A client that is gone does not wait for it.
+                    let _ = swarm.behaviour_mut().send_response(channel, response);
+                }
+            }
+        }
+    }
+}
+
 async fn ask(
     mut swarm: Swarm<Behaviour>,
     peer: PeerId,
     address: Multiaddr,
-    mut calls: mpsc::Receiver<oneshot::Sender<anyhow::Result<()>>>,
+    mut calls: mpsc::Receiver<Reply>,
 ) {
     swarm.add_peer_address(peer, address);
-    let mut running: HashMap<OutboundRequestId, oneshot::Sender<anyhow::Result<()>>> = HashMap::new();
+    let mut running: HashMap<OutboundRequestId, Reply> = HashMap::new();
     loop {
         tokio::select! {
             call = calls.recv() => {
