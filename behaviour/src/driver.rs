@@ -31,8 +31,13 @@ use requests::Requests;
 /// Messages, and requests and responses of peers, taken in per round. More would share a signature,
 /// but the next node would wait for them all: small rounds keep all nodes of a path busy.
 const MAX_ROUND: usize = 256;
-/// Batches that may wait for the store before peers have to wait too.
-const MAX_UNCOMMITTED: u64 = 64;
+/// Batches under way in the store before what is new waits: it then shares the next flush, with its
+/// signatures. One may be on its way to the disk while the next is made.
+const MAX_UNCOMMITTED: u64 = 2;
+/// The same while big bodies pass, which need no store and must not wait for it.
+const MAX_UNCOMMITTED_STREAMING: u64 = 64;
+/// How long after a fragment bodies count as passing, milliseconds.
+const STREAMING_MS: u64 = 50;
 /// Rounds before the executor gets a turn.
 const MAX_ROUNDS: usize = 8;
 /// Room in a server's queue whatever it asks for; costs nothing while empty.
@@ -71,6 +76,8 @@ pub struct Driver {
     unread_orders: Vec<Signed<SeverOrder>>,
     submitted: u64,
     durable: u64,
+    /// When the last fragment of a body passed.
+    streamed: Time,
     start: Instant,
     /// Wall clock at the start, milliseconds since 1970: from there on time is monotonic.
     start_ms: u64,
@@ -121,6 +128,7 @@ pub(crate) fn assemble(
         unread_orders: Vec::new(),
         submitted: 0,
         durable: 0,
+        streamed: Time::default(),
         start: Instant::now(),
         start_ms: wall_ms(),
         timer: None,
@@ -162,7 +170,8 @@ impl Driver {
         // What a connection said before it closed is on its way already, and is taken in first.
         self.closing.extend(self.shared.take_closed());
         // While the store lags, peers wait: what they sent is held in their own buffers, not here.
-        let mut room = if self.is_store_behind() { 0 } else { MAX_ROUND };
+        let behind = self.is_store_behind();
+        let mut room = if behind { 0 } else { MAX_ROUND };
         while room > 0 {
             let Poll::Ready(Some(message)) = self.inbox.poll_next_unpin(cx) else { break };
             room = room.saturating_sub(weight(&message));
@@ -175,7 +184,7 @@ impl Driver {
                 self.on_closed(conn);
             }
         }
-        for _ in 0..MAX_ROUND {
+        for _ in 0..if behind { 0 } else { MAX_ROUND } {
             let next = self.messages.as_mut().map(|messages| messages.poll_recv(cx));
             let Some(Poll::Ready(message)) = next else { break };
             any = true;
@@ -192,7 +201,11 @@ impl Driver {
     }
 
     fn is_store_behind(&self) -> bool {
-        self.submitted.saturating_sub(self.durable) >= MAX_UNCOMMITTED
+        let most = match self.now().since_ms(self.streamed) {
+            0..STREAMING_MS => MAX_UNCOMMITTED_STREAMING,
+            _ => MAX_UNCOMMITTED,
+        };
+        self.submitted.saturating_sub(self.durable) >= most
     }
 
     fn poll_store(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {
@@ -241,11 +254,15 @@ impl Driver {
             }
             FromHandler::Frames { conn, frames } => {
                 let Some(peer) = self.links.get(&conn).map(|link| link.peer) else { return };
+                if frames.iter().any(|frame| matches!(frame, Frame::Fragment(_))) {
+                    self.streamed = self.now();
+                }
                 for frame in frames {
                     self.input(Input::Frame { peer, conn, frame });
                 }
             }
             FromHandler::Drained { conn, bytes } => {
+                self.streamed = self.now();
                 let Some(peer) = self.links.get(&conn).map(|link| link.peer) else { return };
                 self.input(Input::Drained { peer, conn, bytes });
             }

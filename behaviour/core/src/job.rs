@@ -317,9 +317,11 @@ impl Job {
     }
 
     /// The row of an answer; `None` if there is none to store: a big response is not, after a restart
-    /// the app is asked again.
+    /// the app is asked again, nor is what the downstream node keeps.
     pub fn answer_row(&self, max_inline: u32) -> Option<AnswerRow> {
-        let Role::Answered { from, receipt, reply, earned, served, .. } = &self.role else { return None };
+        let Role::Answered { from, receipt, reply, earned, served, below: None } = &self.role else {
+            return None;
+        };
         let body = reply.body().filter(|body| !served || body.len() <= max_inline as usize)?;
         Some(AnswerRow {
             up: from.row(),

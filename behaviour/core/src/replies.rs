@@ -300,8 +300,9 @@ impl Node {
         }
         self.settle(&mut to, false);
         // The downstream node keeps the response until the upstream one has it: nothing is written
-        // here, but where it comes with a late payment.
-        let below = from.clock.late.is_zero().then_some((to.peer, to.exchange));
+        // here, but where it comes with a late payment or the row has to be written anyway.
+        let stored = !from.clock.late.is_zero() || self.dirty_jobs.contains(&id);
+        let below = (!stored).then_some((to.peer, to.exchange));
         if below.is_none() {
             self.edge(to.peer).asked.remove(&to.exchange);
             self.outbox(to.peer).done.push(to.exchange);

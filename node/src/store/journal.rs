@@ -164,8 +164,9 @@ impl Journal {
                 break;
             }
             if header.sequence > since {
-                decode(&journal.buffer, &mut take)
-                    .ok_or_else(|| JournalError::Damaged(format!("group {} is malformed", header.sequence)))?;
+                decode(&journal.buffer, &mut take).ok_or_else(|| {
+                    JournalError::Damaged(format!("group {} is malformed", header.sequence))
+                })?;
             }
             last = Some(header.sequence);
             position += padded(header.len);
@@ -203,9 +204,13 @@ impl Journal {
             let part = usize::try_from((len - position).min(chunk.len() as u64)).unwrap_or(chunk.len());
             self.device.read_exact(&mut chunk[..part])?;
             for bytes in chunk[..part].as_chunks::<ALIGN>().0 {
-                if let Some(header) = Header::decode(bytes, &self.id).filter(|h| h.sequence > self.sequence + 1) {
+                if let Some(header) =
+                    Header::decode(bytes, &self.id).filter(|h| h.sequence > self.sequence + 1)
+                {
                     let (lost, found) = (self.sequence + 1, header.sequence);
-                    return Err(JournalError::Damaged(format!("group {lost} does not read well, {found} does")));
+                    return Err(JournalError::Damaged(format!(
+                        "group {lost} does not read well, {found} does"
+                    )));
                 }
             }
             position += part as u64;

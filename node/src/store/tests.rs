@@ -343,7 +343,10 @@ async fn the_journal_goes_round() {
     let mut ledger = store.ledger();
     let big = vec![7; 4 << 20];
     for number in 1..=20u64 {
-        ledger.submit(number, vec![put(&(number % 3).to_be_bytes(), &big), put(b"last", &number.to_be_bytes())]);
+        ledger.submit(
+            number,
+            vec![put(&(number % 3).to_be_bytes(), &big), put(b"last", &number.to_be_bytes())],
+        );
         durable(&mut ledger, number).await.expect("durable");
     }
     let copy = dir.path().join("copy.redb");
