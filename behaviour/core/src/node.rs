@@ -413,7 +413,7 @@ impl Node {
     }
 
     /// Forgets a job with its rows.
-    pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Box<Job>> {
+    pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Job> {
         let mut job = self.jobs.remove(request)?;
         self.disown_late(request, &job);
         self.dirty_jobs.remove(request);
