@@ -85,10 +85,10 @@ pub(super) fn decide(s: &Situation<'_>) -> Option<Action> {
         ChannelStatus::Open => (s.close_wanted && s.settled()).then(|| Action::RequestClose(s.totals())),
         ChannelStatus::Closing { by, totals, confirmed: false, .. } => answer_close(s, *by, *totals),
         ChannelStatus::Closing { by, totals, closes_ms, .. } => {
-            s.evidence(s.view.totals.max(*totals)).or_else(|| s.finalize(*closes_ms, *by))
+            s.evidence(s.view.totals.max(*totals), *closes_ms).or_else(|| s.finalize(*closes_ms, *by))
         }
         ChannelStatus::Severed { by, settles_ms, .. } => {
-            s.evidence(s.view.totals).or_else(|| s.finalize(*settles_ms, *by))
+            s.evidence(s.view.totals, *settles_ms).or_else(|| s.finalize(*settles_ms, *by))
         }
         ChannelStatus::Closed { bonds_until_ms: Some(until), .. } => s.finalize(*until, Side::A),
         ChannelStatus::Closed { bonds_until_ms: None, .. } | ChannelStatus::Cancelled => forget(s),
@@ -137,8 +137,12 @@ impl Situation<'_> {
         self.ledger.map_or(self.view.totals, |ledger| ledger.totals.max(self.view.totals))
     }
 
-    /// The counterparty's latest payment, if the chain knows less.
-    fn evidence(&self, known: Totals) -> Option<Action> {
+    /// The counterparty's latest payment, if the chain knows less and still takes it: what comes to
+    /// light after the window must not stand in the way of the end.
+    fn evidence(&self, known: Totals, until_ms: u64) -> Option<Action> {
+        if self.now_ms >= until_ms {
+            return None;
+        }
         let other = self.side.other();
         let state = self.ledger?.their_payment.as_ref()?;
         let proves_more = state.statement.totals.sent_by(other) > known.sent_by(other);

@@ -126,7 +126,8 @@ fn a_confirmed_close_takes_evidence_first_and_is_finalized_when_due() {
         stated: None,
         now_ms,
     };
-    assert!(matches!(next(case(Side::A, 2, 600)), Some(Action::Evidence(args)) if args.signer == Side::B));
+    assert!(matches!(next(case(Side::A, 2, 499)), Some(Action::Evidence(args)) if args.signer == Side::B));
+    assert_eq!(next(case(Side::A, 2, 500)), Some(Action::Finalize), "too late for evidence");
     assert_eq!(next(case(Side::A, 3, 499)), None);
     assert_eq!(next(case(Side::A, 3, 500)), Some(Action::Finalize));
     assert_eq!(next(case(Side::B, 3, 500)), None, "the side that asked goes first");

@@ -280,13 +280,16 @@ async fn round(
         };
         views.insert(channel, view);
     }
+    let now_ms = sync.graph().read().chain_time_ms();
     let due = {
         let shared = shared.clone();
         let look = tokio::task::spawn_blocking(move || {
             let mut state = shared.state.lock();
             let mut next = state.guarded.clone();
-            let deeds: Vec<Deed> =
-                views.iter().flat_map(|(channel, view)| next.deeds(*channel, view.as_ref())).collect();
+            let deeds: Vec<Deed> = views
+                .iter()
+                .flat_map(|(channel, view)| next.deeds(*channel, view.as_ref(), now_ms))
+                .collect();
             state.store.save(&next)?;
             state.guarded = next;
             Ok(deeds)

@@ -167,22 +167,26 @@ fn what_is_due_follows_from_the_chain() {
     let id = ChannelId(7);
     let zero = Totals::default();
     let submit = Deed::Submit(whole.states[0].clone());
-    assert_eq!(guarded.clone().deeds(id, Some(&view(ChannelStatus::Open, zero))), [Deed::Sever(order(2, 7))]);
+    assert_eq!(
+        guarded.clone().deeds(id, Some(&view(ChannelStatus::Open, zero)), 4),
+        [Deed::Sever(order(2, 7))]
+    );
     let mut severed = guarded.clone();
-    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero))), std::slice::from_ref(&submit));
+    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), 4), std::slice::from_ref(&submit));
     assert!(severed.orders.is_empty() && !severed.states.is_empty());
+    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), 9), [], "the window is over");
     // What the chain knows already, and own states, are not brought.
     let known = Totals { sent_a: Yocto(60), sent_b: Yocto::ZERO };
-    assert_eq!(severed.deeds(id, Some(&view(SEVERED, known))), []);
+    assert_eq!(severed.deeds(id, Some(&view(SEVERED, known)), 4), []);
     let asked = ChannelStatus::Closing { by: Side::A, totals: zero, confirmed: false, closes_ms: 0 };
-    assert_eq!(severed.deeds(id, Some(&view(asked, zero))), []);
+    assert_eq!(severed.deeds(id, Some(&view(asked, zero)), 4), []);
     let closing = ChannelStatus::Closing { by: Side::A, totals: zero, confirmed: true, closes_ms: 5 };
-    assert_eq!(severed.deeds(id, Some(&view(closing, zero))), [submit]);
+    assert_eq!(severed.deeds(id, Some(&view(closing, zero)), 4), [submit]);
     let closed =
         ChannelStatus::Closed { paid_a: Yocto(1), paid_b: Yocto(1), bonds_until_ms: None, severed: true };
-    assert_eq!(severed.deeds(id, Some(&view(closed, zero))), []);
+    assert_eq!(severed.deeds(id, Some(&view(closed, zero)), 4), []);
     assert!(severed.handed(None).0.is_empty() && severed.channels().is_empty());
-    assert_eq!(guarded.deeds(id, None), [], "gone from the chain");
+    assert_eq!(guarded.deeds(id, None, 4), [], "gone from the chain");
     assert!(guarded.channels().is_empty());
 }
 
@@ -203,7 +207,7 @@ fn the_store_keeps_everything_and_recognises_damage() {
     {
         let (mut store, mut guarded) = WatchStore::open(&path, &network()).expect("opens");
         assert_eq!(guarded.handed(None).0, whole);
-        assert!(guarded.deeds(ChannelId(8), None).is_empty());
+        assert!(guarded.deeds(ChannelId(8), None, 4).is_empty());
         store.save(&guarded).expect("saved");
     }
     let (store, guarded) = WatchStore::open(&path, &network()).expect("opens");

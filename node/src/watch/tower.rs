@@ -147,8 +147,9 @@ impl Guarded {
         (handed, more)
     }
 
-    /// What is due on a channel that the chain has like this. Forgets what is of no use any more.
-    pub fn deeds(&mut self, channel: ChannelId, view: Option<&ChannelView>) -> Vec<Deed> {
+    /// What is due at this block time on a channel that the chain has like this. Forgets what is of no
+    /// use any more.
+    pub fn deeds(&mut self, channel: ChannelId, view: Option<&ChannelView>, now_ms: u64) -> Vec<Deed> {
         let mut deeds = Vec::new();
         if let Some(order) = self.orders.get(&channel) {
             if view.is_some_and(|view| severable(&view.status)) {
@@ -157,7 +158,7 @@ impl Guarded {
                 self.orders.remove(&channel);
             }
         }
-        let known = view.map_or(Settling::Over, settling);
+        let known = view.map_or(Settling::Over, |view| settling(view, now_ms));
         for signer in [Side::A, Side::B] {
             let Some(state) = self.states.get(&(channel, signer)) else { continue };
             match known {
@@ -288,9 +289,10 @@ impl Tower {
     /// Errors: of the chain; the next round tries again.
     pub async fn round(&mut self) -> Result<Round, ChainError> {
         let mut round = Round::default();
+        let now_ms = self.chain.head().await?.time_ms;
         for channel in self.guarded.channels() {
             let view = self.chain.channel(channel).await?;
-            for deed in self.guarded.deeds(channel, view.as_ref()) {
+            for deed in self.guarded.deeds(channel, view.as_ref(), now_ms) {
                 if carry_out(&self.chain, deed.clone()).await? {
                     round.note(&deed);
                 }
@@ -310,8 +312,15 @@ enum Settling {
     Over,
 }
 
-fn settling(view: &ChannelView) -> Settling {
+fn settling(view: &ChannelView, now_ms: u64) -> Settling {
     match &view.status {
+        // Nothing is taken any more, though it is not paid out yet.
+        ChannelStatus::Closing { confirmed: true, closes_ms: until, .. }
+        | ChannelStatus::Severed { settles_ms: until, .. }
+            if now_ms >= *until =>
+        {
+            Settling::No
+        }
         ChannelStatus::Proposed | ChannelStatus::Open => Settling::No,
         // Asked for by one side, which alone cannot close.
         ChannelStatus::Closing { confirmed: false, .. } => Settling::No,
