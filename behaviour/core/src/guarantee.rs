@@ -256,7 +256,7 @@ impl Node {
 
     /// A look at a downstream peer.
     fn watch(&mut self, peer: NodeKey) {
-        let is_open = |id: &&RequestId| self.jobs.get(*id).and_then(Job::to).is_some_and(|to| to.open);
+        let is_open = |id: &&RequestId| self.jobs.get(id).and_then(Job::to).is_some_and(|to| to.open);
         let asked = self.edges.get(&peer).into_iter().flat_map(|edge| edge.asked.values());
         let open: Vec<RequestId> = asked.filter(is_open).copied().collect();
         if open.is_empty() {
@@ -297,7 +297,7 @@ impl Node {
             let bound = limit.saturating_add(rtt).saturating_add(queued_ms);
             if channel.unsigned_ms(now, since) > bound {
                 let over = |request: &&RequestId| {
-                    self.jobs.get(*request).and_then(Job::to).is_some_and(|to| to.channel == id)
+                    self.jobs.get(request).and_then(Job::to).is_some_and(|to| to.channel == id)
                 };
                 let requests = open.iter().filter(over).copied().collect();
                 self.breach(peer, SeverReason::Disagreement, requests);
