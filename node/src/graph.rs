@@ -1,5 +1,6 @@
 //! This node's copy of the graph on chain, kept up by the contract's change log.
 
+mod links;
 mod sync;
 
 use std::collections::HashMap;
@@ -8,12 +9,15 @@ use por_core::GraphEdge;
 use por_types::interface::{ChangesView, ChannelStatus, ChannelView, NodeView};
 use por_types::{AccountId, ChannelId, NodeKey};
 
+use links::Links;
+
+pub(crate) use links::Link;
 pub use sync::{GraphSync, GraphVersion, SharedGraph, SyncStep};
 
 /// Nodes and channels at one version of the contract's graph.
 ///
-/// Nodes have small dense numbers inside, so that a search touches arrays only. Channels are
-/// found by id, by either end, and by scanning.
+/// Nodes have small dense numbers inside, so that a search touches arrays only, and what it reads
+/// of the open channels lies flat beside the records. Channels are found by id and by either end.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     version: u64,
@@ -23,6 +27,7 @@ pub struct Graph {
     by_key: HashMap<NodeKey, u32>,
     by_account: HashMap<AccountId, u32>,
     by_index: HashMap<u32, u32>,
+    links: Links,
     edges: Vec<Edge>,
     by_channel: HashMap<ChannelId, u32>,
 }
@@ -32,8 +37,8 @@ pub struct Graph {
 struct Vertex {
     key: NodeKey,
     view: Option<NodeView>,
-    /// Edges that requests may use, by their place in `edges`.
-    open: Vec<u32>,
+    /// Its channels, open or not, by their place in `edges`.
+    channels: Vec<u32>,
 }
 
 /// A channel of the graph.
@@ -139,6 +144,7 @@ impl Graph {
         for channel in channels {
             graph.put_channel(channel);
         }
+        graph.links.compact();
         graph
     }
 
@@ -153,27 +159,47 @@ impl Graph {
         let (a, b) = (self.vertex(view.key_a), self.vertex(view.key_b));
         let edge = Edge { view: view.clone(), open: is_open(&view.status), a, b };
         let core = edge.to_core();
-        let (place, was_open) = match self.by_channel.get(&view.channel) {
+        match self.by_channel.get(&view.channel) {
             Some(&place) => {
                 let old = std::mem::replace(&mut self.edges[place as usize], edge);
-                (place, old.open)
+                if old.open {
+                    self.unlink(&old);
+                }
+                if (old.a, old.b) != (a, b) {
+                    self.detach(place, &old);
+                    self.attach(place, a, b);
+                }
             }
             None => {
                 let place = self.edges.len() as u32;
                 self.edges.push(edge);
                 self.by_channel.insert(view.channel, place);
-                (place, false)
-            }
-        };
-        for end in [a, b] {
-            let list = &mut self.nodes[end as usize].open;
-            match (was_open, core.open) {
-                (false, true) => list.push(place),
-                (true, false) => list.retain(|&other| other != place),
-                _ => {}
+                self.attach(place, a, b);
             }
         }
+        if core.open {
+            self.links.insert(a, Link::new(view.channel, &view.terms, b));
+            self.links.insert(b, Link::new(view.channel, &view.terms, a));
+        }
         core
+    }
+
+    fn unlink(&mut self, edge: &Edge) {
+        for end in [edge.a, edge.b] {
+            self.links.remove(end, edge.view.channel);
+        }
+    }
+
+    fn attach(&mut self, place: u32, a: u32, b: u32) {
+        for end in [a, b] {
+            self.nodes[end as usize].channels.push(place);
+        }
+    }
+
+    fn detach(&mut self, place: u32, edge: &Edge) {
+        for end in [edge.a, edge.b] {
+            self.nodes[end as usize].channels.retain(|&other| other != place);
+        }
     }
 
     /// Removes a channel whose record is no longer on chain.
@@ -181,14 +207,15 @@ impl Graph {
         let Some(place) = self.by_channel.remove(&channel) else { return };
         let last = (self.edges.len() - 1) as u32;
         let gone = self.edges.swap_remove(place as usize);
-        for end in [gone.a, gone.b] {
-            self.nodes[end as usize].open.retain(|&other| other != place);
+        if gone.open {
+            self.unlink(&gone);
         }
+        self.detach(place, &gone);
         // The last edge has taken its place.
         let Some(moved) = self.edges.get(place as usize) else { return };
         self.by_channel.insert(moved.view.channel, place);
         for end in [moved.a, moved.b] {
-            for other in self.nodes[end as usize].open.iter_mut().filter(|other| **other == last) {
+            for other in self.nodes[end as usize].channels.iter_mut().filter(|other| **other == last) {
                 *other = place;
             }
         }
@@ -199,7 +226,8 @@ impl Graph {
             return at;
         }
         let at = self.nodes.len() as u32;
-        self.nodes.push(Vertex { key, view: None, open: Vec::new() });
+        self.nodes.push(Vertex { key, view: None, channels: Vec::new() });
+        self.links.add_node();
         self.by_key.insert(key, at);
         at
     }
@@ -215,8 +243,9 @@ impl Graph {
 
     /// All channels in which `key` is an end, open or not.
     pub fn channels_of(&self, key: &NodeKey) -> Vec<&ChannelView> {
-        let ours = |edge: &&Edge| edge.view.key_a == *key || edge.view.key_b == *key;
-        self.edges.iter().filter(ours).map(|edge| &edge.view).collect()
+        let Some(at) = self.place_of(key) else { return Vec::new() };
+        let places = self.nodes[at as usize].channels.iter();
+        places.map(|&place| &self.edges[place as usize].view).collect()
     }
 
     /// The registered node with this key.
@@ -246,16 +275,9 @@ impl Graph {
         self.nodes[at as usize].key
     }
 
-    pub(crate) fn places(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Open edges at a node: the edge's place, the edge, the node at its other end.
-    pub(crate) fn open_edges(&self, at: u32) -> impl Iterator<Item = (u32, &Edge, u32)> {
-        self.nodes[at as usize].open.iter().map(move |&place| {
-            let edge = &self.edges[place as usize];
-            (place, edge, if edge.a == at { edge.b } else { edge.a })
-        })
+    /// Open channels at a node.
+    pub(crate) fn links_of(&self, at: u32) -> &[Link] {
+        self.links.of(at)
     }
 }
 

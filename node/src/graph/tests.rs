@@ -59,7 +59,7 @@ fn page(version: u64, upto: u64, nodes: Vec<NodeView>, channels: Vec<ChannelView
 
 fn neighbours(graph: &Graph, of: u8) -> Vec<NodeKey> {
     let at = graph.place_of(&key(of)).expect("known");
-    let mut keys: Vec<NodeKey> = graph.open_edges(at).map(|(_, _, to)| graph.key_at(to)).collect();
+    let mut keys: Vec<NodeKey> = graph.links_of(at).iter().map(|link| graph.key_at(link.to)).collect();
     keys.sort();
     keys
 }

@@ -1,25 +1,25 @@
-//! Label-setting search with several criteria, backwards from the destination.
+//! The best way under bounds, exactly, and the next best ones.
 //!
-//! A label is a way from a node to the destination with its price, latency and length. Labels are
-//! settled in the order of (goal, other criterion, length); one that is no better than a settled
-//! label of its node in any of the three is dropped. Prices are never negative and latencies always
-//! positive, so a way with a loop is dropped by the same way without it, and the first label
-//! settled at the start is the best route: the search is exact.
+//! Each search runs from both ends at once (see [`meet`]) and comes in up to four attempts, each of
+//! which asks for more than the one before:
 //!
-//! It runs backwards because what the author's own channel must cover, the price of the whole
-//! route, is then known when that channel is reached.
+//! 1. The best way whatever the other bounds say. It is nearly always within them, and then it is
+//!    the answer; if there is none, there is no route at all.
+//! 2. The way that is best in the *other* criterion: if even that one is over its bound, there is
+//!    no route. Otherwise it is a route, and nothing dearer needs to be looked at.
+//! 3. The best way within both bounds, and
+//! 4. within the limits on hops and on what each own channel can pay as well.
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet};
+mod meet;
+
+use std::collections::HashSet;
 
 use por_types::{ChannelId, EdgeQuote, Terms, Yocto};
 
 use super::{Goal, RouteError, RouteQuery};
-use crate::graph::{Edge, Graph};
+use crate::graph::{Graph, Link};
 
-/// Labels of one search, all nodes together.
-const MAX_LABELS: usize = 2_000_000;
-const NONE: u32 = u32::MAX;
+use meet::{Attempt, Meeting};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message {
@@ -39,6 +39,28 @@ impl Message {
         let allowance_ms = terms.allowance_ms(self.body_len.saturating_add(self.beside), self.response_limit);
         Some(EdgeQuote { allowance_ms, ..quote })
     }
+
+    /// The same price and allowance from a link, without divisions of 128 bits.
+    pub(super) fn weigh(&self, link: &Link) -> Option<(u128, u64)> {
+        let bytes = self.body_len.checked_add(self.response_limit)?;
+        if bytes > link.max_bytes {
+            return None;
+        }
+        let fees = match u64::try_from(link.byte_fee) {
+            Ok(fee) => u128::from(fee) * u128::from(bytes),
+            Err(_) => link.byte_fee.checked_mul(u128::from(bytes))?,
+        };
+        let price = fees.checked_add(link.base_fee)?;
+        let loaded = u128::from(self.body_len.saturating_add(self.beside)) + u128::from(self.response_limit);
+        let transfer = match u64::try_from(loaded * 1000) {
+            Ok(short) => short.div_ceil(link.bytes_per_s),
+            Err(_) => {
+                let long = (loaded * 1000).div_ceil(u128::from(link.bytes_per_s));
+                u64::try_from(long).unwrap_or(u64::MAX)
+            }
+        };
+        Some((price, u64::from(link.rtt_ms).saturating_add(transfer)))
+    }
 }
 
 /// What a route, or the rest of one, may need at most.
@@ -48,6 +70,17 @@ pub(super) struct Bounds {
     /// Including the server's price.
     pub(super) price: u128,
     pub(super) hops: usize,
+}
+
+impl Bounds {
+    /// The bound of the criterion that is not the goal.
+    fn other(&self, goal: Goal) -> u128 {
+        match goal {
+            Goal::Cheapest if self.latency == u64::MAX => u128::MAX,
+            Goal::Cheapest => u128::from(self.latency),
+            Goal::Quickest => self.price,
+        }
+    }
 }
 
 /// One edge of a path.
@@ -64,43 +97,25 @@ pub(super) struct Search<'a> {
     query: &'a RouteQuery,
     start: u32,
     end: u32,
+    excluded: HashSet<u32>,
     spendable: Option<&'a dyn Fn(ChannelId) -> Option<Yocto>>,
 }
 
-/// A way from `node` to the destination.
-#[derive(Clone, Copy)]
-struct Label {
-    node: u32,
-    /// Edge taken first from `node`, by its channel.
-    channel: ChannelId,
-    /// Label at the other end of that edge.
-    next: u32,
-}
-
-/// In the order of the goal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// In the order of an attempt: the criterion that it is to be best in comes first.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Cost {
     first: u128,
     second: u128,
     hops: u32,
 }
 
-#[derive(PartialEq, Eq)]
-struct Queued {
-    cost: Cost,
-    label: u32,
-}
-
-impl Ord for Queued {
-    /// The cheapest is the greatest; equal ones in the order of their making.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.cost.cmp(&self.cost).then_with(|| other.label.cmp(&self.label))
-    }
-}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl Cost {
+    fn plus(self, other: Cost) -> Option<Cost> {
+        Some(Cost {
+            first: self.first.checked_add(other.first)?,
+            second: self.second.checked_add(other.second)?,
+            hops: self.hops.checked_add(other.hops)?,
+        })
     }
 }
 
@@ -121,12 +136,13 @@ impl<'a> Search<'a> {
         end: u32,
         spendable: &'a dyn Fn(ChannelId) -> Option<Yocto>,
     ) -> Search<'a> {
-        Search { graph, message, query, start, end, spendable: Some(spendable) }
+        let excluded = query.exclude_nodes.iter().filter_map(|key| graph.place_of(key)).collect();
+        Search { graph, message, query, start, end, excluded, spendable: Some(spendable) }
     }
 
     /// The same search with all the money in the world.
     pub(super) fn ignoring_balance(&self) -> Search<'a> {
-        Search { spendable: None, ..*self }
+        Search { spendable: None, excluded: self.excluded.clone(), ..*self }
     }
 
     /// The `k` best paths without loops, by deviation from the best (Yen's algorithm).
@@ -204,118 +220,58 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// The cost of a path in the order of the query's goal.
     fn cost(&self, path: &[Step]) -> Cost {
-        let start = Cost { first: 0, second: 0, hops: 0 };
-        path.iter().filter_map(|step| self.quote(step.channel)).fold(start, |cost, quote| {
-            let added = self.add(cost, &quote);
-            added.unwrap_or(Cost { first: u128::MAX, second: u128::MAX, hops: u32::MAX })
+        let quotes = path.iter().filter_map(|step| self.quote(step.channel));
+        let whole = quotes.map(|quote| cost(self.query.goal, quote.price.0, quote.allowance_ms));
+        whole.fold(Some(Cost::default()), |sum, edge| sum?.plus(edge)).unwrap_or(Cost {
+            first: u128::MAX,
+            second: u128::MAX,
+            hops: u32::MAX,
         })
     }
 
-    fn add(&self, cost: Cost, quote: &EdgeQuote) -> Option<Cost> {
-        let (price, latency) = (quote.price.0, u128::from(quote.allowance_ms));
-        let (first, second) = match self.query.goal {
-            Goal::Cheapest => (price, latency),
-            Goal::Quickest => (latency, price),
-        };
-        Some(Cost {
-            first: cost.first.checked_add(first)?,
-            second: cost.second.checked_add(second)?,
-            hops: cost.hops + 1,
-        })
-    }
-
-    fn within(&self, cost: Cost, bounds: &Bounds) -> bool {
+    /// True if a path from `source` keeps to everything that an attempt may have left out.
+    fn fits(&self, path: &[Step], source: u32, bounds: &Bounds) -> bool {
+        let cost = self.cost(path);
         let (price, latency) = match self.query.goal {
             Goal::Cheapest => (cost.first, cost.second),
             Goal::Quickest => (cost.second, cost.first),
         };
-        let total = price.checked_add(self.query.server_price.0);
-        total.is_some_and(|total| total <= bounds.price)
-            && latency <= u128::from(bounds.latency)
-            && cost.hops as usize <= bounds.hops
+        let Some(total) = price.checked_add(self.query.server_price.0) else { return false };
+        let own = match path.first() {
+            Some(step) if source == self.start => self.own_limit(step.channel).unwrap_or(0),
+            _ => u128::MAX,
+        };
+        total <= bounds.price.min(own) && latency <= u128::from(bounds.latency) && path.len() <= bounds.hops
     }
 
     /// The best path from `source` to the destination.
     fn from(&self, source: u32, bounds: Bounds, banned: &Banned) -> Result<Option<Vec<Step>>, RouteError> {
-        let mut labels: Vec<Label> = Vec::new();
-        let mut queue: BinaryHeap<Queued> = BinaryHeap::new();
-        // Costs settled at each node: as the goal's cost only grows, the other two decide.
-        let mut settled: Vec<Vec<(u128, u32)>> = vec![Vec::new(); self.graph.places()];
-        let zero = Cost { first: 0, second: 0, hops: 0 };
-        labels.push(Label { node: self.end, channel: ChannelId(0), next: NONE });
-        queue.push(Queued { cost: zero, label: 0 });
-        while let Some(Queued { cost, label }) = queue.pop() {
-            let node = labels[label as usize].node;
-            let here = &mut settled[node as usize];
-            if here.iter().any(|&(second, hops)| second <= cost.second && hops <= cost.hops) {
-                continue;
-            }
-            here.push((cost.second, cost.hops));
-            if node == source {
-                return Ok(Some(self.unwind(&labels, label)));
-            }
-            for (_, edge, other) in self.graph.open_edges(node) {
-                let Some(next) = self.extend(cost, edge, other, source, banned, &bounds) else { continue };
-                if labels.len() >= MAX_LABELS {
-                    return Err(RouteError::TooComplex);
-                }
-                let at = labels.len() as u32;
-                labels.push(Label { node: other, channel: edge.view.channel, next: label });
-                queue.push(Queued { cost: next, label: at });
+        let goal = self.query.goal;
+        let run = |attempt| Meeting::new(self, source, &bounds, banned, attempt).run();
+        let Some(path) = run(Attempt::relaxed(goal))? else { return Ok(None) };
+        if self.fits(&path, source, &bounds) {
+            return Ok(Some(path));
+        }
+        let bounded = bounds.other(goal) != u128::MAX;
+        let mut known = None;
+        if bounded {
+            let Some(other) = run(Attempt::relaxed(goal.other()))? else { return Ok(None) };
+            known = self.fits(&other, source, &bounds).then(|| self.cost(&other));
+            let Some(path) = run(Attempt::bounded(goal, true, known))? else { return Ok(None) };
+            if self.fits(&path, source, &bounds) {
+                return Ok(Some(path));
             }
         }
-        Ok(None)
+        run(Attempt::complete(goal, bounded, known))
     }
+}
 
-    /// The cost of going from `other` over `edge` and on; `None` if that must not be.
-    fn extend(
-        &self,
-        cost: Cost,
-        edge: &Edge,
-        other: u32,
-        source: u32,
-        banned: &Banned,
-        bounds: &Bounds,
-    ) -> Option<Cost> {
-        let channel = edge.view.channel;
-        if self.query.exclude.contains(&channel) || banned.nodes.contains(&other) {
-            return None;
-        }
-        // Only the ends of the route may be excluded nodes; the start comes up again in no route.
-        let passes = other != self.start && other != source;
-        if passes && self.query.exclude_nodes.contains(&self.graph.key_at(other)) {
-            return None;
-        }
-        if other == source && banned.first.contains(&channel) {
-            return None;
-        }
-        let cost = self.add(cost, &self.message.quote(&edge.view.terms)?)?;
-        if !self.within(cost, bounds) {
-            return None;
-        }
-        if other == self.start {
-            let price = match self.query.goal {
-                Goal::Cheapest => cost.first,
-                Goal::Quickest => cost.second,
-            };
-            if price.checked_add(self.query.server_price.0)? > self.own_limit(channel)? {
-                return None;
-            }
-        }
-        Some(cost)
-    }
-
-    fn unwind(&self, labels: &[Label], mut at: u32) -> Vec<Step> {
-        let mut path = Vec::new();
-        loop {
-            let label = &labels[at as usize];
-            if label.next == NONE {
-                return path;
-            }
-            let to = labels[label.next as usize].node;
-            path.push(Step { channel: label.channel, from: label.node, to });
-            at = label.next;
-        }
-    }
+fn cost(order: Goal, price: u128, latency: u64) -> Cost {
+    let (first, second) = match order {
+        Goal::Cheapest => (price, u128::from(latency)),
+        Goal::Quickest => (u128::from(latency), price),
+    };
+    Cost { first, second, hops: 1 }
 }

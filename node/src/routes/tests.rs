@@ -229,9 +229,7 @@ fn random_case(random: &mut StdRng) -> (Vec<TestEdge>, RouteQuery, HashMap<Chann
 
 #[test]
 fn searches_agree_with_trying_every_path() {
-    let seed: u64 =
-        std::env::var("POR_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-    println!("seed {seed} (set POR_TEST_SEED to repeat)");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let (mut routed, mut refused) = (0, 0);
     for case in 0..3000 {
@@ -279,4 +277,125 @@ fn check(
     paths.sort();
     paths.dedup();
     assert_eq!(paths.len(), routes.len(), "{context}: an alternative comes twice");
+}
+
+/// What every walk of at most [`MAX_HOPS`] edges to each node costs, without what others beat: all
+/// (price, latency, hops) that are worth having, found edge by edge.
+fn fronts(edges: &[TestEdge], nodes: u8, from: u8) -> Vec<Vec<(u128, u128, usize)>> {
+    let mut all = vec![Vec::new(); usize::from(nodes)];
+    let mut latest = vec![(from, (0u128, 0u128, 0usize))];
+    all[usize::from(from)].push((0, 0, 0));
+    for hops in 1..=MAX_HOPS {
+        let mut next = Vec::new();
+        for (node, (price, latency, _)) in latest {
+            for edge in edges.iter().filter(|edge| edge.open) {
+                for (here, there) in [(edge.a, edge.b), (edge.b, edge.a)] {
+                    let cost = (price + edge.fee, latency + u128::from(edge.rtt), hops);
+                    let front: &mut Vec<(u128, u128, usize)> = &mut all[usize::from(there)];
+                    let beats = |a: &(u128, u128, usize), b: &(u128, u128, usize)| {
+                        a.0 <= b.0 && a.1 <= b.1 && a.2 <= b.2
+                    };
+                    if here == node && !front.iter().any(|old| beats(old, &cost)) {
+                        front.retain(|old| !beats(&cost, old));
+                        front.push(cost);
+                        next.push((there, cost));
+                    }
+                }
+            }
+        }
+        next.retain(|(node, cost)| all[usize::from(*node)].contains(cost));
+        latest = next;
+    }
+    all
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("POR_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("seed {seed} (set POR_TEST_SEED to repeat)");
+    seed
+}
+
+#[test]
+fn larger_graphs_agree_with_an_exact_reference() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut bounded, mut refused, mut long) = (0, 0, 0);
+    for case in 0..60 {
+        let nodes = random.random_range(20..120u8);
+        let degree = random.random_range(1..4usize);
+        let mut edges = Vec::new();
+        for a in 1..nodes {
+            // A tree of long branches in some cases, so that the limit on hops is felt.
+            let near = if case % 3 == 0 { a.saturating_sub(2) } else { 0 };
+            edges.push(open(
+                a,
+                random.random_range(near..a),
+                random.random_range(0..50),
+                random.random_range(1..50),
+            ));
+            for _ in 1..degree {
+                let b = random.random_range(0..a);
+                edges.push(open(a, b, random.random_range(0..50), random.random_range(1..50)));
+            }
+        }
+        let graph = graph(&edges);
+        let fronts = fronts(&edges, nodes, 0);
+        for _ in 0..40 {
+            let to = random.random_range(1..nodes);
+            let front = &fronts[usize::from(to)];
+            let cheapest = front.iter().min();
+            let mut query = RouteQuery::new(0, 0, Yocto(3));
+            if random.random_bool(0.7) {
+                // Around the latency of the cheapest way, so that the bound often decides.
+                let around = cheapest.map_or(100, |cost| cost.1 as u64);
+                query.max_latency_ms = Some(random.random_range(around / 2..=around + 1));
+            }
+            if random.random_bool(0.3) {
+                query.goal = Goal::Quickest;
+                let around = cheapest.map_or(100, |cost| cost.0);
+                query.max_price = Some(Yocto(random.random_range(around / 2..=around * 2 + 10)));
+            }
+            let fits = |cost: &&(u128, u128, usize)| {
+                cost.1 <= query.max_latency_ms.map_or(u128::MAX, u128::from)
+                    && cost.0 + 3 <= query.max_price.map_or(u128::MAX, |price| price.0)
+            };
+            let key_of = |cost: &(u128, u128, usize)| match query.goal {
+                Goal::Cheapest => *cost,
+                Goal::Quickest => (cost.1, cost.0, cost.2),
+            };
+            let expected = front.iter().filter(fits).map(key_of).min();
+            let found = find(&graph, &key(0), &key(to), &query, &rich).ok().map(|routes| {
+                let route = &routes[0];
+                key_of(&(route.price.0 - 3, u128::from(route.bound_ms), route.hops.len()))
+            });
+            assert_eq!(found, expected, "seed {seed}, case {case}, to {to}: {query:?} {edges:?}");
+            bounded += usize::from(expected.is_some() && expected != front.iter().map(key_of).min());
+            refused += usize::from(expected.is_none());
+            long += usize::from(expected.is_some_and(|cost| cost.2 > MAX_HOPS / 2));
+        }
+    }
+    println!("{bounded} by a bound, {refused} refused, {long} long");
+    assert!(bounded > 50 && refused > 50 && long > 5, "{bounded}, {refused}, {long}: too much alike");
+}
+
+#[test]
+fn what_a_search_weighs_is_what_is_quoted() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..2000 {
+        let mut edge = view(0, &open(1, 2, random.random::<u128>() >> random.random_range(0..128), 1));
+        edge.terms.byte_fee = Yocto(random.random::<u128>() >> random.random_range(0..128));
+        edge.terms.bytes_per_s = random.random::<u64>() >> random.random_range(0..64);
+        edge.terms.max_bytes = u64::MAX >> random.random_range(0..64);
+        let long = |random: &mut StdRng| random.random::<u64>() >> random.random_range(0..64);
+        let message = Message {
+            body_len: long(&mut random),
+            response_limit: long(&mut random),
+            beside: long(&mut random),
+        };
+        let graph = Graph::from_pages(1, &[], std::slice::from_ref(&edge));
+        let link = graph.links_of(graph.place_of(&key(1)).expect("known"))[0];
+        let quoted = message.quote(&edge.terms).map(|quote| (quote.price.0, quote.allowance_ms));
+        assert_eq!(message.weigh(&link), quoted, "seed {seed}: {message:?} {:?}", edge.terms);
+    }
 }
