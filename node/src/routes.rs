@@ -22,15 +22,6 @@ pub enum Goal {
     Quickest,
 }
 
-impl Goal {
-    fn other(self) -> Goal {
-        match self {
-            Goal::Cheapest => Goal::Quickest,
-            Goal::Quickest => Goal::Cheapest,
-        }
-    }
-}
-
 /// What a route has to carry, and within which bounds.
 #[derive(Clone, Debug)]
 pub struct RouteQuery {

@@ -1,14 +1,16 @@
 //! The best way under bounds, exactly, and the next best ones.
 //!
-//! Each search runs from both ends at once (see [`meet`]) and comes in up to four attempts, each of
-//! which asks for more than the one before:
+//! Each search runs from both ends at once (see [`meet`]) and asks for more step by step:
 //!
 //! 1. The best way whatever the other bounds say. It is nearly always within them, and then it is
 //!    the answer; if there is none, there is no route at all.
 //! 2. The way that is best in the *other* criterion: if even that one is over its bound, there is
 //!    no route. Otherwise it is a route, and nothing dearer needs to be looked at.
-//! 3. The best way within both bounds, and
-//! 4. within the limits on hops and on what each own channel can pay as well.
+//! 3. The best way by a weighted sum of both, with the weights at which the two known ways, one
+//!    over the bound and one within it, are equal; it takes the place of one of them. That is
+//!    Lagrange's relaxation: a few of these leave little between the two.
+//! 4. The best way within both bounds, searched in the order of the last sum, and
+//! 5. within the limits on hops and on what each own channel can pay as well.
 
 mod meet;
 
@@ -19,7 +21,10 @@ use por_types::{ChannelId, EdgeQuote, Terms, Yocto};
 use super::{Goal, RouteError, RouteQuery};
 use crate::graph::{Graph, Link};
 
-use meet::{Attempt, Meeting};
+use meet::{Attempt, Meeting, Order};
+
+/// Weighted sums tried for one search; more of them make the last search shorter.
+const SUMS: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message {
@@ -101,7 +106,7 @@ pub(super) struct Search<'a> {
     spendable: Option<&'a dyn Fn(ChannelId) -> Option<Yocto>>,
 }
 
-/// In the order of an attempt: the criterion that it is to be best in comes first.
+/// In the order of the query's goal: its criterion comes first.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Cost {
     first: u128,
@@ -250,21 +255,53 @@ impl<'a> Search<'a> {
     fn from(&self, source: u32, bounds: Bounds, banned: &Banned) -> Result<Option<Vec<Step>>, RouteError> {
         let goal = self.query.goal;
         let run = |attempt| Meeting::new(self, source, &bounds, banned, attempt).run();
-        let Some(path) = run(Attempt::relaxed(goal))? else { return Ok(None) };
+        let Some(path) = run(Attempt::relaxed(Order::Goal))? else { return Ok(None) };
         if self.fits(&path, source, &bounds) {
             return Ok(Some(path));
         }
         let bounded = bounds.other(goal) != u128::MAX;
-        let mut known = None;
+        let (mut order, mut known) = (Order::Goal, None);
         if bounded {
-            let Some(other) = run(Attempt::relaxed(goal.other()))? else { return Ok(None) };
-            known = self.fits(&other, source, &bounds).then(|| self.cost(&other));
-            let Some(path) = run(Attempt::bounded(goal, true, known))? else { return Ok(None) };
+            let Some(other) = run(Attempt::relaxed(Order::Other))? else { return Ok(None) };
+            let most = bounds.other(goal).saturating_sub(self.fixed());
+            let (mut over, mut within) = (self.cost(&path), self.cost(&other));
+            known = self.fits(&other, source, &bounds).then_some(within);
+            for _ in 0..SUMS {
+                let (first, second) =
+                    (within.first.checked_sub(over.first), over.second.checked_sub(within.second));
+                let Some((second, first)) = first.zip(second).filter(|(a, b)| *a > 0 && *b > 0) else {
+                    break;
+                };
+                order = Order::Mixed { first, second };
+                let Some(middle) = run(Attempt::relaxed(order))? else { break };
+                let cost = self.cost(&middle);
+                if order.key(&cost) >= order.key(&over).min(order.key(&within)) {
+                    break;
+                }
+                if cost.second > most {
+                    over = cost;
+                    continue;
+                }
+                within = cost;
+                if self.fits(&middle, source, &bounds) && known.is_none_or(|known| cost < known) {
+                    known = Some(cost);
+                }
+            }
+            let Some(path) = run(Attempt::bounded(order, known))? else { return Ok(None) };
             if self.fits(&path, source, &bounds) {
                 return Ok(Some(path));
             }
         }
-        run(Attempt::complete(goal, bounded, known))
+        // What an own channel can pay limits the price, whatever the goal.
+        run(Attempt::complete(order, bounded || goal == Goal::Quickest, known))
+    }
+
+    /// What comes on top of the edges in the criterion that is not the goal.
+    fn fixed(&self) -> u128 {
+        match self.query.goal {
+            Goal::Cheapest => 0,
+            Goal::Quickest => self.query.server_price.0,
+        }
     }
 }
 

@@ -341,7 +341,8 @@ fn larger_graphs_agree_with_an_exact_reference() {
         let graph = graph(&edges);
         let fronts = fronts(&edges, nodes, 0);
         for _ in 0..40 {
-            let to = random.random_range(1..nodes);
+            // Along long branches only near nodes are within the limit on hops.
+            let to = random.random_range(1..if case % 3 == 0 { nodes.min(30) } else { nodes });
             let front = &fronts[usize::from(to)];
             let cheapest = front.iter().min();
             let mut query = RouteQuery::new(0, 0, Yocto(3));

@@ -1,12 +1,12 @@
 //! One search from both ends.
 //!
-//! A label is a way from one of the ends to a node, with its price, latency and length. Each end
-//! settles its labels in the order of their [`Cost`]; a label that is no better than a settled one
-//! of its node in anything the attempt counts is dropped. Wherever a label runs into a node that the
-//! other end has settled, the two make a whole way. As costs are added and compared as
-//! (first, second, hops) and every edge costs something, a way not yet seen when the search stops
-//! is at least as dear as the two ends' latest labels together: the best one seen is the best.
-//! A way with a loop is never the best, as it is dearer than the same way without it.
+//! A label is a way from one of the ends to a node, with its [`Cost`]. Each end settles its labels in
+//! the order of their [`Key`], a weighted sum of the criteria; a label that is no better than
+//! another of its node in anything the attempt counts is dropped. Wherever a label runs into a node
+//! that the other end has settled, the two make a whole way. A way not yet seen has at least the
+//! keys of both ends' latest labels together: once nothing of interest has as much, the best way
+//! seen is the best. A way with a loop is never the best, as every edge takes time: the same way
+//! without the loop is better.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
@@ -20,14 +20,66 @@ use crate::routes::{Goal, RouteError};
 
 /// Labels of one search, all nodes together.
 const MAX_LABELS: usize = 1_000_000;
+/// Nodes that a search comes by, as a rule.
+const USUAL_NODES: usize = 2_000;
 const NONE: u32 = u32::MAX;
+
+/// In which order labels are settled: what a search is best at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    /// The criterion of the query's goal, then the other one.
+    Goal,
+    /// The other way round.
+    Other,
+    /// The weighted sum. With weights between the best way without a bound and one within it, the
+    /// best way within the bound is among the first.
+    Mixed { first: u128, second: u128 },
+}
+
+impl Order {
+    pub(super) fn key(self, cost: &Cost) -> Key {
+        let (key, tie) = match self {
+            Order::Goal => (cost.first, cost.second),
+            Order::Other => (cost.second, cost.first),
+            // A sum that does not fit makes the search longer, not wrong.
+            Order::Mixed { first, second } => {
+                let sum = times(first, cost.first).saturating_add(times(second, cost.second));
+                (sum, cost.first)
+            }
+        };
+        Key { key, tie, hops: cost.hops }
+    }
+}
+
+/// The product, or the largest number where it might not fit. Several times faster than the exact
+/// check, and a search computes little else.
+fn times(a: u128, b: u128) -> u128 {
+    if a.leading_zeros() + b.leading_zeros() >= u128::BITS { a.wrapping_mul(b) } else { u128::MAX }
+}
+
+/// A cost in the order of an attempt.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Key {
+    key: u128,
+    tie: u128,
+    hops: u32,
+}
+
+impl Key {
+    fn plus(self, other: Key) -> Key {
+        Key {
+            key: self.key.saturating_add(other.key),
+            tie: self.tie.saturating_add(other.tie),
+            hops: self.hops.saturating_add(other.hops),
+        }
+    }
+}
 
 /// What a search counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
-    /// What it is to be best in.
-    order: Goal,
-    /// The other criterion is held to its bound.
+    order: Order,
+    /// Both criteria are held to their bounds, and the goal decides among what is within.
     second: bool,
     /// So are the hops and what each own channel can pay.
     all: bool,
@@ -36,17 +88,18 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn relaxed(order: Goal) -> Attempt {
+    /// The first in the order, whatever else is asked of it.
+    pub(super) fn relaxed(order: Order) -> Attempt {
         Attempt { order, second: false, all: false, known: None }
     }
 
-    pub(super) fn bounded(order: Goal, second: bool, known: Option<Cost>) -> Attempt {
-        Attempt { order, second, all: false, known }
+    pub(super) fn bounded(order: Order, known: Option<Cost>) -> Attempt {
+        Attempt { order, second: true, all: false, known }
     }
 
-    /// Counts everything. What an own channel can pay limits the price, whatever the order.
-    pub(super) fn complete(order: Goal, second: bool, known: Option<Cost>) -> Attempt {
-        Attempt { order, second: second || order == Goal::Quickest, all: true, known }
+    /// Counts everything. `second`: there is a bound on the criterion that is not the goal.
+    pub(super) fn complete(order: Order, second: bool, known: Option<Cost>) -> Attempt {
+        Attempt { order, second, all: true, known }
     }
 }
 
@@ -66,14 +119,14 @@ struct Label {
 
 #[derive(PartialEq, Eq)]
 struct Queued {
-    cost: Cost,
+    key: Key,
     label: u32,
 }
 
 impl Ord for Queued {
     /// The cheapest is the greatest; equal ones in the order of their making.
     fn cmp(&self, other: &Self) -> Ordering {
-        other.cost.cmp(&self.cost).then_with(|| other.label.cmp(&self.label))
+        other.key.cmp(&self.key).then_with(|| other.label.cmp(&self.label))
     }
 }
 
@@ -116,12 +169,11 @@ const NOWHERE: [Here; 2] = [Here { settled: NONE, waiting: NONE }; 2];
 struct End {
     labels: Vec<Label>,
     queue: BinaryHeap<Queued>,
-    /// Every label that is not settled costs at least this.
-    reached: Cost,
+    /// Every label that is not settled has at least this key.
+    reached: Key,
 }
 
-/// Where the ends met at the least cost so far: labels at both sides of an edge, at the source's
-/// side first.
+/// Where the ends met best so far: labels at both sides of an edge, at the source's side first.
 #[derive(Clone, Copy)]
 struct Joint {
     cost: Cost,
@@ -143,6 +195,8 @@ pub(super) struct Meeting<'s, 'a> {
     nodes: HashMap<u32, [Here; 2], BuildHasherDefault<Spread>>,
     ends: [End; 2],
     best: Option<Joint>,
+    /// Ways of this key and more are of no interest; `None` while all are.
+    limit: Option<Key>,
 }
 
 impl<'s, 'a> Meeting<'s, 'a> {
@@ -155,7 +209,7 @@ impl<'s, 'a> Meeting<'s, 'a> {
     ) -> Meeting<'s, 'a> {
         // Nothing is within a price bound below what the server asks.
         let price = bounds.price.checked_sub(search.query.server_price.0);
-        let mut most = match attempt.order {
+        let mut most = match search.query.goal {
             Goal::Cheapest => Cost { first: price.unwrap_or(0), second: bounds.latency.into(), hops: 0 },
             Goal::Quickest => Cost { first: bounds.latency.into(), second: price.unwrap_or(0), hops: 0 },
         };
@@ -164,9 +218,12 @@ impl<'s, 'a> Meeting<'s, 'a> {
             most.first = most.first.min(known.first);
         }
         let origin = [source, search.end];
-        let end = || End { labels: Vec::new(), queue: BinaryHeap::new(), reached: Cost::default() };
-        let nodes = HashMap::default();
-        Meeting { search, banned, attempt, origin, most, nodes, ends: [end(), end()], best: None }
+        let end = || End { labels: Vec::new(), queue: BinaryHeap::new(), reached: Key::default() };
+        let nodes = HashMap::with_capacity_and_hasher(USUAL_NODES, BuildHasherDefault::default());
+        let ends = [end(), end()];
+        let mut new = Meeting { search, banned, attempt, origin, most, nodes, ends, best: None, limit: None };
+        new.limit = new.limit();
+        new
     }
 
     /// The best path, if there is one within what the attempt counts.
@@ -192,11 +249,11 @@ impl<'s, 'a> Meeting<'s, 'a> {
         loop {
             // The end with less to do goes on.
             let side = usize::from(self.ends[1].queue.len() < self.ends[0].queue.len());
-            let Some(Queued { cost, label }) = self.ends[side].queue.pop() else { break };
-            if self.over(cost, side) {
+            let Some(Queued { key, label }) = self.ends[side].queue.pop() else { break };
+            if self.over(key, side) {
                 break;
             }
-            self.ends[side].reached = cost;
+            self.ends[side].reached = key;
             if self.settle(side, label) {
                 self.expand(side, label)?;
             }
@@ -204,14 +261,46 @@ impl<'s, 'a> Meeting<'s, 'a> {
         Ok(self.best.map(|joint| self.unwind(&joint)))
     }
 
-    /// True if no way through a label of this cost is better than the best one known.
-    fn over(&self, cost: Cost, side: usize) -> bool {
-        let other = self.ends[1 - side].reached;
-        match (cost.plus(other), &self.best) {
-            (None, _) => true,
-            (Some(least), Some(best)) => least >= best.cost,
-            (Some(least), None) => least.first > self.most.first,
+    /// True if no way through a label with this key, and one that the other end has not settled, is
+    /// of interest.
+    fn over(&self, key: Key, side: usize) -> bool {
+        self.limit.is_some_and(|limit| key.plus(self.ends[1 - side].reached) >= limit)
+    }
+
+    /// The key at which ways stop to be of interest.
+    fn limit(&self) -> Option<Key> {
+        let order = self.attempt.order;
+        let above = |cost: &Cost| {
+            let key = order.key(cost).key.checked_add(1)?;
+            Some(Key { key, ..Key::default() })
+        };
+        match &self.best {
+            Some(best) if !self.attempt.second => Some(order.key(&best.cost)),
+            // What is better has no more of the one, and is within the bound of the other.
+            Some(best) => above(&Cost { first: best.cost.first, ..self.most }),
+            None if self.attempt.second => above(&self.most),
+            None => None,
         }
+    }
+
+    /// Within the bounds of the criteria that the attempt counts.
+    fn within(&self, cost: &Cost) -> bool {
+        let (first, second) = (cost.first <= self.most.first, cost.second <= self.most.second);
+        match self.attempt.order {
+            _ if self.attempt.second => first && second,
+            Order::Goal => first,
+            Order::Other => second,
+            Order::Mixed { .. } => true,
+        }
+    }
+
+    /// True if a whole way is better than the best one known.
+    fn improves(&self, cost: &Cost) -> bool {
+        let order = self.attempt.order;
+        self.best.as_ref().is_none_or(|best| match self.attempt.second {
+            true => *cost < best.cost,
+            false => order.key(cost) < order.key(&best.cost),
+        })
     }
 
     /// Notes the label at its node, unless a settled one is as good in everything.
@@ -242,8 +331,8 @@ impl<'s, 'a> Meeting<'s, 'a> {
     fn extend(&self, side: usize, from: &Label, link: &Link) -> Option<(Cost, u128)> {
         let (search, to) = (self.search, link.to);
         let (price, latency) = search.message.weigh(link)?;
-        let cost = from.cost.plus(cost(self.attempt.order, price, latency))?;
-        if cost.first > self.most.first || (self.attempt.second && cost.second > self.most.second) {
+        let cost = from.cost.plus(cost(search.query.goal, price, latency))?;
+        if !self.within(&cost) {
             return None;
         }
         if search.query.exclude.contains(&link.channel) || self.banned.nodes.contains(&to) {
@@ -270,7 +359,7 @@ impl<'s, 'a> Meeting<'s, 'a> {
 
     /// Within the hops and the own channel's balance, if the attempt counts them.
     fn affordable(&self, cost: &Cost, own: u128) -> bool {
-        let price = match self.attempt.order {
+        let price = match self.search.query.goal {
             Goal::Cheapest => cost.first,
             Goal::Quickest => cost.second,
         };
@@ -279,9 +368,10 @@ impl<'s, 'a> Meeting<'s, 'a> {
 
     /// A way reaches a node: it may meet the other end there, and it may go on.
     fn arrive(&mut self, side: usize, new: Label) -> Result<(), RouteError> {
-        let here = *self.nodes.entry(new.node).or_insert(NOWHERE);
+        let here = self.nodes.get(&new.node).copied().unwrap_or(NOWHERE);
         self.join(side, &new, here[1 - side].settled);
-        if new.node == self.origin[1 - side] || self.over(new.cost, side) {
+        let key = self.attempt.order.key(&new.cost);
+        if new.node == self.origin[1 - side] || self.over(key, side) {
             return Ok(());
         }
         let labels = &self.ends[side].labels;
@@ -294,10 +384,8 @@ impl<'s, 'a> Meeting<'s, 'a> {
             return Err(RouteError::TooComplex);
         }
         let label = labels.len() as u32;
-        if let Some(here) = self.nodes.get_mut(&new.node) {
-            here[side].waiting = label;
-        }
-        self.ends[side].queue.push(Queued { cost: new.cost, label });
+        self.nodes.entry(new.node).or_insert(NOWHERE)[side].waiting = label;
+        self.ends[side].queue.push(Queued { key, label });
         self.ends[side].labels.push(new);
         Ok(())
     }
@@ -307,14 +395,14 @@ impl<'s, 'a> Meeting<'s, 'a> {
         while settled != NONE {
             let other = self.ends[1 - side].labels[settled as usize];
             if let Some(cost) = new.cost.plus(other.cost)
-                && self.best.as_ref().is_none_or(|best| cost < best.cost)
-                && cost.first <= self.most.first
-                && (!self.attempt.second || cost.second <= self.most.second)
+                && self.within(&cost)
+                && self.improves(&cost)
                 && self.affordable(&cost, new.own.min(other.own))
             {
                 let mut labels = [settled; 2];
                 labels[side] = new.before;
                 self.best = Some(Joint { cost, labels, channel: new.channel });
+                self.limit = self.limit();
             }
             settled = other.sibling;
         }
@@ -346,11 +434,17 @@ fn at_node(end: &End, label: u32) -> u32 {
 }
 
 impl Attempt {
-    /// True if `other` need not be looked at for `one`'s sake, which comes no later in the order.
+    /// True if `other` need not be looked at where `one` is.
     fn beats(&self, one: &Label, other: &Label) -> bool {
-        one.cost <= other.cost
-            && (!self.second || one.cost.second <= other.cost.second)
-            && (!self.all || (one.cost.hops <= other.cost.hops && one.own >= other.own))
+        let (a, b) = (&one.cost, &other.cost);
+        let better = if self.second {
+            a.first <= b.first
+                && a.second <= b.second
+                && (a.hops <= b.hops || (a.first, a.second) != (b.first, b.second))
+        } else {
+            self.order.key(a) <= self.order.key(b)
+        };
+        better && (!self.all || (a.hops <= b.hops && one.own >= other.own))
     }
 
     fn beaten(&self, labels: &[Label], mut settled: u32, new: &Label) -> bool {
