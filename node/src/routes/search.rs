@@ -228,8 +228,8 @@ impl<'a> Search<'a> {
     /// The cost of a path in the order of the query's goal.
     fn cost(&self, path: &[Step]) -> Cost {
         let quotes = path.iter().filter_map(|step| self.quote(step.channel));
-        let whole = quotes.map(|quote| cost(self.query.goal, quote.price.0, quote.allowance_ms));
-        whole.fold(Some(Cost::default()), |sum, edge| sum?.plus(edge)).unwrap_or(Cost {
+        let mut whole = quotes.map(|quote| cost(self.query.goal, quote.price.0, quote.allowance_ms));
+        whole.try_fold(Cost::default(), Cost::plus).unwrap_or(Cost {
             first: u128::MAX,
             second: u128::MAX,
             hops: u32::MAX,
