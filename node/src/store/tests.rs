@@ -1,4 +1,3 @@
-use std::io::{Read as _, Seek as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::poll_fn;
