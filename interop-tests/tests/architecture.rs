@@ -34,6 +34,7 @@ const BEHAVIOUR_MAY_USE: &[&str] = &[
     "libp2p-identity",
     "libp2p-swarm",
     "thiserror",
+    "tokio",
     "tracing",
 ];
 
@@ -41,6 +42,7 @@ struct Dependency {
     name: String,
     development: bool,
     optional: bool,
+    features: Vec<String>,
 }
 
 struct Package {
@@ -71,6 +73,7 @@ fn packages() -> Vec<Package> {
                     name: text(&dependency["name"]),
                     development: dependency["kind"] == "dev",
                     optional: dependency["optional"] == true,
+                    features: array(&dependency["features"]).iter().map(text).collect(),
                 })
                 .collect(),
         })
@@ -129,6 +132,8 @@ fn behaviour_depends_on_libp2p_and_the_core_only() {
             name.starts_with("por-") || BEHAVIOUR_MAY_USE.contains(&name),
             "libp2p-por must not depend on {name}"
         );
+        // Its channels run under any executor; its runtime is the user's choice.
+        assert!(name != "tokio" || dependency.features == ["sync"], "libp2p-por needs no runtime");
     }
     let io = ["tokio", "futures", "libp2p", "libp2p-swarm", "rand", "async-std", "redb"];
     for dependency in find("por-core").dependencies.iter().filter(|d| !d.development) {
