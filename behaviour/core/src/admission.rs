@@ -6,8 +6,7 @@
 use borsh::BorshDeserialize;
 use bytes::{Bytes, BytesMut};
 use por_types::{
-    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed,
-    Statement, Yocto, sha256,
+    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed, Yocto,
 };
 
 use crate::api::{MyChannel, Patience, RejectReason};
@@ -33,7 +32,7 @@ const MAX_EXPIRY_MS: u64 = 24 * 3600 * 1000;
 struct Parsed {
     item: RequestItem,
     head: RequestHead,
-    signed: Vec<u8>,
+    leaf: Hash,
     id: RequestId,
     from: Leg,
 }
@@ -80,7 +79,7 @@ impl Node {
         Ok(new)
     }
 
-    fn parse(&self, peer: NodeKey, item: RequestItem) -> Result<Parsed, Fault> {
+    fn parse(&mut self, peer: NodeKey, item: RequestItem) -> Result<Parsed, Fault> {
         if item.head.len() > MAX_HEAD {
             return Err(Fault::new("request head is too long"));
         }
@@ -100,13 +99,12 @@ impl Node {
         if self.channels.get(&from.channel).is_none_or(|channel| channel.row.peer != peer) {
             return Err(Fault::new("request names a channel that is not with this peer"));
         }
-        let signed = head.signed_bytes(&self.config.network);
-        let id = RequestId(sha256(&signed));
-        Ok(Parsed { item, head, signed, id, from })
+        let (id, leaf) = self.statements.request(&item.head);
+        Ok(Parsed { item, head, leaf, id, from })
     }
 
     fn admit(&mut self, peer: NodeKey, request: Parsed) -> Result<(), Fault> {
-        let Parsed { item, head, signed, id, from } = request;
+        let Parsed { item, head, leaf, id, from } = request;
         let known = self.edge(peer).owed.get(&item.exchange).copied();
         match known {
             // Sent again: the peer learned from Sync, or will learn, what has become of it.
@@ -117,7 +115,7 @@ impl Node {
         if self.edge(peer).owed.len() >= self.most_owed(peer) {
             return Err(Fault::new("more unfinished requests than the channel's terms and limits allow"));
         }
-        if !self.roots.request(&self.config.network, &head.author, &signed, &item.proof) {
+        if !self.roots.request(&self.config.network, &head.author, leaf, &item.proof) {
             return Err(Fault::new("author's signature is wrong"));
         }
         let body =

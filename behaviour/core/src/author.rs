@@ -1,6 +1,6 @@
 //! Requests of the local application.
 
-use por_types::{FlushRoot, FlushTree, ItemKind, RequestHead, RequestId, Statement, leaf_hash, sha256};
+use por_types::{FlushRoot, FlushTree, Hash, ItemKind, RequestHead, RequestId};
 
 use crate::api::{Command, Event, RejectReason, SignedReceipt};
 use crate::body::Outflow;
@@ -107,18 +107,20 @@ impl Node {
 
     fn sign_drafts(&mut self, drafts: Vec<Draft>) {
         let network = self.config.network.clone();
-        let signed: Vec<Vec<u8>> = drafts.iter().map(|draft| draft.head.signed_bytes(&network)).collect();
-        let leaves = signed.iter().map(|bytes| leaf_hash(bytes)).collect();
+        let heads: Vec<Bytes> =
+            drafts.iter().map(|draft| Bytes::from(borsh::to_vec(&draft.head).unwrap_or_default())).collect();
+        let (ids, leaves): (Vec<RequestId>, Vec<Hash>) =
+            heads.iter().map(|head| self.statements.request(head)).unzip();
         let Some(tree) = FlushTree::new(leaves) else { return };
         let root = FlushRoot::<RequestHead>::new(tree.root(), tree.leaves());
         let signature = self.config.secret.sign(&network, root).signature;
-        for ((index, draft), bytes) in (0u32..).zip(drafts).zip(signed) {
+        for (index, ((draft, head), id)) in (0u32..).zip(drafts.into_iter().zip(heads).zip(ids)) {
             let Some(proof) = tree.proof(index, signature) else { continue };
-            self.start(RequestId(sha256(&bytes)), draft, proof);
+            self.start(id, draft, head, proof);
         }
     }
 
-    fn start(&mut self, request: RequestId, draft: Draft, proof: por_types::FlushProof) {
+    fn start(&mut self, request: RequestId, draft: Draft, head_bytes: Bytes, proof: por_types::FlushProof) {
         let Draft { token, head, body, mut to } = draft;
         let (peer, price) = (to.peer, to.amount);
         to.exchange = self.next_exchange();
@@ -127,7 +129,6 @@ impl Node {
         self.put_chunks(&request, body.body());
         to.clock = Clock::new(self.now, head.bound_ms_at(0));
         self.due.insert((to.clock.deadline, request));
-        let head_bytes = Bytes::from(borsh::to_vec(&head).unwrap_or_default());
         let batch = self.store.next_batch();
         let uploaded = head.body_len <= u64::from(self.config.limits.max_inline);
         let author = Author { to, body: Outflow::whole(body), acked: false, uploaded, batch, reply: None };

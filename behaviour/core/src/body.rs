@@ -127,9 +127,9 @@ fn stream_fault(error: StreamError) -> Fault {
 #[derive(Clone, Debug)]
 pub(crate) enum Feed {
     Whole(Encoder),
-    /// Arrives from the other edge and is passed on.
+    /// Arrives from the other edge and is passed on. Apart, since most bodies are small and whole.
     Piped {
-        inflow: Inflow,
+        inflow: Box<Inflow>,
         queue: VecDeque<(u64, Bytes)>,
     },
 }
@@ -156,7 +156,7 @@ impl Outflow {
     pub fn piped(inflow: Inflow) -> Outflow {
         let len = encoded_len(inflow.body_len);
         Outflow {
-            feed: Feed::Piped { inflow, queue: VecDeque::new() },
+            feed: Feed::Piped { inflow: Box::new(inflow), queue: VecDeque::new() },
             len,
             next: 0,
             limit: 0,

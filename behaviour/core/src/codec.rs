@@ -93,8 +93,21 @@ fn put_fragment_payload(out: &mut BytesMut, fragment: &Fragment) {
 fn put_cbor<T: Serialize>(out: &mut BytesMut, kind: u8, payload: &T) {
     out.put_u8(kind);
     // Memory cannot refuse a write and no payload holds a value without a CBOR form.
-    let written = cbor4ii::serde::to_writer(out.writer(), payload);
+    let written = payload.serialize(&mut cbor4ii::serde::Serializer::new(Append(out)));
     debug_assert!(written.is_ok());
+}
+
+/// Where CBOR is appended: without the detour over `io::Write`, since it comes in pieces of a few bytes.
+struct Append<'a>(&'a mut BytesMut);
+
+impl cbor4ii::core::enc::Write for Append<'_> {
+    type Error = std::convert::Infallible;
+
+    #[inline]
+    fn push(&mut self, input: &[u8]) -> Result<(), Self::Error> {
+        self.0.extend_from_slice(input);
+        Ok(())
+    }
 }
 
 /// Cuts a byte stream into frames.

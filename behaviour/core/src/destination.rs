@@ -1,7 +1,7 @@
 //! Requests that end here: the served apps.
 
 use bytes::Bytes;
-use por_types::{FlushRoot, FlushTree, RequestId, ResponseReceipt, Statement, leaf_hash};
+use por_types::{FlushRoot, FlushTree, RequestId, ResponseReceipt};
 
 use crate::api::{Event, SignedReceipt};
 use crate::body::Outflow;
@@ -99,7 +99,7 @@ impl Node {
                 body_hash: answer.body.root(),
             })
             .collect();
-        let leaves = receipts.iter().map(|receipt| leaf_hash(&receipt.signed_bytes(&network))).collect();
+        let leaves = receipts.iter().map(|receipt| self.statements.receipt(receipt)).collect();
         let Some(tree) = FlushTree::new(leaves) else { return };
         let root = FlushRoot::<ResponseReceipt>::new(tree.root(), tree.leaves());
         let signature = self.config.secret.sign(&network, root).signature;

@@ -516,14 +516,16 @@ impl Node {
         for id in std::mem::take(&mut self.dirty_jobs) {
             let Some(job) = self.jobs.get(&id) else { continue };
             if let Some(row) = job.row() {
-                self.store.put(Table::Exchanges, rows::job_key(&id), rows::encode(&row));
+                let value = rows::encode(&row, row.size_hint());
+                self.store.put(Table::Exchanges, rows::job_key(&id), value);
             } else if let Some(row) = job.answer_row(self.config.limits.max_inline) {
-                self.store.put(Table::Exchanges, rows::answer_key(&id), rows::encode(&row));
+                let value = rows::encode(&row, row.size_hint());
+                self.store.put(Table::Exchanges, rows::answer_key(&id), value);
             }
         }
         for id in std::mem::take(&mut self.dirty_channels) {
             if let Some(channel) = self.channels.get(&id) {
-                self.store.put(Table::Channels, rows::ChannelRow::key(id), rows::encode(&channel.row));
+                self.store.put(Table::Channels, rows::ChannelRow::key(id), rows::encode(&channel.row, 1024));
             }
         }
     }

@@ -122,7 +122,7 @@ pub(crate) struct Author {
     /// Once this batch is durable the application knows of the request.
     pub batch: u64,
     /// A big response under way.
-    pub reply: Option<Arriving>,
+    pub reply: Option<Box<Arriving>>,
 }
 
 #[derive(Debug)]
@@ -137,7 +137,7 @@ pub(crate) struct Relay {
     /// counts as unanswered all the while: this node is under obligation.
     pub again: Option<Time>,
     /// A big response under way: verified here, passed on as it arrives.
-    pub reply: Option<Passing>,
+    pub reply: Option<Box<Passing>>,
 }
 
 #[derive(Debug)]
@@ -286,7 +286,7 @@ impl Job {
     }
 
     /// The row that stands for this job; `None` if the one on disk still does.
-    pub fn row(&self) -> Option<JobRow> {
+    pub fn row(&self) -> Option<JobRow<&[u8], &FlushProof>> {
         let role = match &self.role {
             Role::Author(author) => {
                 RoleRow::Author { out: author.to.row(), body: body_row(author.body.body()) }
@@ -313,31 +313,25 @@ impl Job {
                 RoleRow::Severed { up: from.row(), order: order.clone(), refund: *refund, sent: *sent }
             }
         };
-        Some(JobRow { head: self.head_bytes.to_vec(), proof: self.proof.clone(), role })
+        Some(JobRow { head: &self.head_bytes, proof: &self.proof, role })
     }
 
     /// The row of an answer; `None` if there is none to store: a big response is not, after a restart
     /// the app is asked again, nor is what the downstream node keeps.
-    pub fn answer_row(&self, max_inline: u32) -> Option<AnswerRow> {
+    pub fn answer_row(&self, max_inline: u32) -> Option<AnswerRow<&[u8], &SignedReceipt>> {
         let Role::Answered { from, receipt, reply, earned, served, below: None } = &self.role else {
             return None;
         };
         let body = reply.body().filter(|body| !served || body.len() <= max_inline as usize)?;
-        Some(AnswerRow {
-            up: from.row(),
-            receipt: receipt.clone(),
-            body: body.to_vec(),
-            earned: *earned,
-            served: *served,
-        })
+        Some(AnswerRow { up: from.row(), receipt, body, earned: *earned, served: *served })
     }
 }
 
-fn body_row(body: Option<&Bytes>) -> BodyRow {
+fn body_row(body: Option<&Bytes>) -> BodyRow<&[u8]> {
     match body {
         None => BodyRow::Absent,
         Some(body) => match rows::chunks(body.len()) {
-            0 => BodyRow::Inline(body.to_vec()),
+            0 => BodyRow::Inline(body),
             count => BodyRow::Chunks(count),
         },
     }

@@ -25,8 +25,8 @@ impl Jobs {
         self.0.insert(id, Box::new(job));
     }
 
-    pub fn remove(&mut self, id: &RequestId) -> Option<Job> {
-        self.0.remove(id).map(|job| *job)
+    pub fn remove(&mut self, id: &RequestId) -> Option<Box<Job>> {
+        self.0.remove(id)
     }
 
     pub fn len(&self) -> usize {

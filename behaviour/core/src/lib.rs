@@ -71,6 +71,7 @@ mod restore;
 mod roots;
 mod rows;
 mod sever;
+mod statements;
 mod store;
 mod streams;
 mod sync;

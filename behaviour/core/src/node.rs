@@ -17,6 +17,7 @@ use crate::jobs::Jobs;
 use crate::ledger::Channel;
 use crate::roots::Roots;
 use crate::rows;
+use crate::statements::Statements;
 use crate::store::{Held, Store};
 use crate::wire::Frame;
 
@@ -45,6 +46,7 @@ pub struct Node {
     /// Requests with each app, also while it is not served.
     pub(crate) queues: HashMap<String, BTreeSet<RequestId>>,
     pub(crate) roots: Roots,
+    pub(crate) statements: Statements,
     pub(crate) store: Store,
     /// Requests of the application to sign in this flush.
     pub(crate) drafts: Vec<Draft>,
@@ -103,6 +105,7 @@ impl Node {
     fn empty(config: CoreConfig) -> Node {
         Node {
             key: config.secret.public(),
+            statements: Statements::new(&config.network),
             config,
             now: Time::default(),
             graph: Graph::default(),
@@ -357,7 +360,7 @@ impl Node {
 
     pub(crate) fn save_meta(&mut self) {
         let row = rows::MetaRow { node: self.key, network: self.config.network.clone(), boot: self.boot };
-        self.store.put(Table::Meta, rows::MetaRow::key(), rows::encode(&row));
+        self.store.put(Table::Meta, rows::MetaRow::key(), rows::encode(&row, 256));
     }
 
     pub(crate) fn nonce(&mut self) -> u64 {
@@ -413,7 +416,7 @@ impl Node {
     }
 
     /// Forgets a job with its rows.
-    pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Job> {
+    pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Box<Job>> {
         let mut job = self.jobs.remove(request)?;
         self.disown_late(request, &job);
         self.dirty_jobs.remove(request);

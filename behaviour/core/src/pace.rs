@@ -127,7 +127,7 @@ impl Node {
         self.unqueue(&app, &id);
         let Some(job) = self.forget(&id) else { return };
         let Some(from) = job.from().cloned() else { return };
-        self.refuse(id, from, Refusal::Reject(RejectReason::Abandoned), |role| Job { role, ..job });
+        self.refuse(id, from, Refusal::Reject(RejectReason::Abandoned), |role| Job { role, ..*job });
     }
 
     /// How long the edge's outstanding bytes may take, milliseconds: a request waits behind them.

@@ -19,13 +19,13 @@ pub const MAX_ITEMS: usize = 4096;
 
 /// A proof as far as it differs from the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Short {
+pub(crate) struct Short<P = Vec<Hash>> {
     index: u32,
     /// Absent: the flush of the item before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     flush: Option<(u32, Signature)>,
     /// The lower siblings; all of them with `flush`.
-    path: Vec<Hash>,
+    path: P,
 }
 
 /// Levels of `index` that have a sibling, from level `from` on, in a tree with so many leaves.
@@ -45,8 +45,8 @@ fn joint(a: u32, b: u32) -> u32 {
     u32::BITS - (a ^ b).leading_zeros()
 }
 
-impl Short {
-    fn of(proof: &FlushProof, before: Option<&FlushProof>) -> Short {
+impl<'a> Short<&'a [Hash]> {
+    fn of(proof: &'a FlushProof, before: Option<&FlushProof>) -> Self {
         let FlushProof { index, leaves, path, signature } = proof;
         let same = before.filter(|b| b.leaves == *leaves && b.signature == *signature);
         if let Some(before) = same {
@@ -56,12 +56,14 @@ impl Short {
             if let (Some(lower), Some(tail)) = (lower, tail)
                 && path[lower..] == before.path[tail..]
             {
-                return Short { index: *index, flush: None, path: path[..lower].to_vec() };
+                return Short { index: *index, flush: None, path: &path[..lower] };
             }
         }
-        Short { index: *index, flush: Some((*leaves, *signature)), path: path.clone() }
+        Short { index: *index, flush: Some((*leaves, *signature)), path }
     }
+}
 
+impl Short {
     /// `None` if it leaves out what no item before it has told.
     fn whole(self, before: Option<&FlushProof>) -> Option<FlushProof> {
         let Short { index, flush, mut path } = self;
@@ -89,7 +91,7 @@ pub(crate) trait Proven: Sized {
     type Wire: for<'de> Deserialize<'de>;
 
     fn proof(&self) -> &FlushProof;
-    fn put<S: SerializeSeq>(&self, seq: &mut S, short: Short) -> Result<(), S::Error>;
+    fn put<S: SerializeSeq>(&self, seq: &mut S, short: Short<&[Hash]>) -> Result<(), S::Error>;
     fn split(wire: Self::Wire) -> (Short, impl FnOnce(FlushProof) -> Self);
 }
 
@@ -129,7 +131,7 @@ pub(crate) fn deserialize<'de, T: Proven, D: Deserializer<'de>>(deserializer: D)
 
 mod wire {
     use bytes::Bytes;
-    use por_types::ResponseReceipt;
+    use por_types::{Hash, ResponseReceipt};
     use serde::{Deserialize, Serialize};
 
     use super::Short;
@@ -141,7 +143,7 @@ mod wire {
         pub exchange: ExchangeId,
         pub hop: u8,
         pub head: &'a Bytes,
-        pub proof: Short,
+        pub proof: Short<&'a [Hash]>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub body: Option<&'a Bytes>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -164,7 +166,7 @@ mod wire {
     pub struct ResponseRef<'a> {
         pub exchange: ExchangeId,
         pub receipt: &'a ResponseReceipt,
-        pub proof: Short,
+        pub proof: Short<&'a [Hash]>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         pub resume: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,7 +196,7 @@ impl Proven for RequestItem {
         &self.proof
     }
 
-    fn put<S: SerializeSeq>(&self, seq: &mut S, proof: Short) -> Result<(), S::Error> {
+    fn put<S: SerializeSeq>(&self, seq: &mut S, proof: Short<&[Hash]>) -> Result<(), S::Error> {
         let RequestItem { exchange, hop, head, body, again, .. } = self;
         seq.serialize_element(&wire::RequestRef {
             exchange: *exchange,
@@ -219,7 +221,7 @@ impl Proven for ResponseItem {
         &self.receipt.proof
     }
 
-    fn put<S: SerializeSeq>(&self, seq: &mut S, proof: Short) -> Result<(), S::Error> {
+    fn put<S: SerializeSeq>(&self, seq: &mut S, proof: Short<&[Hash]>) -> Result<(), S::Error> {
         let ResponseItem { exchange, receipt, resume, body, late } = self;
         seq.serialize_element(&wire::ResponseRef {
             exchange: *exchange,
@@ -257,6 +259,11 @@ mod tests {
         (0..leaves).filter_map(|index| tree.proof(index, Signature([seed; 64]))).collect()
     }
 
+    fn arrived(sent: Short<&[Hash]>) -> Short {
+        let Short { index, flush, path } = sent;
+        Short { index, flush, path: path.to_vec() }
+    }
+
     proptest! {
         /// Any items of any flushes in any order come back as they were.
         #[test]
@@ -274,7 +281,7 @@ mod tests {
                 .collect();
             let mut before: Option<FlushProof> = None;
             for proof in proofs {
-                let whole = Short::of(&proof, before.as_ref()).whole(before.as_ref());
+                let whole = arrived(Short::of(&proof, before.as_ref())).whole(before.as_ref());
                 prop_assert_eq!(whole.as_ref(), Some(&proof));
                 before = Some(proof);
             }
@@ -292,7 +299,7 @@ mod tests {
     #[test]
     fn what_continues_nothing_is_refused() {
         let proofs = flush(5, 1);
-        let short = Short::of(&proofs[1], Some(&proofs[0]));
+        let short = arrived(Short::of(&proofs[1], Some(&proofs[0])));
         assert_eq!(short.flush, None);
         assert_eq!(short.clone().whole(None), None);
         assert_eq!(Short { index: 5, ..short.clone() }.whole(Some(&proofs[0])), None);

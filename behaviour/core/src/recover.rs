@@ -39,12 +39,12 @@ pub fn recover(
         let mut row = known.unwrap_or_else(|| ChannelRow::new(found.channel, found.peer, found.side));
         if raise(&mut row, network, node, found) {
             let key = ChannelRow::key(found.channel);
-            writes.push(Write { table: Table::Channels, key, value: Some(rows::encode(&row)) });
+            writes.push(Write { table: Table::Channels, key, value: Some(rows::encode(&row, 1024)) });
         }
     }
     if loaded.meta.is_none() && !writes.is_empty() {
         let meta = MetaRow { node, network: network.clone(), boot: start };
-        writes.push(Write { table: Table::Meta, key: MetaRow::key(), value: Some(rows::encode(&meta)) });
+        writes.push(Write { table: Table::Meta, key: MetaRow::key(), value: Some(rows::encode(&meta, 256)) });
     }
     Ok(writes)
 }

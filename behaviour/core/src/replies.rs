@@ -263,7 +263,8 @@ impl Node {
             return Err(Fault::new("response is longer than the request allows"));
         }
         let destination = job.head.destination;
-        if !self.roots.receipt(&self.config.network, &destination, receipt, &item.receipt.proof) {
+        let leaf = self.statements.receipt(receipt);
+        if !self.roots.receipt(&self.config.network, &destination, leaf, &item.receipt.proof) {
             return Err(Fault::new("response is not signed by the destination"));
         }
         self.acked(id);
@@ -337,12 +338,14 @@ impl Node {
         match &mut job.role {
             Role::Author(author) => match &mut author.reply {
                 Some(arriving) if arriving.receipt.receipt == receipt.receipt => again = true,
-                reply => *reply = Some(Arriving { receipt, inflow, data: BytesMut::new() }),
+                reply => {
+                    *reply = Some(Box::new(Arriving { receipt, inflow, data: BytesMut::new() }));
+                }
             },
             Role::Relay(Relay { from, reply, .. }) => match reply {
                 Some(passing) if passing.receipt.receipt == receipt.receipt => again = true,
                 reply => {
-                    *reply = Some(Passing { receipt, flow: Outflow::piped(inflow) });
+                    *reply = Some(Box::new(Passing { receipt, flow: Outflow::piped(inflow) }));
                     forward = Some(from.peer);
                 }
             },
@@ -365,7 +368,8 @@ impl Node {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         match &mut job.role {
             Role::Author(author) => {
-                let Some(Arriving { receipt, data, .. }) = author.reply.take() else { return };
+                let Some(arriving) = author.reply.take() else { return };
+                let Arriving { receipt, data, .. } = *arriving;
                 self.finish_author(id, receipt, Bytes::from(data));
             }
             Role::Relay(relay) => {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use por_types::{
     DalekVerify, FlushProof, FlushRoot, Hash, Network, NodeKey, Purpose, RequestHead, ResponseReceipt,
-    Signature, Statement, Verify, leaf_hash, sha256,
+    Signature, Statement, Verify, sha256,
 };
 
 /// Most flushes remembered: those whose statements are arriving.
@@ -112,15 +112,9 @@ pub(crate) struct Roots {
 }
 
 impl Roots {
-    /// Checks that `author` signed the flush in which the statement with these signed bytes is.
-    pub fn request(
-        &mut self,
-        network: &Network,
-        author: &NodeKey,
-        signed: &[u8],
-        proof: &FlushProof,
-    ) -> bool {
-        self.check(author, Purpose::RequestFlush, signed, proof, |root, leaves| {
+    /// Checks that `author` signed the flush of requests in which this leaf is.
+    pub fn request(&mut self, network: &Network, author: &NodeKey, leaf: Hash, proof: &FlushProof) -> bool {
+        self.check(author, Purpose::RequestFlush, leaf, proof, |root, leaves| {
             FlushRoot::<RequestHead>::new(root, leaves).signed_bytes(network)
         })
     }
@@ -130,27 +124,22 @@ impl Roots {
         &mut self,
         network: &Network,
         destination: &NodeKey,
-        receipt: &ResponseReceipt,
+        leaf: Hash,
         proof: &FlushProof,
     ) -> bool {
-        self.check(
-            destination,
-            Purpose::ReceiptFlush,
-            &receipt.signed_bytes(network),
-            proof,
-            |root, leaves| FlushRoot::<ResponseReceipt>::new(root, leaves).signed_bytes(network),
-        )
+        self.check(destination, Purpose::ReceiptFlush, leaf, proof, |root, leaves| {
+            FlushRoot::<ResponseReceipt>::new(root, leaves).signed_bytes(network)
+        })
     }
 
     fn check(
         &mut self,
         signer: &NodeKey,
         purpose: Purpose,
-        signed: &[u8],
+        leaf: Hash,
         proof: &FlushProof,
         root_bytes: impl Fn(Hash, u32) -> Vec<u8>,
     ) -> bool {
-        let leaf = leaf_hash(signed);
         let name = Name {
             signer: *signer,
             purpose: purpose as u8,
@@ -189,7 +178,7 @@ impl Roots {
 
 #[cfg(test)]
 mod tests {
-    use por_types::{FlushTree, NodeSecret, RequestId};
+    use por_types::{FlushTree, NodeSecret, RequestId, leaf_hash};
     use proptest::prelude::*;
 
     use super::*;
@@ -237,7 +226,8 @@ mod tests {
                     _ => {}
                 }
                 let alone = proof.verify(&network(), &secret.public(), &receipt, &DalekVerify);
-                let found = roots.receipt(&network(), &secret.public(), &receipt, &proof);
+                let leaf = leaf_hash(&receipt.signed_bytes(&network()));
+                let found = roots.receipt(&network(), &secret.public(), leaf, &proof);
                 prop_assert_eq!(found, alone);
             }
         }

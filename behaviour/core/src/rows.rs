@@ -23,6 +23,9 @@ pub(crate) const INLINE: usize = 16 << 10;
 
 const META_KEY: &[u8] = b"node";
 
+/// Bytes of an exchange's row besides head, path and body.
+const ROW_OVERHEAD: usize = 384;
+
 /// A channel's totals and signatures.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct ChannelRow {
@@ -110,8 +113,8 @@ impl Clock {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(crate) enum BodyRow {
-    Inline(Vec<u8>),
+pub(crate) enum BodyRow<B = Vec<u8>> {
+    Inline(B),
     /// In this many chunk rows.
     Chunks(u32),
     /// Not here; asked for again where it is needed.
@@ -119,30 +122,52 @@ pub(crate) enum BodyRow {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(crate) enum RoleRow {
-    Author { out: LegRow, body: BodyRow },
-    Relay { up: LegRow, down: LegRow, body: BodyRow, first: Time, waiting: bool },
-    Destination { up: LegRow, body: BodyRow },
+pub(crate) enum RoleRow<B = Vec<u8>> {
+    Author { out: LegRow, body: BodyRow<B> },
+    Relay { up: LegRow, down: LegRow, body: BodyRow<B>, first: Time, waiting: bool },
+    Destination { up: LegRow, body: BodyRow<B> },
     Rejected { up: LegRow, reason: RejectReason, invalid: Option<Signed<Invalid>> },
     Severed { up: LegRow, order: Signed<SeverOrder>, refund: Yocto, sent: bool },
 }
 
+/// Written by reference, read as values: `B` are bytes.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(crate) struct JobRow {
-    pub head: Vec<u8>,
-    pub proof: FlushProof,
-    pub role: RoleRow,
+pub(crate) struct JobRow<B = Vec<u8>, P = FlushProof> {
+    pub head: B,
+    pub proof: P,
+    pub role: RoleRow<B>,
+}
+
+impl JobRow<&[u8], &FlushProof> {
+    /// Roughly its bytes on disk.
+    pub fn size_hint(&self) -> usize {
+        let body = match &self.role {
+            RoleRow::Author { body, .. }
+            | RoleRow::Relay { body, .. }
+            | RoleRow::Destination { body, .. } => body,
+            RoleRow::Rejected { .. } | RoleRow::Severed { .. } => &BodyRow::Absent,
+        };
+        let body = if let BodyRow::Inline(bytes) = body { bytes.len() } else { 0 };
+        ROW_OVERHEAD + self.head.len() + self.proof.path.len() * 32 + body
+    }
 }
 
 /// The answer to a request that is kept for the upstream node, beside the exchange's row: the request
 /// is not written again.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(crate) struct AnswerRow {
+pub(crate) struct AnswerRow<B = Vec<u8>, R = SignedReceipt> {
     pub up: LegRow,
-    pub receipt: SignedReceipt,
-    pub body: Vec<u8>,
+    pub receipt: R,
+    pub body: B,
     pub earned: Yocto,
     pub served: bool,
+}
+
+impl AnswerRow<&[u8], &SignedReceipt> {
+    /// Roughly its bytes on disk.
+    pub fn size_hint(&self) -> usize {
+        ROW_OVERHEAD + self.receipt.proof.path.len() * 32 + self.body.len()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -185,9 +210,9 @@ pub(crate) fn chunks(body_len: usize) -> u32 {
     if body_len <= INLINE { 0 } else { u32::try_from(body_len.div_ceil(CHUNK)).unwrap_or(u32::MAX) }
 }
 
-pub(crate) fn encode<T: BorshSerialize>(row: &T) -> Vec<u8> {
-    // Most rows are exchanges of small requests.
-    let mut bytes = Vec::with_capacity(1536);
+/// `size`: roughly the bytes that it takes.
+pub(crate) fn encode<T: BorshSerialize>(row: &T, size: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size);
     bytes.push(VERSION);
     // Memory cannot refuse a write.
     let written = borsh::to_writer(&mut bytes, row);
