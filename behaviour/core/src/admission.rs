@@ -128,7 +128,9 @@ impl Node {
         self.dirty_channels.insert(from.channel);
         self.edge(peer).owed.insert(item.exchange, id);
         let verdict = self.judge(&head, &from, item.again);
-        let pace = Pace::new(self.now);
+        let now = self.now;
+        let away_ms = self.edge(peer).away.total_ms(now);
+        let pace = Pace::of(now, away_ms);
         let job = |head| move |role| Job { head, head_bytes: item.head, proof: item.proof, pace, role };
         match verdict {
             Ok(None) => {

@@ -136,6 +136,30 @@ pub(crate) struct Edge {
     pub rtt_ms: Option<u64>,
     /// Fees earned less lateness lost with the peer, and since when.
     pub profit: (Time, i128),
+    pub away: Away,
+}
+
+/// For how long a peer could not be reached while this process ran.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Away {
+    before_ms: u64,
+    since: Option<Time>,
+}
+
+impl Away {
+    /// From now on it cannot be reached, or could not already.
+    pub fn begin(&mut self, now: Time) {
+        self.since.get_or_insert(now);
+    }
+
+    pub fn end(&mut self, now: Time) {
+        self.before_ms = self.total_ms(now);
+        self.since = None;
+    }
+
+    pub fn total_ms(&self, now: Time) -> u64 {
+        self.before_ms.saturating_add(self.since.map_or(0, |since| now.since_ms(since)))
+    }
 }
 
 impl Edge {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use por_types::{ChannelId, InvalidReason, RequestHead};
+use por_types::{ChannelId, InvalidReason, RequestHead, Terms};
 
 use crate::api::{GraphEdge, RejectReason};
 
@@ -49,6 +49,10 @@ impl Graph {
         if let Some(known) = self.edges.get_mut(&channel) {
             known.edge.open = false;
         }
+    }
+
+    pub fn terms(&self, channel: ChannelId) -> Option<&Terms> {
+        self.edges.get(&channel).map(|known| &known.edge.terms)
     }
 
     pub fn is_open(&self, channel: ChannelId) -> bool {

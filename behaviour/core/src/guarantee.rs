@@ -16,7 +16,7 @@ use crate::pace::Pace;
 use crate::wire::{Late, LateDue};
 
 /// How many times longer than usual a silence of everybody is borne.
-const SELF_DOUBT: u64 = 4;
+pub(crate) const SELF_DOUBT: u64 = 4;
 
 /// Where a peer's terms are not known.
 const HEARTBEAT_MS: u64 = 1_000;
@@ -59,6 +59,7 @@ impl Node {
             let now = self.now;
             let edge = self.edge(peer);
             (edge.heard, edge.turned) = (now, now);
+            edge.away.begin(now);
             self.beat_later(peer);
             self.supervise(peer);
         }
@@ -70,7 +71,7 @@ impl Node {
     }
 
     /// Heartbeat and grace of the edge: the shortest of its channels'.
-    fn rhythm(&self, peer: NodeKey) -> (u64, u64) {
+    pub(crate) fn rhythm(&self, peer: NodeKey) -> (u64, u64) {
         let terms = self.channels_with(peer).filter_map(|(_, channel)| channel.info.as_ref());
         let terms =
             terms.filter(|info| !info.gone).map(|info| (info.terms.heartbeat_ms, info.terms.grace_ms));
@@ -79,11 +80,10 @@ impl Node {
         (beat, u64::from(grace))
     }
 
-    /// Starts the syncs for what is owed to a peer, if they do not run already.
+    /// Starts the syncs for what is kept for a peer, if they do not run already.
     pub(crate) fn beat_later(&mut self, peer: NodeKey) {
-        let owes = self.channels_with(peer).any(|(_, channel)| channel.incoming.requests > 0);
         let runs = self.edges.get(&peer).is_some_and(|edge| edge.beat.is_some());
-        if runs || !owes {
+        if runs || !self.keeps_for(peer) {
             return;
         }
         let (beat, _) = self.rhythm(peer);
@@ -170,6 +170,7 @@ impl Node {
             }
         }
         self.outbox(peer).beat = true;
+        self.watch_upstream(peer);
     }
 
     /// Severs the next edge if the node has paid for its lateness for as long as it wants to, or as
@@ -372,7 +373,7 @@ impl Node {
     }
 
     /// Whether the policy allows one more sever now.
-    fn may_sever(&mut self) -> bool {
+    pub(crate) fn may_sever(&mut self) -> bool {
         let window = self.config.policy.sever_window_ms;
         while self.severs.front().is_some_and(|time| self.now.since_ms(*time) >= window) {
             self.severs.pop_front();

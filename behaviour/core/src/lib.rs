@@ -24,6 +24,7 @@
 //! | given to the app, answered, signed with its flush | destination | `destination` |
 //! | verified and passed on, or refunded | every node back | `replies` |
 //! | late: synced, paid, watched | every node | `guarantee` |
+//! | kept for an upstream node that is away or does not take it | every node back | `hold` |
 //! | an edge severed, its proof passed on | every node back | `sever` |
 //! | big bodies, both ways, verified as they pass | every node | `streams`, `body`, [`verified`] |
 //! | connections lost, processes restarted | every node | `sync`, `restore` |
@@ -59,6 +60,7 @@ mod fault;
 mod flush;
 mod graph;
 mod guarantee;
+mod hold;
 mod job;
 mod jobs;
 mod ledger;

@@ -306,7 +306,7 @@ impl Node {
 
     /// What a node at rest must not keep.
     #[cfg(feature = "testing")]
-    pub(crate) fn leaks(&self) -> Vec<String> {
+    pub fn leaks(&self) -> Vec<String> {
         let mut leaks = Vec::new();
         for (peer, edge) in &self.edges {
             if edge.reserved != 0 || !edge.bulk.is_empty() || !edge.asked.is_empty() || !edge.owed.is_empty()
@@ -319,6 +319,9 @@ impl Node {
             [self.local as usize, self.due.len(), self.queues.len(), self.syncing.len(), self.jobs.len()];
         if open.iter().any(|count| *count != 0) {
             leaks.push(format!("local, due, queues, syncing, jobs: {open:?}"));
+        }
+        for (id, job) in self.jobs.iter() {
+            leaks.push(format!("{id}: from {:?} to {:?}", job.from(), job.to()));
         }
         leaks
     }

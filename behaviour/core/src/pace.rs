@@ -6,7 +6,7 @@ use por_types::{InvalidReason, NodeKey, RequestId};
 
 use crate::api::{RejectReason, Time};
 use crate::graph::Refusal;
-use crate::job::{Asked, Job, Role};
+use crate::job::{Asked, Job, Leg, Relay, Role};
 use crate::node::Node;
 
 /// What upstream has taken of a job's time.
@@ -24,11 +24,23 @@ pub(crate) struct Pace {
     held_ms: u64,
     /// By this much the deadlines were shifted.
     shifted_ms: u64,
+    /// Since `at` there has been nothing to do for the outcome but to wait for upstream, which is
+    /// there.
+    waits: bool,
+    /// For so long the outcome has waited for upstream to take it, all in all.
+    pub waits_ms: u64,
+    /// For how long the upstream node had been away before the request came, milliseconds.
+    pub away_ms: u64,
 }
 
 impl Pace {
     pub fn new(now: Time) -> Pace {
         Pace { at: now, moved: now, ..Pace::default() }
+    }
+
+    /// Of a request from a node that has been away for so long before.
+    pub fn of(now: Time, away_ms: u64) -> Pace {
+        Pace { away_ms, ..Pace::new(now) }
     }
 }
 
@@ -51,6 +63,17 @@ impl Job {
             _ => false,
         }
     }
+
+    /// There is nothing to do for the outcome but to wait for upstream's credit or its Done.
+    fn is_waiting(&self) -> bool {
+        let flow = match &self.role {
+            Role::Answered { reply, .. } => reply,
+            Role::Relay(Relay { reply: Some(passing), .. }) => &passing.flow,
+            Role::Severed { sent, .. } => return *sent,
+            _ => return false,
+        };
+        flow.is_held() || flow.is_sent()
+    }
 }
 
 impl Node {
@@ -59,11 +82,14 @@ impl Node {
         let now = self.now;
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let (hungry, held) = (job.is_hungry(), job.is_held());
+        let open = |leg: &Leg| self.edges.get(&leg.peer).is_some_and(|edge| edge.open().is_some());
+        let waits = job.is_waiting() && job.from().is_some_and(open);
         let pace = &mut job.pace;
         let passed = now.since_ms(pace.at);
         pace.hungry_ms += if pace.hungry { passed } else { 0 };
         pace.held_ms += if pace.held { passed } else { 0 };
-        (pace.at, pace.hungry, pace.held) = (now, hungry, held);
+        pace.waits_ms += if pace.waits { passed } else { 0 };
+        (pace.at, pace.hungry, pace.held, pace.waits) = (now, hungry, held, waits);
         if moved {
             pace.moved = now;
         }

@@ -7,7 +7,7 @@ use por_types::{
 use crate::api::{Event, OrderPace, Output};
 use crate::edge::Queued;
 use crate::fault::Fault;
-use crate::job::{Job, Role};
+use crate::job::{Job, Leg, Role};
 use crate::node::Node;
 use crate::store::Held;
 use crate::wire::{LateDue, LateItem, Severed};
@@ -44,7 +44,12 @@ impl Node {
     /// proof upstream.
     pub(crate) fn left_graph(&mut self, id: ChannelId) {
         let Some(channel) = self.channels.get(&id) else { return };
-        let unfinished = channel.outgoing.requests > 0 || channel.incoming.requests > 0;
+        let peer = channel.row.peer;
+        let over = |leg: Option<&Leg>| leg.is_some_and(|leg| leg.channel == id);
+        let Some(edge) = self.edges.get(&peer) else { return };
+        // Also what only waits for the other end's Done, which may never come.
+        let unfinished = edge.asked.values().any(|request| over(self.jobs.get(request).and_then(Job::to)))
+            || edge.owed.values().any(|request| over(self.jobs.get(request).and_then(Job::from)));
         if !unfinished {
             return;
         }
@@ -119,7 +124,7 @@ impl Node {
     }
 
     /// An answer is written down that the edge it came over will not bring again.
-    fn keep_answer(&mut self, request: RequestId) {
+    pub(crate) fn keep_answer(&mut self, request: RequestId) {
         let Some(Role::Answered { below, .. }) = self.jobs.get_mut(&request).map(|job| &mut job.role) else {
             return;
         };

@@ -46,6 +46,7 @@ impl Node {
         let epoch = self.next_number();
         let now = self.now;
         let edge = self.edge(peer);
+        edge.away.begin(now);
         edge.out = Outgoing::Syncing { conn, epoch, known: HashMap::new() };
         edge.probed = now;
         // Credit from before is void; what comes from now on says what the peer wants.
@@ -74,6 +75,7 @@ impl Node {
             None => {
                 let told = std::mem::take(&mut edge.told);
                 edge.turned = self.now;
+                edge.away.begin(self.now);
                 edge.reset();
                 if edge.is_idle() {
                     self.edges.remove(&peer);
@@ -160,6 +162,7 @@ impl Node {
         let opened = sync.complete.then(|| (*conn, *epoch, std::mem::take(known)));
         if let Some((conn, epoch, known)) = opened {
             edge.out = Outgoing::Open { conn, epoch };
+            edge.away.end(now);
             let sample = now.since_ms(edge.probed);
             edge.rtt_ms = Some(edge.rtt_ms.map_or(sample, |rtt| rtt.min(sample)));
             self.syncing.retain(|(_, syncing, _)| *syncing != peer);

@@ -81,6 +81,8 @@ pub struct Options {
     /// Hosts that change a byte of every small response that they send, or leave its last one out.
     pub forgers: BTreeSet<usize>,
     pub truncaters: BTreeSet<usize>,
+    /// Hosts that neither give credit for responses nor say that they have them.
+    pub stingy: BTreeSet<usize>,
     /// Time until an order is final and everybody knows.
     pub chain_ms: u64,
     /// What the app takes; else up to 30 ms by chance.
@@ -133,6 +135,7 @@ impl Options {
             cheats: BTreeSet::new(),
             forgers: BTreeSet::new(),
             truncaters: BTreeSet::new(),
+            stingy: BTreeSet::new(),
             chain_ms: 2_000,
             app_ms: None,
             app_price: Yocto(50),
@@ -518,6 +521,13 @@ impl World {
 
     /// Kills a host: what is not committed is lost, or a part of it was committed unnoticed.
     pub fn crash(&mut self, host: usize) {
+        self.kill(host);
+        let delay = 1 + self.rng.below(200);
+        self.at(delay, Happening::Restart { host });
+    }
+
+    /// The same, for ever.
+    pub fn kill(&mut self, host: usize) {
         let keep = self.rng.below(1 + self.hosts[host].uncommitted() as u64);
         self.hosts[host].crash(keep as usize);
         let links: Vec<u64> =
@@ -525,8 +535,6 @@ impl World {
         for id in links {
             self.cut(id);
         }
-        let delay = 1 + self.rng.below(200);
-        self.at(delay, Happening::Restart { host });
     }
 
     /// Terms of a channel.

@@ -67,6 +67,7 @@ fn pass(rig: &mut Rig, ms: u64) {
     for _ in 0..ms / 500 {
         rig.later(500);
         rig.alive();
+        rig.up_takes_proofs();
     }
 }
 

@@ -1,7 +1,9 @@
 //! Whole networks: happy paths, then everything that can go wrong at once.
 
+use por_core::Node;
 use por_core::testing::scenario::{self, Setup};
 use por_core::testing::{Faults, Options, World};
+use por_core::types::{ChannelId, Yocto};
 
 fn check(world: &World, what: &str) -> por_core::testing::Report {
     let report = world.audit();
@@ -101,5 +103,51 @@ fn seeds_that_once_failed() {
     ];
     for (seed, faults) in runs {
         check(&scenario::random(seed, &Setup::new(faults)), "once failed");
+    }
+}
+
+/// Whose edges were severed, and by whom, once a request along four hosts met this author.
+fn severed_for(change: impl FnOnce(&mut World), reply: u64) -> Vec<(ChannelId, usize)> {
+    let mut options = Options::new(7);
+    options.late_fee = Some(Yocto(1));
+    options.app_ms = Some(500);
+    options.slack_ms = 1_000;
+    let mut world = World::line(options, 4);
+    world.run(500);
+    world.request(&[0, 1, 2, 3], 100, reply);
+    world.run(200);
+    change(&mut world);
+    world.run(120_000);
+    for host in &world.hosts[1..] {
+        assert_eq!(host.node.as_ref().map(Node::leaks), Some(vec![]), "host {}", host.index);
+    }
+    let signer = |key| (0..4).find(|host| world.key(*host) == key).expect("a host");
+    world.severed.iter().map(|(id, (_, order))| (*id, signer(order.signer))).collect()
+}
+
+#[test]
+fn an_author_that_is_gone_for_good_costs_its_own_edge_alone() {
+    for reply in [100, 300_000] {
+        assert_eq!(severed_for(|world| world.kill(0), reply), [(ChannelId(1), 1)], "{reply}");
+    }
+}
+
+#[test]
+fn an_author_that_takes_no_response_costs_its_own_edge_alone() {
+    let stingy = |world: &mut World| {
+        world.options.stingy.insert(0);
+    };
+    for reply in [100, 300_000] {
+        let severed = severed_for(stingy, reply);
+        // Its own core is not told that its credit is held back, and may be the first to blame.
+        let channels: Vec<ChannelId> = severed.into_iter().map(|(channel, _)| channel).collect();
+        assert_eq!(channels, [ChannelId(1)], "{reply}");
+    }
+}
+
+#[test]
+fn who_comes_back_in_time_gets_its_answer_and_is_not_severed() {
+    for reply in [100, 300_000] {
+        assert_eq!(severed_for(|world| world.crash(0), reply), [], "{reply}");
     }
 }

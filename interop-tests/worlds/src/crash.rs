@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use por_core::testing::{Faults as Rates, Logged, Options, Outcome, Rng, World, expected_response};
-use por_core::types::{ChannelId, ChannelState, Side, Signed, Terms, Yocto};
+use por_core::types::{ChannelId, ChannelState, RequestHead, Side, Signed, Terms, Yocto};
 use por_core::wire::Frame;
 use por_core::{Event, Limits};
 use serde::Serialize;
@@ -126,11 +126,14 @@ pub fn crash(seed: u64, tally: &mut Tally) -> World {
 }
 
 /// One frame for the reader of a log: who, when, what, the payer's totals.
-fn line(logged: &Logged) -> String {
+pub(crate) fn line(logged: &Logged) -> String {
     let Logged { from, to, sent_ms, received_ms, frame } = logged;
     let what = match frame {
         Frame::Request(f) => {
-            format!("Request {:?}", f.requests.iter().map(|i| i.exchange).collect::<Vec<_>>())
+            let network = World::network();
+            let id = |head: &[u8]| borsh::from_slice::<RequestHead>(head).map(|head| head.id(&network));
+            let items = f.requests.iter().map(|item| (item.exchange, id(&item.head).ok(), item.again));
+            format!("Request {:?}", items.collect::<Vec<_>>())
         }
         Frame::Ack(f) => format!("Ack {:?}, {} receipts", f.exchanges, f.receipts.len()),
         Frame::Reject(f) => {
@@ -148,7 +151,7 @@ fn line(logged: &Logged) -> String {
         Frame::Done(f) => format!("Done {:?}", f.exchanges),
         Frame::Fragment(f) => format!("Fragment {:?} at {}", f.exchange, f.offset),
         Frame::Credit(f) => format!("Credit {:?} {:?}", f.exchange, f.up_to),
-        Frame::Severed(f) => format!("Severed {:?}", f.items),
+        Frame::Severed(f) => format!("Severed {} {:?}", f.order.statement.channel, f.items),
         Frame::Hello(_) => "Hello".to_owned(),
     };
     let totals = states(frame).0.map(|payment| (payment.statement.channel, payment.statement.totals));

@@ -26,6 +26,10 @@ const SELF_DOUBT: u64 = 4;
 /// A crashed host is away for less, until its peers have found it again.
 const AWAY_MS: u64 = 2_000;
 
+/// Of 1000 responses so many are larger than the windows, by so many bytes.
+const BIG: u32 = 20;
+const BIG_BYTES: u64 = 150_000;
+
 #[derive(clap::Args)]
 pub struct Faults {
     #[arg(long, default_value_t = 10_000)]
@@ -38,6 +42,9 @@ pub struct Faults {
     /// One JSON line at the end instead of text.
     #[arg(long)]
     json: bool,
+    /// What was sent in the last network, frame by frame, on standard error.
+    #[arg(long)]
+    log: bool,
 }
 
 /// What became of the requests.
@@ -73,7 +80,10 @@ pub fn run(args: &Faults) -> anyhow::Result<bool> {
     let mut seed = args.seed;
     while tally.requests < args.requests {
         let left = args.requests - tally.requests;
-        world(seed, args.nodes.max(4), left.min(PER_WORLD), &mut tally);
+        let world = world(seed, args.nodes.max(4), left.min(PER_WORLD), &mut tally);
+        if args.log && left <= PER_WORLD {
+            world.log.iter().for_each(|logged| eprintln!("{}", crate::crash::line(logged)));
+        }
         seed = seed.wrapping_add(1);
     }
     for finding in tally.findings.iter().take(20) {
@@ -115,13 +125,17 @@ fn options(seed: u64, hostile: &BTreeSet<usize>) -> Options {
     options.late_fee = Some(Yocto(FEE));
     options.bond = Yocto(1_000_000_000);
     options.chain_ms = 500;
-    options.slack_ms = 0;
+    // For the big responses of others on the same edge.
+    options.slack_ms = 50;
     options.log = true;
     for (number, host) in hostile.iter().enumerate() {
-        match number % 3 {
+        match number % 5 {
             0 => options.mute_after_ack.insert(*host),
             1 => options.cheats.insert(*host),
-            _ => options.mute.insert(*host),
+            2 => options.mute.insert(*host),
+            3 => options.stingy.insert(*host),
+            // Is gone for good in the middle of the run.
+            _ => continue,
         };
     }
     options
@@ -140,7 +154,7 @@ fn pairs(nodes: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
 }
 
 /// Plays one network and adds what became of its requests.
-pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) {
+pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) -> World {
     let mut rng = Rng::new(seed ^ 0xFA);
     let pairs = pairs(nodes, &mut rng);
     let hostile: BTreeSet<usize> = (0..nodes / 10).map(|_| rng.below(nodes as u64) as usize).collect();
@@ -148,13 +162,17 @@ pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) {
     world.run(1_000);
     let mut asked = Vec::new();
     world.options.faults = Rates { crash: 1, cut: 1, duplicate: 10, second: 100 };
-    for _ in 0..requests {
+    for number in 0..requests {
+        if number == requests / 2 {
+            hostile.iter().skip(4).step_by(5).for_each(|host| world.kill(*host));
+        }
         let (from, to) = (rng.below(nodes as u64) as usize, rng.below(nodes as u64) as usize);
         if let Some(path) = path(&world, &pairs, from, to)
             && !hostile.contains(&from)
             && world.hosts[from].node.is_some()
         {
-            let (body, reply) = (rng.below(400) as usize, rng.below(2_000));
+            let big = if rng.chance(BIG) { BIG_BYTES } else { 0 };
+            let (body, reply) = (rng.below(400) as usize, rng.below(2_000) + big);
             asked.push((world.request(&path, body, reply), path));
         }
         let pause = rng.below(20);
@@ -166,6 +184,7 @@ pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) {
     tally.requests += requests;
     tally.refused_before_ack += requests - asked.len() as u64;
     judge(&world, seed, &hostile, &asked, tally);
+    world
 }
 
 /// A shortest path over edges that are not severed.
@@ -244,19 +263,33 @@ fn judge(
     judge_books(world, seed, hostile, tally);
     judge_losses(world, seed, hostile, tally);
     judge_blame(world, seed, hostile, tally);
+    judge_rest(world, seed, hostile, tally);
     tally.severed_edges += world.severed.len() as u64;
     for (id, (at, order)) in &world.severed {
         let edge = world.edges.iter().find(|edge| edge.channel == *id);
         if edge.is_some_and(|edge| !hostile.contains(&edge.a) && !hostile.contains(&edge.b)) {
             tally.honest_edges_severed += 1;
             let (a, b) = edge.map_or((0, 0), |edge| (edge.a, edge.b));
+            let signer = (0..world.hosts.len()).find(|host| world.key(*host) == order.signer);
             tally.findings.push(format!(
-                "seed {seed}: honest hosts {a} and {b} were severed at {at}: {:?}, {:?}",
+                "seed {seed}: honest hosts {a} and {b} were severed at {at} by {signer:?}: {:?}, {:?}",
                 order.reason, order.request
             ));
         }
     }
     tally.crashes += world.hosts.iter().map(|host| u64::from(host.life.saturating_sub(1) / 2)).sum::<u64>();
+}
+
+/// Nothing is kept without end: at rest an honest host waits for nobody.
+fn judge_rest(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut Tally) {
+    for host in world.hosts.iter().filter(|host| !hostile.contains(&host.index)) {
+        let left = host.node.as_ref().map_or(1, |node| node.unfinished());
+        if left > 0 {
+            let what = host.node.as_ref().map(|node| node.leaks()).unwrap_or_default();
+            let what = format!("host {} keeps {left} exchanges at rest: {what:?}", host.index);
+            tally.findings.push(format!("seed {seed}: {what}"));
+        }
+    }
 }
 
 /// Honest hosts do not find fault with each other.

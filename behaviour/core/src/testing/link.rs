@@ -8,7 +8,7 @@ use por_types::NodeKey;
 use super::{Happening, Logged, World};
 use crate::api::{ConnId, Input};
 use crate::codec;
-use crate::wire::{Frame, Hello, Lane};
+use crate::wire::{Frame, Hello, Lane, Part};
 
 #[derive(Debug)]
 pub struct Link {
@@ -150,6 +150,14 @@ impl World {
     /// Whether a host that goes silent after an Ack is silent by now.
     fn is_muted(&mut self, host: usize, frame: &Frame) -> bool {
         if self.muted.contains(&host) || self.options.mute.contains(&host) {
+            return true;
+        }
+        let takes = match frame {
+            Frame::Credit(credit) => credit.part == Part::ResponseBody,
+            Frame::Done(_) => true,
+            _ => false,
+        };
+        if takes && self.options.stingy.contains(&host) {
             return true;
         }
         if self.options.mute_after_ack.contains(&host)

@@ -237,6 +237,24 @@ impl Rig {
         self.down_sends(Frame::Ack(wire::Ack { receipts, exchanges }));
     }
 
+    /// `down` acknowledges one exchange.
+    pub fn acknowledge_item(&mut self, exchange: ExchangeId) {
+        self.down_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: vec![exchange] }));
+    }
+
+    /// `up` is done with the exchanges for which it has got a proof.
+    pub fn up_takes_proofs(&mut self) {
+        let up = self.up.public();
+        let proofs = self.sent.iter().filter_map(|(to, _, frame)| match frame {
+            Frame::Severed(severed) if *to == up => Some(&severed.items),
+            _ => None,
+        });
+        let exchanges: Vec<ExchangeId> = proofs.flatten().map(|item| item.exchange).collect();
+        if !exchanges.is_empty() {
+            self.up_sends(Frame::Done(wire::Done { exchanges, receipts: vec![] }));
+        }
+    }
+
     /// `down`, which connected last, says that it is there.
     pub fn alive(&mut self) {
         let epoch = self.conns << 32;
