@@ -9,7 +9,7 @@ use por_types::{
     ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed, Yocto,
 };
 
-use crate::api::{MyChannel, Patience, RejectReason};
+use crate::api::{MyChannel, Patience, RejectReason, Time};
 use crate::body::{Inflow, Outflow};
 use crate::edge::Queued;
 use crate::fault::Fault;
@@ -94,8 +94,9 @@ impl Node {
         if before != Some(peer) || here != Some(self.key) {
             return Err(Fault::new("request does not pass from this peer to this node"));
         }
-        let from = Leg::new(&head, peer, item.exchange, item.hop)
+        let mut from = Leg::new(&head, peer, item.exchange, item.hop)
             .map_err(|_| Fault::new("request names impossible prices"))?;
+        from.channel = item.channel.unwrap_or(from.channel);
         if self.channels.get(&from.channel).is_none_or(|channel| channel.row.peer != peer) {
             return Err(Fault::new("request names a channel that is not with this peer"));
         }
@@ -190,9 +191,12 @@ impl Node {
         if expired && !(relay && again) {
             return reject(R::Expired);
         }
-        self.graph.check(head, usize::from(from.hop), again)?;
         let Some(channel) = self.channels.get(&from.channel) else { return reject(R::NoEdge) };
         let info = if again { channel.there() } else { channel.open_info() };
+        let hop = usize::from(from.hop);
+        let beside = head.route.get(hop).is_none_or(|hop| hop.channel != from.channel);
+        let beside = if beside { Some(&info.ok_or(Refusal::Reject(R::NoEdge))?.terms) } else { None };
+        self.graph.check(head, hop, again, beside)?;
         let Some(info) = info else { return reject(R::NoEdge) };
         self.check_load(channel.incoming, info, from).map_err(Refusal::Reject)?;
         let reserved = self.edges.get(&from.peer).map_or(0, |edge| edge.reserved);
@@ -262,7 +266,7 @@ impl Node {
     }
 
     /// Caps of the terms and exposure: what absconding could gain stays below the bond lost.
-    fn check_load(&self, load: Load, info: &MyChannel, leg: &Leg) -> Result<(), RejectReason> {
+    pub(crate) fn check_load(&self, load: Load, info: &MyChannel, leg: &Leg) -> Result<(), RejectReason> {
         if leg.bytes > info.terms.max_bytes {
             return Err(RejectReason::TooLarge);
         }
@@ -364,7 +368,7 @@ impl Node {
         self.outbox(to.peer).requests.push(Queued { request: id, fresh: true });
         let peer = to.peer;
         let first = self.now;
-        job.role = Role::Relay(Relay { from, to, body, acked: false, first, again: None, reply: None });
+        job.role = Role::Relay(relay(from, to, body, first));
         self.jobs.insert(id, job);
         self.sample(id, true);
         self.supervise(peer);
@@ -384,7 +388,7 @@ impl Node {
         self.accept(id, &from, job.head.body_len, true);
         let (amount, first) = (to.amount, self.now);
         to.open = false;
-        job.role = Role::Relay(Relay { from, to, body, acked: false, first, again: None, reply: None });
+        job.role = Role::Relay(relay(from, to, body, first));
         self.jobs.insert(id, job);
         self.severed(id, order, amount, true);
         Ok(())
@@ -426,6 +430,10 @@ impl Node {
         }
         self.outbox(from.peer).rejects.push(Queued { request, fresh });
     }
+}
+
+fn relay(from: Leg, to: Leg, body: Outflow, first: Time) -> Relay {
+    Relay { from, to, body, acked: false, first, again: None, tries: 0, reply: None }
 }
 
 fn check_body(body: Bytes, head: &RequestHead) -> Result<Encoder, Fault> {

@@ -73,7 +73,7 @@ impl Node {
         }
         let first = head.route.first().ok_or(RejectReason::Invalid)?;
         let (peer, id) = (first.to, first.channel);
-        self.graph.check(head, 0, false).map_err(|refusal| match refusal {
+        self.graph.check(head, 0, false, None).map_err(|refusal| match refusal {
             Refusal::Reject(reason) => reason,
             Refusal::Invalid(_) => RejectReason::Invalid,
         })?;

@@ -306,7 +306,8 @@ impl Node {
         let (exchange, hop) = job.to().map(|to| (to.exchange, to.hop))?;
         let body = job.upload().and_then(|flow| flow.body().cloned()).filter(|_| inline);
         let (head, proof, again) = (job.head_bytes.clone(), job.proof.clone(), job.is_insisting());
-        Some(RequestItem { exchange, hop, head, proof, body, again })
+        let channel = job.to().map(|to| to.channel).filter(|channel| job.named() != Some(*channel));
+        Some(RequestItem { exchange, hop, head, proof, body, again, channel })
     }
 
     /// The latest payment, for what is sent again: the peer may have missed it.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use por_types::{ChannelId, InvalidReason, RequestHead, Terms};
+use por_types::{ChannelId, Hop, InvalidReason, RequestHead, Terms};
 
 use crate::api::{GraphEdge, RejectReason};
 
@@ -59,10 +59,24 @@ impl Graph {
         self.edges.get(&channel).is_none_or(|known| known.edge.open)
     }
 
-    /// Checks every edge of the route from hop `from` on (protocol section 4).
-    pub fn check(&self, head: &RequestHead, from: usize, again: bool) -> Result<(), Refusal> {
+    /// Checks every edge of the route from hop `from` on (protocol section 4). `beside`: the terms of
+    /// a channel that stands in for the one of hop `from`.
+    pub fn check(
+        &self,
+        head: &RequestHead,
+        from: usize,
+        again: bool,
+        beside: Option<&Terms>,
+    ) -> Result<(), Refusal> {
         let reject = Refusal::Reject(RejectReason::NoEdge);
         for (index, hop) in head.route.iter().enumerate().skip(from) {
+            if let Some(terms) = beside.filter(|_| index == from) {
+                // What it asks for beyond the signed route is the neighbour's mistake.
+                if !covers(hop, head, terms) {
+                    return Err(reject);
+                }
+                continue;
+            }
             let known = match self.edges.get(&hop.channel).filter(|known| known.edge.open) {
                 Some(known) => known,
                 None if again && index > from => continue,
@@ -95,4 +109,11 @@ impl Graph {
         }
         Ok(())
     }
+}
+
+/// Whether the signed hop pays for a channel with these terms, and grants it the time.
+pub(crate) fn covers(hop: &Hop, head: &RequestHead, terms: &Terms) -> bool {
+    let quote = terms.quote(head.body_len, head.response_limit);
+    quote.is_ok_and(|quote| quote.price <= hop.price && quote.allowance_ms <= hop.allowance_ms)
+        && head.body_len.saturating_add(head.response_limit) <= terms.max_bytes
 }

@@ -187,13 +187,13 @@ impl Node {
         relay.from.clock.syncs = relay.from.clock.syncs.saturating_add(1);
         let downstream_late = relay.again.is_some() || now >= relay.to.clock.deadline;
         let enough = matches!(patience, Patience::Syncs(most) if relay.from.clock.syncs >= most);
-        let (from, to, unpaid) = (relay.from.channel, relay.to.channel, relay.from.clock.unpaid_ms(now));
+        let (from, unpaid) = (relay.from.channel, relay.from.clock.unpaid_ms(now));
         let (beat, _) = self.rhythm(self.channels.get(&from).map_or(self.key, |channel| channel.row.peer));
         // The last moment at which the next late payment is still covered.
         let next = late_fee.checked_mul(u128::from(unpaid) + u128::from(beat));
         let broke = next.is_err() || next.is_ok_and(|next| self.available(from) < next);
         if downstream_late && (enough || broke) {
-            self.sever(to, SeverReason::UnpaidLateness, Some(id));
+            self.end_leg(id, SeverReason::UnpaidLateness);
         }
     }
 
@@ -319,6 +319,8 @@ impl Node {
             let Some(to) = job.to() else { continue };
             let rtt = self.channels.get(&to.channel).and_then(|c| c.info.as_ref());
             let rtt = rtt.map_or(0, |info| u64::from(info.terms.rtt_ms));
+            // A stand-in is in breach by itself alone.
+            let first = if job.named() == Some(to.channel) { first } else { to.clock.since };
             let asked_ms = self.now.since_ms(first.max(started));
             if !acked && asked_ms > rtt.saturating_add(limit).saturating_add(queued_ms) {
                 unanswered.push(*id);
@@ -347,8 +349,18 @@ impl Node {
         if !self.config.policy.act_on_breach {
             return;
         }
-        let mut channels: Vec<(ChannelId, RequestId)> =
-            requests.into_iter().filter_map(|id| Some((self.jobs.get(&id)?.to()?.channel, id))).collect();
+        let mut channels: Vec<(ChannelId, RequestId)> = Vec::new();
+        for id in requests {
+            let Some(channel) = self.jobs.get(&id).and_then(Job::to).map(|to| to.channel) else { continue };
+            if self.is_there(channel) {
+                channels.push((channel, id));
+            } else {
+                self.end_leg(id, reason);
+            }
+        }
+        if channels.is_empty() {
+            return;
+        }
         channels.sort_unstable();
         channels.dedup_by_key(|(channel, _)| *channel);
         if (reason == SeverReason::MissedSync && self.hears_nobody(peer)) || !self.may_sever() {
@@ -393,7 +405,7 @@ impl Node {
         let until = to.clock.deadline.after_ms(after);
         if self.now >= until {
             if self.may_sever() {
-                self.sever(to.channel, SeverReason::UnpaidLateness, Some(request));
+                self.end_leg(request, SeverReason::UnpaidLateness);
             }
         } else {
             self.due.insert((until, request));

@@ -18,6 +18,7 @@ pub(crate) struct Leg {
     pub exchange: ExchangeId,
     /// Index in the route.
     pub hop: u8,
+    /// As the route names it, or a parallel one of the same pair.
     pub channel: ChannelId,
     /// Prepayment over this edge.
     pub amount: Yocto,
@@ -56,7 +57,8 @@ impl Leg {
     }
 
     pub fn row(&self) -> LegRow {
-        LegRow { peer: self.peer, exchange: self.exchange, hop: self.hop, clock: self.clock }
+        let Leg { peer, exchange, hop, channel, clock, .. } = *self;
+        LegRow { peer, exchange, hop, channel, clock }
     }
 
     pub fn item(&self, request: RequestId, kind: ItemKind) -> Item {
@@ -136,6 +138,8 @@ pub(crate) struct Relay {
     /// The downstream node has refused and given the money back; it is asked again then. The leg
     /// counts as unanswered all the while: this node is under obligation.
     pub again: Option<Time>,
+    /// How often it was to be asked again.
+    pub tries: u32,
     /// A big response under way: verified here, passed on as it arrives.
     pub reply: Option<Box<Passing>>,
 }
@@ -259,6 +263,11 @@ impl Job {
             Role::Relay(relay) => relay.reply.as_mut().and_then(|passing| passing.flow.inflow()),
             _ => None,
         }
+    }
+
+    /// The channel that the route names for the leg towards the destination.
+    pub fn named(&self) -> Option<ChannelId> {
+        Some(self.head.route.get(usize::from(self.to()?.hop))?.channel)
     }
 
     /// The downstream node has refused, and is asked again later.

@@ -22,6 +22,7 @@
 //! | checked against author, payment, graph, terms and limits | next node | `admission`, `ledger`, `graph`, `roots` |
 //! | passed on | relay | `admission`, `job` |
 //! | given to the app, answered, signed with its flush | destination | `destination` |
+//! | refused further on: asked again, over a parallel channel too | relay | `replies`, `parallel` |
 //! | verified and passed on, or refunded | every node back | `replies` |
 //! | late: synced, paid, watched | every node | `guarantee` |
 //! | kept for an upstream node that is away or does not take it | every node back | `hold` |
@@ -43,8 +44,7 @@
 //!
 //! # Deliberately absent here
 //!
-//! A relay that has acknowledged a request passes a later rejection on with the refund, instead of
-//! trying on; abandoned uploads wait; nobody is pursued over other routes.
+//! Nobody is pursued over other routes.
 //!
 //! An author is told an outcome before its row is deleted, and an app gets a request again after a
 //! crash until its answer is stored: both may be told twice across a crash, never not at all.
@@ -66,6 +66,7 @@ mod jobs;
 mod ledger;
 mod node;
 mod pace;
+mod parallel;
 mod proofs;
 pub mod recover;
 mod replies;

@@ -131,7 +131,7 @@ pub(crate) fn deserialize<'de, T: Proven, D: Deserializer<'de>>(deserializer: D)
 
 mod wire {
     use bytes::Bytes;
-    use por_types::{Hash, ResponseReceipt};
+    use por_types::{ChannelId, Hash, ResponseReceipt};
     use serde::{Deserialize, Serialize};
 
     use super::Short;
@@ -148,6 +148,8 @@ mod wire {
         pub body: Option<&'a Bytes>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         pub again: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub channel: Option<ChannelId>,
     }
 
     #[derive(Deserialize)]
@@ -160,6 +162,8 @@ mod wire {
         pub body: Option<Bytes>,
         #[serde(default)]
         pub again: bool,
+        #[serde(default)]
+        pub channel: Option<ChannelId>,
     }
 
     #[derive(Serialize)]
@@ -197,7 +201,7 @@ impl Proven for RequestItem {
     }
 
     fn put<S: SerializeSeq>(&self, seq: &mut S, proof: Short<&[Hash]>) -> Result<(), S::Error> {
-        let RequestItem { exchange, hop, head, body, again, .. } = self;
+        let RequestItem { exchange, hop, head, body, again, channel, .. } = self;
         seq.serialize_element(&wire::RequestRef {
             exchange: *exchange,
             hop: *hop,
@@ -205,12 +209,13 @@ impl Proven for RequestItem {
             proof,
             body: body.as_ref(),
             again: *again,
+            channel: *channel,
         })
     }
 
     fn split(wire: wire::Request) -> (Short, impl FnOnce(FlushProof) -> RequestItem) {
-        let wire::Request { exchange, hop, head, proof, body, again } = wire;
-        (proof, move |proof| RequestItem { exchange, hop, head, proof, body, again })
+        let wire::Request { exchange, hop, head, proof, body, again, channel } = wire;
+        (proof, move |proof| RequestItem { exchange, hop, head, proof, body, again, channel })
     }
 }
 

@@ -151,7 +151,7 @@ impl Node {
         }
         let destination = statement.signer == job.head.destination;
         let borne_out = || {
-            let checked = self.graph.check(&job.head, usize::from(to.hop), false);
+            let checked = self.graph.check(&job.head, usize::from(to.hop), false, None);
             job.head.validate().is_err() || matches!(checked, Err(Refusal::Invalid(_)))
         };
         Ok(destination || borne_out())
@@ -168,6 +168,7 @@ impl Node {
         let pause = (now.since_ms(relay.first) / 2).clamp(ASK_AGAIN_MS.0, ASK_AGAIN_MS.1);
         let time = now.after_ms(pause);
         relay.again = Some(time);
+        relay.tries = relay.tries.saturating_add(1);
         relay.body.pause();
         self.retries.insert((time, id));
         let edge = self.edge(peer);
@@ -175,6 +176,10 @@ impl Node {
         edge.asked.insert(exchange, id);
         self.outbox(peer).done.push(before);
         self.dirty_jobs.insert(id);
+        // The money is back: until it is asked again, the channel that the route names counts.
+        if let Some(named) = self.jobs.get(&id).and_then(Job::named) {
+            self.move_leg(id, named);
+        }
     }
 
     /// Asks the next node again, if it is there and the balance allows.
@@ -186,20 +191,23 @@ impl Node {
         if relay.again != Some(at) {
             return;
         }
-        let (peer, amount, channel) = (relay.to.peer, relay.to.amount, relay.to.channel);
+        let (peer, amount) = (relay.to.peer, relay.to.amount);
         let connected = self.edges.get(&peer).is_some_and(|edge| edge.open().is_some());
-        let entry = self.channels.get_mut(&channel).filter(|channel| channel.there().is_some());
-        let owed = entry.filter(|_| connected).map(|channel| channel.owe(amount));
+        let channel = self.next_channel(id).filter(|_| connected);
+        let entry = channel.and_then(|channel| self.channels.get_mut(&channel));
+        let owed = entry.map(|channel| channel.owe(amount));
         let Some(Role::Relay(relay)) = self.jobs.get_mut(&id).map(|job| &mut job.role) else { return };
-        if !matches!(owed, Some(Ok(()))) {
+        let Some(channel) = channel.filter(|_| matches!(owed, Some(Ok(())))) else {
             let time = now.after_ms(ASK_AGAIN_MS.1);
             relay.again = Some(time);
+            relay.tries = relay.tries.saturating_add(1);
             self.retries.insert((time, id));
             return;
-        }
+        };
         relay.again = None;
         // What it owes begins when it takes the request.
         relay.to.clock = Clock::new(now, bound_ms);
+        self.move_leg(id, channel);
         self.outbox(peer).requests.push(Queued { request: id, fresh: true });
         self.dirty_jobs.insert(id);
     }

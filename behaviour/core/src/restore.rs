@@ -50,7 +50,8 @@ impl Node {
         }
         let leg = |row: &LegRow| {
             let leg = Leg::new(&head, row.peer, row.exchange, row.hop);
-            leg.map(|leg| Leg { clock: row.clock, ..leg }).map_err(|_| bad("hop outside the route"))
+            leg.map(|leg| Leg { channel: row.channel, clock: row.clock, ..leg })
+                .map_err(|_| bad("hop outside the route"))
         };
         let (answer, pace) = (loaded.answer(&id), Pace::default());
         if let Some(AnswerRow { up, receipt, body, earned, served }) = answer {
@@ -81,7 +82,8 @@ impl Node {
                 };
                 let again = waiting.then_some(*first);
                 let (from, to) = (leg(up)?, leg(down)?);
-                Role::Relay(Relay { from, to, body, acked: false, first: *first, again, reply: None })
+                let (first, tries) = (*first, 0);
+                Role::Relay(Relay { from, to, body, acked: false, first, again, tries, reply: None })
             }
             RoleRow::Destination { up, body } => {
                 self.queues.entry(head.app.clone()).or_default().insert(id);

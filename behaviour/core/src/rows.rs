@@ -13,7 +13,7 @@ use por_types::{
 use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table, Time};
 
 /// Version of every row's layout, its first byte.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// Bytes of a body in one row.
 pub(crate) const CHUNK: usize = 1 << 20;
@@ -74,6 +74,7 @@ pub(crate) struct LegRow {
     pub peer: NodeKey,
     pub exchange: ExchangeId,
     pub hop: u8,
+    pub channel: ChannelId,
     pub clock: Clock,
 }
 

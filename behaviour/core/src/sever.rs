@@ -109,8 +109,8 @@ impl Node {
         let owed: Vec<_> = edge.owed.iter().map(|(exchange, request)| (*exchange, *request)).collect();
         for request in asked {
             let leg = self.jobs.get(&request).and_then(Job::to).filter(|to| to.open && to.channel == id);
-            if let Some(amount) = leg.map(|to| to.amount) {
-                self.severed(request, order.clone(), amount, true);
+            if leg.is_some() {
+                self.leg_severed(request, &order);
             } else {
                 self.keep_answer(request);
             }
@@ -275,8 +275,12 @@ impl Node {
 fn place(job: &Job, order: &SeverOrder) -> Option<(usize, Yocto)> {
     let to = job.to()?;
     let first = usize::from(to.hop);
-    let hop = (first..job.head.route.len())
-        .find(|hop| job.head.route.get(*hop).is_some_and(|hop| hop.channel == order.channel))?;
+    let here = to.channel == order.channel;
+    let later = || {
+        let mut rest = first + 1..job.head.route.len();
+        rest.find(|hop| job.head.route.get(*hop).is_some_and(|hop| hop.channel == order.channel))
+    };
+    let hop = if here { first } else { later()? };
     let before = match hop.checked_sub(1) {
         None => job.head.author,
         Some(previous) => job.head.route.get(previous)?.to,

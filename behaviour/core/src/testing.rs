@@ -368,7 +368,9 @@ impl World {
         path.windows(2)
             .map(|pair| {
                 let joins = |e: &&Edge| (e.a, e.b) == (pair[0], pair[1]) || (e.b, e.a) == (pair[0], pair[1]);
-                let edge = self.edges.iter().find(joins).unwrap_or_else(|| panic!("no edge {pair:?}"));
+                let open = |e: &&Edge| joins(e) && !self.severed.contains_key(&e.channel);
+                let edge = self.edges.iter().find(open).or_else(|| self.edges.iter().find(joins));
+                let edge = edge.unwrap_or_else(|| panic!("no edge {pair:?}"));
                 let terms = self.terms(edge.channel);
                 Hop {
                     channel: edge.channel,

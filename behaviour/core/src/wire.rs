@@ -13,7 +13,9 @@
 //! frame.
 
 use bytes::Bytes;
-use por_types::{ChannelState, FlushProof, Hash, Invalid, Network, RequestId, SeverOrder, Signed, Yocto};
+use por_types::{
+    ChannelId, ChannelState, FlushProof, Hash, Invalid, Network, RequestId, SeverOrder, Signed, Yocto,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ExchangeId, Limits, RejectReason, SignedReceipt};
@@ -84,6 +86,9 @@ pub enum HelloError {
     Limits { max_frame: u32, max_inline: u32, window: u32 },
 }
 
+/// Feature of a node that takes a request over another channel of the pair than the route names.
+pub const PARALLEL: &str = "parallel";
+
 /// Smallest `max_frame` and `window` that a peer may name: a frame with one request of the longest
 /// route and an inline body has to fit.
 pub const MIN_FRAME: u32 = 64 << 10;
@@ -99,7 +104,7 @@ impl Hello {
             max_inline: limits.max_inline,
             max_body: limits.max_body,
             window: limits.window,
-            features: Vec::new(),
+            features: vec![PARALLEL.to_owned()],
         }
     }
 
@@ -192,6 +197,9 @@ pub struct RequestItem {
     pub body: Option<Bytes>,
     /// Was refused before, and the sender is under obligation for it.
     pub again: bool,
+    /// Paid over this channel of the same pair instead of the one that the route names; only for a peer
+    /// with the feature [`PARALLEL`].
+    pub channel: Option<ChannelId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -86,7 +86,8 @@ fn sync() -> impl Strategy<Value = Frame> {
 fn request() -> impl Strategy<Value = Frame> {
     let head = prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
     let item = (any::<u64>(), any::<u8>(), head, proof(), body()).prop_map(|(n, hop, head, proof, body)| {
-        RequestItem { exchange: ExchangeId(n), hop, head, proof, body, again: n % 2 == 0 }
+        let channel = n.is_multiple_of(3).then_some(IN);
+        RequestItem { exchange: ExchangeId(n), hop, head, proof, body, again: n % 2 == 0, channel }
     });
     (prop::option::of(payment()), any::<bool>(), prop::collection::vec(item, 0..4))
         .prop_map(|(payment, resent, requests)| Frame::Request(Request { payment, resent, requests }))

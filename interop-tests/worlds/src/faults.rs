@@ -70,6 +70,8 @@ pub struct Tally {
     /// Edges between two honest hosts that one of them severed.
     pub honest_edges_severed: u64,
     pub crashes: u64,
+    /// Requests that were asked over another channel of the pair than the route names.
+    pub stood_in: u64,
     pub seed: u64,
     #[serde(skip)]
     pub findings: Vec<String>,
@@ -150,7 +152,11 @@ fn pairs(nodes: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
             pairs.insert((a, b));
         }
     }
-    pairs.into_iter().collect()
+    // Some have a second channel.
+    let mut pairs: Vec<_> = pairs.into_iter().collect();
+    let second: Vec<_> = pairs.iter().step_by(5).copied().collect();
+    pairs.extend(second);
+    pairs
 }
 
 /// Plays one network and adds what became of its requests.
@@ -240,7 +246,16 @@ fn judge(
         let outcomes = author.outcomes.get(token).map(Vec::as_slice).unwrap_or_default();
         match outcomes.first() {
             Some(Outcome::Response(_)) => tally.response += 1,
-            Some(Outcome::Severed(..)) => tally.severed += 1,
+            Some(Outcome::Severed(channel, _)) => {
+                tally.severed += 1;
+                let named = world
+                    .asked
+                    .get(token)
+                    .is_some_and(|asked| asked.route.iter().any(|hop| hop.channel == *channel));
+                if !named || !world.severed.contains_key(channel) {
+                    tally.findings.push(format!("seed {seed}: request {token}: {channel} proves nothing"));
+                }
+            }
             Some(Outcome::Refused(_)) => tally.refused_before_ack += 1,
             // The destination's own word that it declines, refunded.
             Some(Outcome::Rejected(_, Some(signer))) if *signer == world.key(path[path.len() - 1]) => {
@@ -264,6 +279,7 @@ fn judge(
     judge_losses(world, seed, hostile, tally);
     judge_blame(world, seed, hostile, tally);
     judge_rest(world, seed, hostile, tally);
+    tally.stood_in += world.log.iter().map(|logged| stood_in(&logged.frame)).sum::<u64>();
     tally.severed_edges += world.severed.len() as u64;
     for (id, (at, order)) in &world.severed {
         let edge = world.edges.iter().find(|edge| edge.channel == *id);
@@ -278,6 +294,11 @@ fn judge(
         }
     }
     tally.crashes += world.hosts.iter().map(|host| u64::from(host.life.saturating_sub(1) / 2)).sum::<u64>();
+}
+
+fn stood_in(frame: &Frame) -> u64 {
+    let Frame::Request(frame) = frame else { return 0 };
+    frame.requests.iter().filter(|item| item.channel.is_some()).count() as u64
 }
 
 /// Nothing is kept without end: at rest an honest host waits for nobody.

@@ -20,6 +20,8 @@ pub const IN: ChannelId = ChannelId(1);
 pub const OUT: ChannelId = ChannelId(2);
 /// Another channel between `up` (A) and the node (B).
 pub const SECOND: ChannelId = ChannelId(3);
+/// Another channel between the node (A) and `down` (B), if [`Rig::beside`].
+pub const BESIDE: ChannelId = ChannelId(4);
 
 pub fn network() -> Network {
     Network { chain_id: "localnet".into(), contract: "por.test.near".parse().unwrap() }
@@ -62,6 +64,9 @@ pub struct Rig {
     pub terms: Terms,
     pub open: bool,
     pub limits: Limits,
+    pub beside: bool,
+    /// Channels that have left the graph.
+    pub gone: Vec<ChannelId>,
 }
 
 pub fn secret(n: u8) -> NodeSecret {
@@ -107,6 +112,8 @@ impl Rig {
             terms: terms(),
             open: true,
             limits,
+            beside: false,
+            gone: vec![],
         };
         change(&mut rig);
         rig.node = Node::new(config(&rig.limits), Restored::default()).unwrap();
@@ -141,14 +148,17 @@ impl Rig {
             bond: self.bond,
             floors: Totals::default(),
             terms: self.terms.clone(),
-            open: self.open,
-            gone: false,
+            open: self.open && !self.gone.contains(&channel),
+            gone: self.gone.contains(&channel),
         };
-        vec![
+        let beside = self.beside.then(|| channel(BESIDE, &self.down, Side::A));
+        let mut channels = vec![
             channel(IN, &self.up, Side::B),
             channel(OUT, &self.down, Side::A),
             channel(SECOND, &self.up, Side::B),
-        ]
+        ];
+        channels.extend(beside);
+        channels
     }
 
     pub fn chain(&mut self) {
@@ -158,12 +168,13 @@ impl Rig {
             a,
             b,
             terms: self.terms.clone(),
-            open: self.open,
+            open: self.open && !self.gone.contains(&channel),
         };
         let edges = vec![
             edge(IN, self.up.public(), self.me),
             edge(OUT, self.me, self.down.public()),
             edge(SECOND, self.up.public(), self.me),
+            edge(BESIDE, self.me, self.down.public()),
         ];
         self.input(Input::Channels { channels });
         self.input(Input::Graph { version: 5, chain_time_ms: NOW, edges });
@@ -348,6 +359,7 @@ impl Rig {
             proof: sign_one(&self.up, head),
             body: Some(Bytes::copy_from_slice(body)),
             again: false,
+            channel: None,
         }
     }
 
@@ -384,6 +396,11 @@ impl Rig {
             _ => None,
         });
         (id, item.expect("passed on"))
+    }
+
+    /// Id of a request that was passed on.
+    pub fn last_request(&self, item: &RequestItem) -> RequestId {
+        borsh::from_slice::<RequestHead>(&item.head).unwrap().id(&network())
     }
 
     pub fn rejection(&mut self) -> Option<(RejectReason, Option<Signed<types::Invalid>>)> {

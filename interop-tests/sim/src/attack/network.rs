@@ -217,7 +217,7 @@ fn forged(world: &World, head: &RequestHead, sent: Yocto) -> Option<Frame> {
     let bytes = borsh::to_vec(head).ok()?.into();
     let body = Some(Bytes::new());
     let exchange = ExchangeId(1 << 60);
-    let item = RequestItem { exchange, hop: 0, head: bytes, proof, body, again: false };
+    let item = RequestItem { exchange, hop: 0, head: bytes, proof, body, again: false, channel: None };
     Some(Frame::Request(Request { payment, resent: false, requests: vec![item] }))
 }
 
