@@ -203,6 +203,59 @@ where
     deserializer.deserialize_seq(Few(PhantomData))
 }
 
+/// Bytes of a block that small byte strings share.
+const BLOCK: usize = 16 << 10;
+
+/// Longest byte string in a block.
+const PACKED: usize = 2 << 10;
+
+thread_local! {
+    static PACKING: std::cell::RefCell<BytesMut> = std::cell::RefCell::default();
+}
+
+/// Copies small byte strings into blocks: no allocation for each, and neighbours lie side by side. As
+/// long as one of them is held its block is: at most [`BLOCK`] bytes for each request or response.
+fn pack(bytes: &[u8]) -> Bytes {
+    if bytes.len() > PACKED {
+        return Bytes::copy_from_slice(bytes);
+    }
+    PACKING.with_borrow_mut(|block| {
+        if block.capacity() < bytes.len() {
+            *block = BytesMut::with_capacity(BLOCK);
+        }
+        block.extend_from_slice(bytes);
+        block.split().freeze()
+    })
+}
+
+struct Packed;
+
+impl Visitor<'_> for Packed {
+    type Value = Bytes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a byte string")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+        Ok(pack(bytes))
+    }
+}
+
+pub(crate) fn packed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    deserializer.deserialize_bytes(Packed)
+}
+
+pub(crate) fn packed_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+    struct Wrapped(Bytes);
+    impl<'de> Deserialize<'de> for Wrapped {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Wrapped, D::Error> {
+            packed(deserializer).map(Wrapped)
+        }
+    }
+    Option::<Wrapped>::deserialize(deserializer).map(|bytes| bytes.map(|bytes| bytes.0))
+}
+
 fn fragment(mut payload: Bytes) -> Result<Fragment, WireError> {
     let malformed = |cause: &str| WireError::Malformed { frame: "Fragment", cause: cause.into() };
     if payload.len() < FRAGMENT_HEADER_LEN - HEADER_LEN {

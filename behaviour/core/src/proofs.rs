@@ -156,9 +156,10 @@ mod wire {
     pub struct Request {
         pub exchange: ExchangeId,
         pub hop: u8,
+        #[serde(deserialize_with = "crate::codec::packed")]
         pub head: Bytes,
         pub proof: Short,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "crate::codec::packed_option")]
         pub body: Option<Bytes>,
         #[serde(default)]
         pub again: bool,
@@ -186,7 +187,7 @@ mod wire {
         pub proof: Short,
         #[serde(default)]
         pub resume: bool,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "crate::codec::packed_option")]
         pub body: Option<Bytes>,
         #[serde(default)]
         pub late: Option<LateDue>,

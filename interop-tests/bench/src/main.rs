@@ -20,6 +20,10 @@ mod usage;
 
 use clap::{Parser, Subcommand};
 
+/// The allocator of the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Benchmarks of Proof of Response against unpaid protocols.
 #[derive(Debug, Parser)]
 #[command(name = "por-bench", version)]
