@@ -1,5 +1,6 @@
 //! The application's handle.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,6 +11,8 @@ use por_core::api::ChannelSnapshot;
 use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, SeverOrder, Signed, Yocto};
 use por_core::{AppPricing, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
 use tokio::sync::mpsc as queue;
+
+use crate::pending::{self, Listener, Teller};
 
 /// The driver has ended; its future's output says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,11 +83,11 @@ pub enum Progress {
 pub(crate) enum Message {
     Request {
         request: OutboundRequest,
-        reply: oneshot::Sender<Result<PendingRequest, RequestError>>,
+        teller: Teller,
     },
     Watch {
         request: RequestId,
-        reply: oneshot::Sender<PendingRequest>,
+        teller: Teller,
     },
     Respond {
         request: RequestId,
@@ -169,12 +172,17 @@ impl Control {
 
     /// Sends a request. Resolves once it is on disk with its payment; the outcome follows.
     pub async fn request(&self, request: OutboundRequest) -> Result<PendingRequest, RequestError> {
-        self.ask(|reply| Message::Request { request, reply }).await?
+        let (teller, listener) = pending::pair();
+        self.send(Message::Request { request, teller }).await?;
+        PendingRequest::new(listener).await
     }
 
     /// Follows a request of this node from here on, for example one from before a restart.
     pub async fn watch(&self, request: RequestId) -> Result<PendingRequest, Stopped> {
-        self.ask(|reply| Message::Watch { request, reply }).await
+        let (teller, listener) = pending::pair();
+        self.send(Message::Watch { request, teller }).await?;
+        // What is watched has started, so nothing refuses it.
+        PendingRequest::new(listener).await.map_err(|_| Stopped)
     }
 
     /// Serves an app until the returned stream is dropped. At most `max_queued` (at least 1)
@@ -247,24 +255,30 @@ pub struct PendingRequest {
     pub id: RequestId,
     /// What was paid; zero where the request was taken up by [`Control::watch`].
     pub price: Yocto,
-    pub(crate) progress: mpsc::Receiver<Progress>,
     /// `None` once the outcome was told.
-    pub(crate) ended: Option<oneshot::Receiver<Outcome>>,
-    pub(crate) early: Option<Outcome>,
+    listener: Option<Listener>,
+    early: Option<Outcome>,
 }
 
 impl PendingRequest {
+    /// Waits for the start.
+    async fn new(listener: Listener) -> Result<PendingRequest, RequestError> {
+        let start = poll_fn(|cx| listener.poll_start(cx)).await.ok_or(Stopped)?;
+        let (id, price) = start.map_err(RequestError::Refused)?;
+        Ok(PendingRequest { id, price, listener: Some(listener), early: None })
+    }
+
     /// What happens next; `None` after the outcome.
     pub async fn next(&mut self) -> Result<Option<Progress>, Stopped> {
         if let Some(outcome) = self.early.take() {
             return Ok(Some(Progress::Done(outcome)));
         }
-        // The sender of both is dropped with the outcome, so what came before it is read first.
-        if let Some(progress) = self.progress.next().await {
-            return Ok(Some(progress));
+        let Some(listener) = &self.listener else { return Ok(None) };
+        let progress = poll_fn(|cx| listener.poll_next(cx)).await.ok_or(Stopped)?;
+        if matches!(progress, Progress::Done(_)) {
+            self.listener = None;
         }
-        let Some(ended) = self.ended.take() else { return Ok(None) };
-        ended.await.map(|outcome| Some(Progress::Done(outcome))).map_err(|_| Stopped)
+        Ok(Some(progress))
     }
 
     /// Waits until the first node is under obligation (`true`), or the request has ended before.

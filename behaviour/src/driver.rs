@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::channel::{mpsc, oneshot};
+use futures::channel::mpsc;
 use futures::stream::FusedStream;
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
@@ -22,9 +22,10 @@ use tokio::sync::mpsc as queue;
 
 use crate::behaviour::{Behaviour, Event};
 use crate::config::Config;
-use crate::control::{Control, Delivery, Message, Outcome, PendingRequest, Progress, RequestError};
+use crate::control::{Control, Delivery, Message, Outcome, Progress};
 use crate::link::{FromHandler, Outbound, Shared};
 use crate::peer::peer_id;
+use crate::pending::Teller;
 use crate::store::{Store, StoreError};
 use requests::Requests;
 
@@ -277,10 +278,8 @@ impl Driver {
 
     fn on_message(&mut self, message: Message) {
         match message {
-            Message::Request { request, reply } => self.start_request(request, reply),
-            Message::Watch { request, reply } => {
-                let _ = reply.send(self.requests.watch(request));
-            }
+            Message::Request { request, teller } => self.start_request(request, teller),
+            Message::Watch { request, teller } => self.requests.watch(request, teller),
             Message::Respond { request, body } => {
                 self.input(Input::Command(Command::Respond { request, body }))
             }
@@ -338,12 +337,8 @@ impl Driver {
         }
     }
 
-    fn start_request(
-        &mut self,
-        request: crate::OutboundRequest,
-        reply: oneshot::Sender<Result<PendingRequest, RequestError>>,
-    ) {
-        let token = self.requests.start(reply);
+    fn start_request(&mut self, request: crate::OutboundRequest, teller: Teller) {
+        let token = self.requests.start(teller);
         let crate::OutboundRequest {
             destination,
             app,

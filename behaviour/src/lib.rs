@@ -29,6 +29,7 @@ mod driver;
 mod handler;
 mod link;
 mod peer;
+mod pending;
 mod protocol;
 mod store;
 
