@@ -126,6 +126,9 @@ pub(crate) enum Message {
     Snapshots {
         reply: oneshot::Sender<Vec<ChannelSnapshot>>,
     },
+    Balances {
+        reply: oneshot::Sender<Vec<(ChannelId, NodeKey, Yocto)>>,
+    },
     Snapshot {
         channel: ChannelId,
         reply: oneshot::Sender<Option<ChannelSnapshot>>,
@@ -235,6 +238,11 @@ impl Control {
 
     pub async fn channels(&self) -> Result<Vec<ChannelSnapshot>, Stopped> {
         self.ask(|reply| Message::Snapshots { reply }).await
+    }
+
+    /// What this node owns on each channel, and with whom: all that the choice of a route needs.
+    pub async fn balances(&self) -> Result<Vec<(ChannelId, NodeKey, Yocto)>, Stopped> {
+        self.ask(|reply| Message::Balances { reply }).await
     }
 
     pub async fn channel(&self, channel: ChannelId) -> Result<Option<ChannelSnapshot>, Stopped> {

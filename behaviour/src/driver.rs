@@ -68,7 +68,6 @@ pub struct Driver {
     links: HashMap<ConnId, Link>,
     /// Connections that have closed, until everything they said has been taken in.
     closing: Vec<ConnId>,
-    counterparties: HashSet<NodeKey>,
     requests: Requests,
     servings: HashMap<String, mpsc::Sender<Delivery>>,
     subscribers: Vec<mpsc::Sender<CoreEvent>>,
@@ -121,7 +120,6 @@ pub(crate) fn assemble(
         to_behaviour,
         links: HashMap::new(),
         closing: Vec::new(),
-        counterparties: HashSet::new(),
         requests: Requests::default(),
         servings: HashMap::new(),
         subscribers: Vec::new(),
@@ -297,8 +295,8 @@ impl Driver {
             }
             Message::StopServing { app } => self.stop_serving(&app),
             Message::Channels { channels, reply } => {
-                self.counterparties =
-                    channels.iter().filter(|channel| channel.open).map(|channel| channel.peer).collect();
+                // Peers to keep a connection with: counterparties of open channels. Others come by themselves.
+                self.shared.want(channels.iter().filter(|c| c.open).map(|c| c.peer).collect());
                 self.input(Input::Channels { channels });
                 let _ = reply.send(());
             }
@@ -324,6 +322,9 @@ impl Driver {
             }
             Message::Snapshots { reply } => {
                 let _ = reply.send(self.node.channels());
+            }
+            Message::Balances { reply } => {
+                let _ = reply.send(self.node.balances());
             }
             Message::Snapshot { channel, reply } => {
                 let _ = reply.send(self.node.channel(channel));
@@ -487,11 +488,6 @@ impl Driver {
         self.subscribers.retain_mut(|subscriber| subscriber.try_send(event.clone()).is_ok());
     }
 
-    /// Peers to keep a connection with: counterparties of open channels. Others come by themselves.
-    fn update_wanted(&self) {
-        self.shared.want(self.counterparties.clone());
-    }
-
     fn is_finished(&self) -> bool {
         self.messages.is_none() && self.inbox.is_terminated() && self.submitted <= self.durable
     }
@@ -525,9 +521,6 @@ impl Future for Driver {
         for _ in 0..MAX_ROUNDS {
             let taken = this.take_in(cx)?;
             let done = this.carry_out();
-            if taken {
-                this.update_wanted();
-            }
             if this.is_finished() {
                 return Poll::Ready(Ok(()));
             }

@@ -204,6 +204,11 @@ impl Node {
         self.channels.values().map(Channel::snapshot).collect()
     }
 
+    /// What this node owns on each channel, and with whom.
+    pub fn balances(&self) -> Vec<(ChannelId, NodeKey, Yocto)> {
+        self.channels.iter().map(|(id, channel)| (*id, channel.row.peer, channel.balance_mine())).collect()
+    }
+
     /// Exchanges that this node still keeps, in any role: 0 once all is settled and acknowledged.
     pub fn unfinished(&self) -> usize {
         self.jobs.len()

@@ -241,13 +241,13 @@ impl Requester {
     }
 
     async fn balances(&self) -> Result<HashMap<ChannelId, Own>, ClientError> {
-        let snapshots = self.control.channels().await.map_err(|_| other("the node is shutting down"))?;
+        let balances = self.control.balances().await.map_err(|_| other("the node is shutting down"))?;
         let connected = self.connected.borrow();
-        let own = |snapshot: por_core::ChannelSnapshot| {
-            let connected = libp2p_por::peer_id(&snapshot.peer).is_some_and(|peer| connected.contains(&peer));
-            (snapshot.channel, Own { balance: snapshot.balance_mine, connected })
+        let own = |(channel, peer, balance)| {
+            let connected = libp2p_por::peer_id(&peer).is_some_and(|peer| connected.contains(&peer));
+            (channel, Own { balance, connected })
         };
-        Ok(snapshots.into_iter().map(own).collect())
+        Ok(balances.into_iter().map(own).collect())
     }
 
     /// Waits until the graph has been read once, so that a request right after the start does not
