@@ -9,7 +9,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::{Stream, StreamExt};
 use por_core::api::ChannelSnapshot;
 use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, SeverOrder, Signed, Yocto};
-use por_core::{AppPricing, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
+use por_core::{AppPricing, Command, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
 use tokio::sync::mpsc as queue;
 
 use crate::pending::{self, Listener, Teller};
@@ -99,6 +99,8 @@ pub(crate) enum Message {
         max_queued: u32,
         reply: oneshot::Sender<mpsc::Receiver<Delivery>>,
     },
+    /// [`Command::Pursue`].
+    Pursue(Command),
     StopServing {
         app: String,
     },
@@ -200,6 +202,18 @@ impl Control {
         let name = app.clone();
         let requests = self.ask(|reply| Message::Serve { app, pricing, max_queued, reply }).await?;
         Ok(Serving { app: name, requests, control: self.clone() })
+    }
+
+    /// A route for a pursuit, as asked for by [`Event::Pursue`] of [`Control::events`].
+    pub async fn pursue(
+        &self,
+        channel: ChannelId,
+        route: Vec<Hop>,
+        graph_version: u64,
+        expires_ms: u64,
+    ) -> Result<(), Stopped> {
+        let command = Command::Pursue { channel, expires_ms, graph_version, route };
+        self.sender.send(Message::Pursue(command)).await.map_err(|_| Stopped)
     }
 
     /// This node's channels as confirmed on chain, the whole set whenever one changes.

@@ -293,6 +293,7 @@ impl Driver {
                     self.input(Input::Command(Command::Serve { app, pricing, max_queued }));
                 }
             }
+            Message::Pursue(command) => self.input(Input::Command(command)),
             Message::StopServing { app } => self.stop_serving(&app),
             Message::Channels { channels, reply } => {
                 // Peers to keep a connection with: counterparties of open channels. Others come by themselves.
@@ -467,6 +468,11 @@ impl Driver {
             CoreEvent::SeverWithheld { peer, reason } => {
                 tracing::warn!(%peer, ?reason, "a peer is in breach, but the fault may be here");
             }
+            CoreEvent::Pursued { channel, peer, request, end } => {
+                tracing::warn!(%channel, %peer, %request, ?end, "pursuit over");
+            }
+            // For who finds routes, among the events.
+            CoreEvent::Pursue { .. } => {}
             CoreEvent::PaidLate { .. } | CoreEvent::Relayed { .. } | CoreEvent::Served { .. } => {}
         }
     }

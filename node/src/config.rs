@@ -23,6 +23,9 @@
 //! confirm_deposit = "0"           # own deposit in such a channel, e.g. "0.5 NEAR"
 //! forget_after_s = 3600           # how long a channel that is over stays on chain
 //! checks = "own"                  # continue stalled partition checks: "own", "any" or "none"
+//! pursuit_budget = "0"            # most to spend on asking a severed, silent neighbour over other routes
+//! pursuit_requests = 16           # most such requests for one severed channel
+//! pursuit_window_s = 3600         # a pursuit ends after this time; the budget is for as long
 //! ```
 //!
 //! A variable is named after table and key: `POR_ACCOUNT`, `POR_NETWORK_RPC_URLS='["http://..."]'`,
@@ -123,6 +126,14 @@ pub struct PolicyConfig {
     pub forget_after_s: u64,
     /// Which partition checks to continue when nobody else does.
     pub checks: ChecksPolicy,
+    /// Most to spend within a window on asking silent neighbours, whose channels this node has
+    /// severed, over other routes (protocol section 6); 0 is off.
+    #[serde(with = "human_amount")]
+    pub pursuit_budget: Yocto,
+    /// Most such requests for one severed channel.
+    pub pursuit_requests: u32,
+    /// After this long a pursuit ends; seconds.
+    pub pursuit_window_s: u64,
 }
 
 impl Default for PolicyConfig {
@@ -133,6 +144,9 @@ impl Default for PolicyConfig {
             confirm_deposit: Yocto::ZERO,
             forget_after_s: 3_600,
             checks: ChecksPolicy::Own,
+            pursuit_budget: Yocto::ZERO,
+            pursuit_requests: 16,
+            pursuit_window_s: 3_600,
         }
     }
 }
@@ -140,6 +154,17 @@ impl Default for PolicyConfig {
 impl PolicyConfig {
     pub(crate) fn forget_after(&self) -> Duration {
         Duration::from_secs(self.forget_after_s)
+    }
+
+    /// What the protocol decides by itself.
+    pub(crate) fn core(&self) -> por_core::Policy {
+        let pursuit = por_core::Pursue {
+            budget: self.pursuit_budget,
+            max_requests: self.pursuit_requests,
+            window_ms: self.pursuit_window_s.saturating_mul(1_000),
+        };
+        let pursuit = Some(pursuit).filter(|pursuit| !pursuit.budget.is_zero());
+        por_core::Policy { pursuit, ..por_core::Policy::default() }
     }
 }
 

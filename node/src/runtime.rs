@@ -22,6 +22,7 @@ mod keeper;
 mod news;
 mod orders;
 mod providers;
+mod pursuit;
 mod requester;
 mod supervisor;
 
@@ -124,6 +125,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     let limits = Limits::default();
     let por = libp2p_por::Config::new(network.clone())
         .with_limits(limits.clone())
+        .with_policy(config.policy.core())
         .with_seed(rand::random())
         .with_redial(Some((Duration::from_millis(200), Duration::from_secs(30))));
     let (behaviour, control, driver) =
@@ -191,6 +193,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     supervisor.spawn("late fee", orders::follow_fee(daemon.clone(), config.network.is_local()));
     let towers = config.p2p.watchtowers.clone();
     supervisor.spawn("watchtowers", keep_handing_over(daemon.clone(), towers, config.network.is_local()));
+    supervisor.spawn("pursuit", pursuit::run(daemon.clone()));
     supervisor.spawn("news", news::follow(daemon.clone()));
     supervisor.spawn("apps", daemon.apps.clone().sweep());
     daemon.restore_announcements().await?;

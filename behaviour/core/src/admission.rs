@@ -9,7 +9,7 @@ use por_types::{
     ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed, Yocto,
 };
 
-use crate::api::{MyChannel, Patience, RejectReason, Time};
+use crate::api::{ANSWER_APP, ANSWER_LIMIT, MyChannel, Patience, RejectReason, Time};
 use crate::body::{Inflow, Outflow};
 use crate::edge::Queued;
 use crate::fault::Fault;
@@ -209,6 +209,10 @@ impl Node {
 
     fn judge_app(&self, head: &RequestHead) -> Result<(), Refusal> {
         use RejectReason as R;
+        if head.app == ANSWER_APP {
+            let fits = head.body_len == 32 && head.response_limit >= ANSWER_LIMIT;
+            return if fits { Ok(()) } else { Err(Refusal::Reject(R::NoApp)) };
+        }
         let app = self.apps.get(&head.app).ok_or(Refusal::Reject(R::NoApp))?;
         let price = app.pricing.price(head.body_len, head.response_limit);
         if price.is_err() || price.is_ok_and(|price| head.server_price < price) {

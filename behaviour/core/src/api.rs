@@ -144,6 +144,49 @@ pub enum OrderPace {
     WithSync,
 }
 
+/// What a node spends on a silent neighbour whose edge it has severed: it asks for the missing answer
+/// over other routes, so that others find it silent too (protocol section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pursue {
+    /// Most that may be away for such requests begun within the window; refunds count back.
+    pub budget: Yocto,
+    /// Most requests for one severed edge.
+    pub max_requests: u32,
+    /// A pursuit ends after this long, milliseconds.
+    pub window_ms: u64,
+}
+
+/// How a pursuit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PursuitEnd {
+    /// The node has answered over another route; `held`: with the missing answer.
+    Answered { held: bool },
+    /// No edge of the node is left in the graph.
+    Isolated,
+    /// Budget or requests are spent.
+    Spent,
+    /// The window has passed.
+    TimedOut,
+}
+
+/// App that every node serves by itself, for the prices of the edges alone: the body is a request id
+/// of 32 bytes, the response a [`HeldAnswer`] in borsh.
+pub const ANSWER_APP: &str = "por/answer/1";
+
+/// Response limit for [`ANSWER_APP`], bytes.
+pub const ANSWER_LIMIT: u64 = 20 << 10;
+
+/// What a node has of a request that has passed it.
+#[derive(Clone, Debug, PartialEq, Eq, borsh::BorshSerialize, borsh::BorshDeserialize)]
+pub enum HeldAnswer {
+    /// Nothing, or nothing any more.
+    Unknown,
+    /// The request, and no answer yet.
+    Working,
+    /// The answer; the body where it is small.
+    Held { receipt: SignedReceipt, body: Option<Vec<u8>> },
+}
+
 /// What a node does where the protocol leaves it the choice (protocol sections 5 and 6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -160,6 +203,8 @@ pub struct Policy {
     /// is more likely here.
     pub max_severs: u32,
     pub sever_window_ms: u64,
+    /// Off if `None`.
+    pub pursuit: Option<Pursue>,
     /// When syncs with a peer fall, milliseconds modulo the heartbeat; else a phase of the edge's own.
     pub phases: std::collections::BTreeMap<NodeKey, u64>,
 }
@@ -175,6 +220,7 @@ impl Default for Policy {
             loss_window_ms: 600_000,
             max_severs: 4,
             sever_window_ms: 60_000,
+            pursuit: None,
             phases: Default::default(),
         }
     }
@@ -236,6 +282,15 @@ pub enum Command {
     },
     StopServing {
         app: String,
+    },
+    /// A route for the next request of a pursuit; answers [`Event::Pursue`]. Ignored if the pursuit is
+    /// over, waits for an answer, or cannot pay for the route: it asks again.
+    Pursue {
+        channel: ChannelId,
+        /// As in a request.
+        expires_ms: u64,
+        graph_version: u64,
+        route: Vec<Hop>,
     },
     /// Severs a channel at once, for the operator.
     Sever {
@@ -408,6 +463,23 @@ pub enum Event {
     SeverWithheld {
         peer: NodeKey,
         reason: SeverReason,
+    },
+    /// A pursuit wants a route to this node, not over the severed channel, for at most this price:
+    /// answer with [`Command::Pursue`] for a request of 32 bytes, a response of [`ANSWER_LIMIT`] and
+    /// no server price. Told again after a while.
+    Pursue {
+        channel: ChannelId,
+        peer: NodeKey,
+        /// Requests of this pursuit so far.
+        tries: u32,
+        most: Yocto,
+    },
+    /// A pursuit is over. `request`: the one that was not answered.
+    Pursued {
+        channel: ChannelId,
+        peer: NodeKey,
+        request: RequestId,
+        end: PursuitEnd,
     },
     /// A late payment that this node made to an upstream peer for one request.
     PaidLate {

@@ -1,6 +1,6 @@
 //! Requests of the local application.
 
-use por_types::{FlushRoot, FlushTree, Hash, ItemKind, RequestHead, RequestId};
+use por_types::{ChannelId, FlushRoot, FlushTree, Hash, ItemKind, RequestHead, RequestId};
 
 use crate::api::{Command, Event, RejectReason, SignedReceipt};
 use crate::body::Outflow;
@@ -16,10 +16,29 @@ use bytes::Bytes;
 /// A request that is paid for and waits for the flush's signature.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    token: u64,
+    purpose: Purpose,
     head: RequestHead,
     body: Encoder,
     to: Leg,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// The application, which knows the request by this token until it has an id.
+    App(u64),
+    /// The pursuit after this channel.
+    Pursuit(ChannelId),
+}
+
+impl Draft {
+    pub fn new(purpose: Purpose, head: RequestHead, body: Encoder, to: Leg) -> Draft {
+        Draft { purpose, head, body, to }
+    }
+
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
 }
 
 impl Node {
@@ -56,13 +75,13 @@ impl Node {
             route,
         };
         match self.plan(&head) {
-            Ok(to) => self.drafts.push(Draft { token, head, body, to }),
+            Ok(to) => self.drafts.push(Draft::new(Purpose::App(token), head, body, to)),
             Err(reason) => self.notify(Event::Refused { token, reason }),
         }
     }
 
     /// Checks a request and sets its payment aside.
-    fn plan(&mut self, head: &RequestHead) -> Result<Leg, RejectReason> {
+    pub(crate) fn plan(&mut self, head: &RequestHead) -> Result<Leg, RejectReason> {
         head.validate().map_err(|_| RejectReason::Invalid)?;
         let limits = &self.config.limits;
         if head.response_limit > limits.max_body {
@@ -121,7 +140,7 @@ impl Node {
     }
 
     fn start(&mut self, request: RequestId, draft: Draft, head_bytes: Bytes, proof: por_types::FlushProof) {
-        let Draft { token, head, body, mut to } = draft;
+        let Draft { purpose, head, body, mut to } = draft;
         let (peer, price) = (to.peer, to.amount);
         to.exchange = self.next_exchange();
         self.edge(peer).asked.insert(to.exchange, request);
@@ -138,13 +157,24 @@ impl Node {
         );
         self.supervise(peer);
         self.dirty_jobs.insert(request);
-        self.notify_durable(Event::Started { token, request, price });
+        match purpose {
+            Purpose::App(token) => self.notify_durable(Event::Started { token, request, price }),
+            Purpose::Pursuit(channel) => self.pursuit_asks(channel, request, price),
+        }
     }
 
     /// The author has its verified response.
     pub(crate) fn finish_author(&mut self, request: RequestId, receipt: SignedReceipt, body: Bytes) {
         if self.close_author(&request) {
-            self.notify(Event::Response { request, receipt, body });
+            self.tell_author(request, Event::Response { request, receipt, body });
+        }
+    }
+
+    /// The outcome of an own request.
+    pub(crate) fn tell_author(&mut self, request: RequestId, outcome: Event) {
+        match self.pursuing.remove(&request) {
+            None => self.notify(outcome),
+            Some(channel) => self.pursuit_heard(channel, &outcome),
         }
     }
 

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use por_types::{FlushRoot, FlushTree, RequestId, ResponseReceipt};
 
-use crate::api::{Event, SignedReceipt};
+use crate::api::{ANSWER_APP, Event, SignedReceipt};
 use crate::body::Outflow;
 use crate::edge::QueuedReply;
 use crate::job::{Asked, Role};
 use crate::node::{App, Node};
+use crate::store::Held;
 use crate::verified::Encoder;
 
 /// An app's answer that waits for the flush's signature.
@@ -33,6 +34,9 @@ impl Node {
     pub(crate) fn deliver(&mut self, request: RequestId) {
         let Some(job) = self.jobs.get(&request) else { return };
         let Role::Destination { stage: Asked::Queued { body }, .. } = &job.role else { return };
+        if job.head.app == ANSWER_APP {
+            return self.held.push(Held::Answer(request));
+        }
         let event = Event::Incoming {
             request,
             author: job.head.author,

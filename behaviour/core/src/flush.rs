@@ -79,6 +79,7 @@ impl Node {
                 }
                 Held::Output(output) => self.outputs.push_back(output),
                 Held::Start(id, part, epoch) => self.start_body(id, part, epoch),
+                Held::Answer(id) => self.answer_about(id),
             }
         }
     }

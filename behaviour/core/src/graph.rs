@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use por_types::{ChannelId, Hop, InvalidReason, RequestHead, Terms};
+use por_types::{ChannelId, Hop, InvalidReason, NodeKey, RequestHead, Terms};
 
 use crate::api::{GraphEdge, RejectReason};
 
@@ -53,6 +53,12 @@ impl Graph {
 
     pub fn terms(&self, channel: ChannelId) -> Option<&Terms> {
         self.edges.get(&channel).map(|known| &known.edge.terms)
+    }
+
+    /// No edge of the node is open; as long as the graph was not read nobody is isolated.
+    pub fn is_isolated(&self, node: &NodeKey) -> bool {
+        let mut edges = self.edges.values().map(|known| &known.edge);
+        self.version > 0 && !edges.any(|edge| edge.open && (edge.a == *node || edge.b == *node))
     }
 
     pub fn is_open(&self, channel: ChannelId) -> bool {

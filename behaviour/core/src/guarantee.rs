@@ -54,6 +54,7 @@ impl Node {
         for (peer, request) in unsent {
             self.outbox(peer).severed.push(Queued { request, fresh: true });
         }
+        self.resume_pursuits();
         let peers: Vec<NodeKey> = self.edges.keys().copied().collect();
         for peer in peers {
             let now = self.now;
@@ -134,6 +135,12 @@ impl Node {
         {
             self.retries.pop_first();
             self.ask_refused(request, time);
+        }
+        while let Some(&(time, channel)) = self.pursuits.first()
+            && time <= self.now
+        {
+            self.pursuits.pop_first();
+            self.pursue(channel);
         }
         while let Some(&(time, peer)) = self.watches.first()
             && time <= self.now

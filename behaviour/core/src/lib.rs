@@ -27,6 +27,7 @@
 //! | late: synced, paid, watched | every node | `guarantee` |
 //! | kept for an upstream node that is away or does not take it | every node back | `hold` |
 //! | an edge severed, its proof passed on | every node back | `sever` |
+//! | the silent neighbour asked over other routes | who has severed it | `pursuit` |
 //! | big bodies, both ways, verified as they pass | every node | `streams`, `body`, [`verified`] |
 //! | connections lost, processes restarted | every node | `sync`, `restore` |
 //!
@@ -41,10 +42,6 @@
 //! - A request is one job under its id from admission to Done; connections come and go beneath it.
 //! - Each step that moves money on two edges is one batch: a relay's admission with its own payment,
 //!   its refund with the one it got.
-//!
-//! # Deliberately absent here
-//!
-//! Nobody is pursued over other routes.
 //!
 //! An author is told an outcome before its row is deleted, and an app gets a request again after a
 //! crash until its answer is stored: both may be told twice across a crash, never not at all.
@@ -68,6 +65,7 @@ mod node;
 mod pace;
 mod parallel;
 mod proofs;
+mod pursuit;
 pub mod recover;
 mod replies;
 mod restore;
@@ -84,9 +82,9 @@ pub mod verified;
 pub mod wire;
 
 pub use api::{
-    AppPricing, ChannelSnapshot, Command, ConnId, CoreConfig, Event, ExchangeId, GraphEdge, Input, Limits,
-    MyChannel, OrderPace, Output, Patience, Policy, RejectReason, RestoreError, Restored, Row, SignedReceipt,
-    Table, Time, Write,
+    ANSWER_APP, ANSWER_LIMIT, AppPricing, ChannelSnapshot, Command, ConnId, CoreConfig, Event, ExchangeId,
+    GraphEdge, HeldAnswer, Input, Limits, MyChannel, OrderPace, Output, Patience, Policy, Pursue, PursuitEnd,
+    RejectReason, RestoreError, Restored, Row, SignedReceipt, Table, Time, Write,
 };
 pub use node::Node;
 pub use por_types as types;

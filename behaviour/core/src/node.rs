@@ -64,6 +64,10 @@ pub struct Node {
     pub(crate) watches: BTreeSet<(Time, NodeKey)>,
     /// Requests that the next node has refused, and when it is asked again.
     pub(crate) retries: BTreeSet<(Time, RequestId)>,
+    /// When the next step of each pursuit is due.
+    pub(crate) pursuits: BTreeSet<(Time, ChannelId)>,
+    /// Own requests that pursue, by the severed channel.
+    pub(crate) pursuing: BTreeMap<RequestId, ChannelId>,
     /// Per request and millisecond; `None` until the chain was read.
     pub(crate) late_fee: Option<Yocto>,
     /// When edges were severed by own decision lately.
@@ -79,7 +83,8 @@ pub struct Node {
     pub(crate) boot: u32,
     counter: u32,
     nonces: u64,
-    stale: bool,
+    /// A flush is due.
+    pub(crate) stale: bool,
     /// When this process took its first input.
     pub(crate) started: Option<Time>,
     pub(crate) outputs: VecDeque<Output>,
@@ -125,6 +130,8 @@ impl Node {
             beats: BTreeSet::new(),
             watches: BTreeSet::new(),
             retries: BTreeSet::new(),
+            pursuits: BTreeSet::new(),
+            pursuing: BTreeMap::new(),
             late_fee: None,
             severs: VecDeque::new(),
             reported: BTreeSet::new(),
@@ -193,7 +200,8 @@ impl Node {
         let beat = self.beats.first().map(|(time, _)| *time);
         let watch = self.watches.first().map(|(time, _)| *time);
         let retry = self.retries.first().map(|(time, _)| *time);
-        [due, sync, beat, watch, retry].into_iter().flatten().min()
+        let pursuit = self.pursuits.first().map(|(time, _)| *time);
+        [due, sync, beat, watch, retry, pursuit].into_iter().flatten().min()
     }
 
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {
@@ -222,6 +230,7 @@ impl Node {
             Command::StopServing { app } => {
                 self.apps.remove(&app);
             }
+            Command::Pursue { .. } => self.on_pursue(command),
             Command::Sever { channel } => {
                 self.sever(channel, SeverReason::Operator, None);
             }

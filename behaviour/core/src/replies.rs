@@ -225,7 +225,7 @@ impl Node {
                 let refund = author.to.amount;
                 self.close_author(&request);
                 // Before the row is gone: told again after a crash rather than never.
-                self.notify(Event::Rejected { request, reason, refund, invalid });
+                self.tell_author(request, Event::Rejected { request, reason, refund, invalid });
             }
             Role::Relay(relay) => {
                 let (mut from, mut to) = (relay.from.clone(), relay.to.clone());

@@ -45,6 +45,21 @@ pub(crate) struct ChannelRow {
     pub applied_in: Yocto,
     /// This node has severed the channel, or seen that it was.
     pub order: Option<Signed<SeverOrder>>,
+    pub pursuit: Option<Pursuit>,
+}
+
+/// After severing: the other end is asked for a missing answer over other routes.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Pursuit {
+    /// The request that was not answered.
+    pub request: RequestId,
+    pub since: Time,
+    pub tries: u32,
+    /// Less what was refunded.
+    pub spent: Yocto,
+    /// The own request under way.
+    pub asking: Option<RequestId>,
+    pub over: bool,
 }
 
 impl ChannelRow {
@@ -60,6 +75,7 @@ impl ChannelRow {
             receipt: None,
             applied_in: Yocto::ZERO,
             order: None,
+            pursuit: None,
         }
     }
 

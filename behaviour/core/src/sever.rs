@@ -24,6 +24,7 @@ impl Node {
         let peer = channel.row.peer;
         let order = self.order(id, reason, request);
         self.severs.push_back(self.now);
+        self.begin_pursuit(id, reason, request);
         self.reported.insert(id);
         self.held.push(Held::Output(Output::Sever { order: order.clone() }));
         self.notify_durable(Event::EdgeSevered { channel: id, peer, reason });
@@ -153,7 +154,7 @@ impl Node {
             Role::Author(author) => {
                 let (late, refund) = (author.to.clock.late, if own { Yocto::ZERO } else { amount });
                 self.close_author(&request);
-                self.notify(Event::Severed { request, order, refund, late });
+                self.tell_author(request, Event::Severed { request, order, refund, late });
             }
             Role::Relay(relay) => {
                 let (from, mut to) = (relay.from.clone(), relay.to.clone());

@@ -15,6 +15,8 @@ pub(crate) enum Held {
     Output(Output),
     /// The frame that announces the body goes out now, so it may follow in the session of this epoch.
     Start(RequestId, Part, u64),
+    /// This node itself answers the request now.
+    Answer(RequestId),
 }
 
 #[derive(Debug, Default)]

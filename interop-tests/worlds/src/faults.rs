@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use por_core::testing::{Faults as Rates, Options, Outcome, Rng, World};
 use por_core::types::{RequestHead, RequestId, Terms, Yocto};
 use por_core::wire::Frame;
-use por_core::{Event, ExchangeId};
+use por_core::{Event, ExchangeId, Policy, Pursue};
 use serde::Serialize;
 
 /// Requests of one world; the next ones meet a fresh network.
@@ -26,6 +26,8 @@ const SELF_DOUBT: u64 = 4;
 /// A crashed host is away for less, until its peers have found it again.
 const AWAY_MS: u64 = 2_000;
 
+/// A pursuit ends within.
+const PURSUIT_MS: u64 = 20_000;
 /// Of 1000 responses so many are larger than the windows, by so many bytes.
 const BIG: u32 = 20;
 const BIG_BYTES: u64 = 150_000;
@@ -72,6 +74,8 @@ pub struct Tally {
     pub crashes: u64,
     /// Requests that were asked over another channel of the pair than the route names.
     pub stood_in: u64,
+    /// Pursuits of silent neighbours.
+    pub pursuits: u64,
     pub seed: u64,
     #[serde(skip)]
     pub findings: Vec<String>,
@@ -121,7 +125,7 @@ fn terms() -> Terms {
     }
 }
 
-fn options(seed: u64, hostile: &BTreeSet<usize>) -> Options {
+fn options(seed: u64, nodes: usize, hostile: &BTreeSet<usize>) -> Options {
     let mut options = Options::new(seed);
     options.terms = terms();
     options.late_fee = Some(Yocto(FEE));
@@ -130,6 +134,10 @@ fn options(seed: u64, hostile: &BTreeSet<usize>) -> Options {
     // For the big responses of others on the same edge.
     options.slack_ms = 50;
     options.log = true;
+    // Some pursue.
+    let pursuit = Some(Pursue { budget: Yocto(10_000_000), max_requests: 8, window_ms: PURSUIT_MS });
+    let policy = Policy { pursuit, ..Policy::default() };
+    options.policies.extend((0..nodes).step_by(3).map(|host| (host, policy.clone())));
     for (number, host) in hostile.iter().enumerate() {
         match number % 5 {
             0 => options.mute_after_ack.insert(*host),
@@ -164,7 +172,7 @@ pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) -> World
     let mut rng = Rng::new(seed ^ 0xFA);
     let pairs = pairs(nodes, &mut rng);
     let hostile: BTreeSet<usize> = (0..nodes / 10).map(|_| rng.below(nodes as u64) as usize).collect();
-    let mut world = World::new(options(seed, &hostile), nodes, &pairs);
+    let mut world = World::new(options(seed, nodes, &hostile), nodes, &pairs);
     world.run(1_000);
     let mut asked = Vec::new();
     world.options.faults = Rates { crash: 1, cut: 1, duplicate: 10, second: 100 };
@@ -279,6 +287,7 @@ fn judge(
     judge_losses(world, seed, hostile, tally);
     judge_blame(world, seed, hostile, tally);
     judge_rest(world, seed, hostile, tally);
+    judge_pursuits(world, seed, tally);
     tally.stood_in += world.log.iter().map(|logged| stood_in(&logged.frame)).sum::<u64>();
     tally.severed_edges += world.severed.len() as u64;
     for (id, (at, order)) in &world.severed {
@@ -301,11 +310,51 @@ fn stood_in(frame: &Frame) -> u64 {
     frame.requests.iter().filter(|item| item.channel.is_some()).count() as u64
 }
 
-/// Nothing is kept without end: at rest an honest host waits for nobody.
+/// Every pursuit ends.
+fn judge_pursuits(world: &World, seed: u64, tally: &mut Tally) {
+    for host in &world.hosts {
+        let over = |event: &&Event| matches!(event, Event::Pursued { .. });
+        let begun: BTreeSet<_> = host
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Pursue { channel, .. } => Some(*channel),
+                _ => None,
+            })
+            .collect();
+        let ended = host.events.iter().filter(over).count();
+        tally.pursuits += ended as u64;
+        if ended < begun.len() {
+            let index = host.index;
+            tally
+                .findings
+                .push(format!("seed {seed}: host {index} ended {ended} pursuits of {}", begun.len()));
+        }
+    }
+}
+
+/// Nothing is kept without end: at rest an honest host waits for nobody, but where a refund is not
+/// taken note of.
 fn judge_rest(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut Tally) {
+    let mut refunded = BTreeSet::new();
+    for logged in &world.log {
+        let (from, to) = (logged.from, logged.to);
+        match &logged.frame {
+            Frame::Reject(reject) => {
+                refunded.extend(reject.rejections.iter().map(|item| (from, to, item.exchange)));
+            }
+            Frame::Done(done) => {
+                for exchange in &done.exchanges {
+                    refunded.remove(&(to, from, *exchange));
+                }
+            }
+            _ => {}
+        }
+    }
     for host in world.hosts.iter().filter(|host| !hostile.contains(&host.index)) {
         let left = host.node.as_ref().map_or(1, |node| node.unfinished());
-        if left > 0 {
+        let refunds = refunded.iter().filter(|(from, to, _)| *from == host.index && hostile.contains(to));
+        if left > refunds.count() {
             let what = host.node.as_ref().map(|node| node.leaks()).unwrap_or_default();
             let what = format!("host {} keeps {left} exchanges at rest: {what:?}", host.index);
             tally.findings.push(format!("seed {seed}: {what}"));

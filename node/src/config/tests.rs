@@ -55,6 +55,19 @@ fn each_layer_wins_over_the_one_below() {
 }
 
 #[test]
+fn who_has_no_budget_pursues_nobody() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let home = write(dir.path(), FILE);
+    let config = load(&home, &[], Overrides::default()).expect("file");
+    assert_eq!(config.policy.core().pursuit, None);
+    let env = [("POLICY_PURSUIT_BUDGET", "\"0.25 NEAR\""), ("POLICY_PURSUIT_WINDOW_S", "60")];
+    let config = load(&home, &env, Overrides::default()).expect("env");
+    let pursuit = config.policy.core().pursuit.expect("on");
+    let expected = por_core::Pursue { budget: Yocto::millinear(250), max_requests: 16, window_ms: 60_000 };
+    assert_eq!(pursuit, expected);
+}
+
+#[test]
 fn what_is_saved_is_what_is_loaded() {
     let dir = tempfile::tempdir().expect("tempdir");
     let home = write(dir.path(), FILE);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use libp2p::PeerId;
 use libp2p_por::{Control, OutboundRequest, Outcome, RequestError};
 use parking_lot::Mutex;
-use por_core::RejectReason;
+use por_core::{ANSWER_LIMIT, RejectReason};
 use por_types::{ChannelId, NodeKey, Yocto};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,6 +20,8 @@ use crate::graph::{GraphVersion, SharedGraph};
 use crate::routes::{self, MAX_ALTERNATIVES, Route, RouteError, RouteQuery};
 use crate::seal;
 
+/// Bytes of a pursuit's request.
+const ANSWER_QUERY: u64 = 32;
 /// Routes looked at before a request is given up as long as nothing changes.
 const ALTERNATIVES: usize = 4;
 /// A request stays acceptable for this long after the caller's deadline: clocks of nodes follow
@@ -67,6 +69,40 @@ impl Requester {
         connected: watch::Receiver<HashSet<PeerId>>,
     ) -> Requester {
         Requester { node_key, control, graph, versions, connected, load: Arc::default() }
+    }
+
+    /// Gives a pursuit a route to `peer` for at most this price, another one with each try; not over
+    /// `channel`, which was severed.
+    pub(crate) async fn pursue(
+        &self,
+        channel: ChannelId,
+        peer: NodeKey,
+        tries: u32,
+        most: Yocto,
+    ) -> Result<(), ClientError> {
+        let balances = self.balances().await?;
+        let mut query = RouteQuery::new(ANSWER_QUERY, ANSWER_LIMIT, Yocto::ZERO);
+        query.max_price = Some(most);
+        query.exclude = HashSet::from([channel]).into_iter().collect();
+        query.k = ALTERNATIVES;
+        let (hops, version, now_ms) = {
+            let graph = self.graph.read();
+            let usable = |id| balances.get(&id).and_then(|own| own.connected.then_some(own.balance));
+            let routes = routes::find(&graph, &self.node_key, &peer, &query, &usable);
+            let mut routes = routes.map_err(|error| route_error(error, &peer))?;
+            let turn = (tries as usize).checked_rem(routes.len()).unwrap_or_default();
+            let route = if routes.is_empty() { None } else { Some(routes.swap_remove(turn)) };
+            let hops = route.map(|route| route.hops).unwrap_or_default();
+            (hops, graph.version(), graph.chain_time_ms())
+        };
+        if hops.is_empty() {
+            return Err(route_error(RouteError::NoRoute, &peer));
+        }
+        let expires_ms = now_ms.saturating_add(EXPIRY_MARGIN_MS);
+        self.control
+            .pursue(channel, hops, version, expires_ms)
+            .await
+            .map_err(|_| other("the node is shutting down"))
     }
 
     /// Exact prices of the best routes, whatever this node's balances are.

@@ -201,6 +201,7 @@ impl World {
                     }
                 }
             }
+            Event::Pursue { channel, peer, most, .. } => self.pursue(index, *channel, *peer, *most),
             Event::Incoming { request, body, app, .. } if app == APP => {
                 self.serve(index, *request, body.clone());
             }

@@ -34,7 +34,8 @@ impl World {
     pub(super) fn dial(&mut self, a: usize, b: usize) {
         let up = self.hosts[a].node.is_some() && self.hosts[b].node.is_some();
         let connected = self.links.values().any(|link| link.alive && link.has(a) && link.has(b));
-        if !up || (connected && !self.rng.chance(self.options.faults.second)) {
+        let parted = self.parted.contains(&(a.min(b), a.max(b)));
+        if !up || parted || (connected && !self.rng.chance(self.options.faults.second)) {
             return;
         }
         let id = self.links.keys().next_back().map_or(1, |id| id + 1);
