@@ -12,6 +12,7 @@ use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, SeverOrder, S
 use por_core::{AppPricing, Command, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
 use tokio::sync::mpsc as queue;
 
+use crate::deliveries;
 use crate::pending::{self, Listener, Teller};
 
 /// The driver has ended; its future's output says why.
@@ -97,7 +98,7 @@ pub(crate) enum Message {
         app: String,
         pricing: AppPricing,
         max_queued: u32,
-        reply: oneshot::Sender<mpsc::Receiver<Delivery>>,
+        reply: oneshot::Sender<deliveries::Receiver>,
     },
     /// [`Command::Pursue`].
     Pursue(Command),
@@ -144,6 +145,7 @@ pub(crate) enum Message {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub id: RequestId,
+    pub from: NodeKey,
     pub author: NodeKey,
     pub app: String,
     pub body: Bytes,
@@ -330,11 +332,12 @@ impl PendingRequest {
     }
 }
 
-/// Requests of a served app. Dropping it stops serving.
+/// Requests of a served app, those of each neighbour in turn ([`crate::FairQueue`]). Dropping it stops
+/// serving.
 #[derive(Debug)]
 pub struct Serving {
     app: String,
-    requests: mpsc::Receiver<Delivery>,
+    requests: deliveries::Receiver,
     control: Control,
 }
 
@@ -372,6 +375,11 @@ impl IncomingRequest {
 
     pub fn author(&self) -> NodeKey {
         self.delivery.author
+    }
+
+    /// The neighbour that it came from, and that is owed the answer.
+    pub fn from(&self) -> NodeKey {
+        self.delivery.from
     }
 
     pub fn app(&self) -> &str {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
-use futures::stream::FusedStream;
+use futures::stream::{FusedStream, SelectAll};
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
 use por_core::types::{NodeKey, NodeSecret, SeverOrder, Signed};
@@ -23,6 +23,7 @@ use tokio::sync::mpsc as queue;
 use crate::behaviour::{Behaviour, Event};
 use crate::config::Config;
 use crate::control::{Control, Delivery, Message, Outcome, Progress};
+use crate::deliveries;
 use crate::link::{FromHandler, Outbound, Shared};
 use crate::peer::peer_id;
 use crate::pending::Teller;
@@ -41,8 +42,6 @@ const MAX_UNCOMMITTED_STREAMING: u64 = 64;
 const STREAMING_MS: u64 = 50;
 /// Rounds before the executor gets a turn.
 const MAX_ROUNDS: usize = 8;
-/// Room in a server's queue whatever it asks for; costs nothing while empty.
-const MIN_SERVING_QUEUE: u32 = 1 << 16;
 /// Why the driver ended. Nothing is sent any more.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -60,7 +59,10 @@ pub struct Driver {
     shared: Arc<Shared>,
     max_control_queue: usize,
     event_queue: usize,
+    /// New connections.
     inbox: mpsc::Receiver<FromHandler>,
+    /// What they say, one message of each in turn.
+    inbound: SelectAll<mpsc::Receiver<FromHandler>>,
     /// `None` once all controls are gone. Unlike the other queues it has many senders at once: one whose
     /// receiver never spins on a sender that lost its turn.
     messages: Option<queue::Receiver<Message>>,
@@ -69,7 +71,7 @@ pub struct Driver {
     /// Connections that have closed, until everything they said has been taken in.
     closing: Vec<ConnId>,
     requests: Requests,
-    servings: HashMap<String, mpsc::Sender<Delivery>>,
+    servings: HashMap<String, deliveries::Sender>,
     subscribers: Vec<mpsc::Sender<CoreEvent>>,
     /// Where SeverOrders for the chain go, and those that nobody has taken yet.
     orders: Option<mpsc::UnboundedSender<Signed<SeverOrder>>>,
@@ -116,6 +118,7 @@ pub(crate) fn assemble(
         max_control_queue,
         event_queue,
         inbox,
+        inbound: SelectAll::new(),
         messages: Some(messages),
         to_behaviour,
         links: HashMap::new(),
@@ -172,7 +175,11 @@ impl Driver {
         let behind = self.is_store_behind();
         let mut room = if behind { 0 } else { MAX_ROUND };
         while room > 0 {
-            let Poll::Ready(Some(message)) = self.inbox.poll_next_unpin(cx) else { break };
+            let mut next = self.inbox.poll_next_unpin(cx);
+            if !matches!(next, Poll::Ready(Some(_))) {
+                next = self.inbound.poll_next_unpin(cx);
+            }
+            let Poll::Ready(Some(message)) = next else { break };
             room = room.saturating_sub(weight(&message));
             any = true;
             self.on_handler(message);
@@ -247,7 +254,8 @@ impl Driver {
 
     fn on_handler(&mut self, message: FromHandler) {
         match message {
-            FromHandler::Ready { conn, peer, hello, outbound } => {
+            FromHandler::Ready { conn, peer, hello, outbound, inbound } => {
+                self.inbound.push(inbound);
                 self.links.insert(conn, Link { peer, outbound });
                 self.input(Input::Connected { peer, conn, hello });
             }
@@ -285,7 +293,7 @@ impl Driver {
                 let max_queued = max_queued.max(1);
                 // The core never has more than `max_queued` unanswered, but for what an earlier and larger
                 // queue has left over.
-                let (sender, receiver) = mpsc::channel(max_queued.max(MIN_SERVING_QUEUE) as usize);
+                let (sender, receiver) = deliveries::channel();
                 self.servings.insert(app.clone(), sender);
                 if reply.send(receiver).is_ok() {
                     // Stop first, so that unanswered requests are delivered to the new server.
@@ -447,11 +455,11 @@ impl Driver {
             CoreEvent::Rejected { request, reason, refund, invalid } => {
                 self.requests.finish(request, Outcome::Rejected { reason, refund, invalid });
             }
-            CoreEvent::Incoming { request, author, app, body, response_limit, server_price } => {
+            CoreEvent::Incoming { request, from, author, app, body, response_limit, server_price } => {
                 let name = app.clone();
-                let delivery = Delivery { id: request, author, app, body, response_limit, server_price };
-                let taken =
-                    self.servings.get_mut(&name).is_some_and(|sender| sender.try_send(delivery).is_ok());
+                let delivery =
+                    Delivery { id: request, from, author, app, body, response_limit, server_price };
+                let taken = self.servings.get(&name).is_some_and(|sender| sender.send(delivery));
                 if !taken {
                     // Kept by the core and delivered to the app's next server.
                     stopped.push_back(name);
@@ -495,7 +503,10 @@ impl Driver {
     }
 
     fn is_finished(&self) -> bool {
-        self.messages.is_none() && self.inbox.is_terminated() && self.submitted <= self.durable
+        self.messages.is_none()
+            && self.inbox.is_terminated()
+            && self.inbound.is_empty()
+            && self.submitted <= self.durable
     }
 }
 
@@ -576,7 +587,8 @@ mod tests {
             send(FromHandler::Drained { conn: ConnId(1), bytes: 1 });
         }
         let hello = Hello::new(network, Lane::Control, &Limits::default());
-        send(FromHandler::Ready { conn: ConnId(2), peer, hello, outbound: Arc::default() });
+        let (_, inbound) = mpsc::channel(0);
+        send(FromHandler::Ready { conn: ConnId(2), peer, hello, outbound: Arc::default(), inbound });
         behaviour.shared.closed(ConnId(2));
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..4 {

@@ -17,7 +17,7 @@ use por_core::types::NodeKey;
 use por_core::wire::{Frame, Hello, HelloError, Lane, PROTOCOL_NAME};
 
 use crate::config::Config;
-use crate::link::{FromHandler, MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Outbound, Shared};
+use crate::link::{FromHandler, LINK_QUEUE, MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Outbound, Shared};
 use crate::protocol::{LaneError, LaneReader, LaneWriter, Stall};
 
 /// Attempts to open a lane before the connection is given up for this protocol.
@@ -92,7 +92,10 @@ pub struct Handler {
     peer: Option<NodeKey>,
     config: Arc<Config>,
     shared: Arc<Shared>,
+    /// Shared with the other connections until this one is ready.
     driver: mpsc::Sender<FromHandler>,
+    /// Takes the place of `driver` once the driver has been told of this connection.
+    own: Option<mpsc::Sender<FromHandler>>,
     state: State,
     wanted: bool,
     outbound: Arc<Outbound>,
@@ -124,6 +127,7 @@ impl Handler {
             config,
             shared,
             driver,
+            own: None,
             state,
             wanted,
             outbound: Arc::default(),
@@ -275,7 +279,9 @@ impl Handler {
         }
         let (Some(peer), Some(hello)) = (self.peer, self.hello.take()) else { return };
         let (conn, outbound) = (self.conn, Arc::clone(&self.outbound));
-        self.staged.push_back(FromHandler::Ready { conn, peer, hello, outbound });
+        let (own, inbound) = mpsc::channel(LINK_QUEUE);
+        self.own = Some(own);
+        self.staged.push_back(FromHandler::Ready { conn, peer, hello, outbound, inbound });
         self.state = State::Ready;
         self.events.push_back(ToBehaviour::Ready);
     }
@@ -334,10 +340,13 @@ impl Handler {
                 // The driver has ended; `shared.stop` says so to the behaviour.
                 Poll::Ready(Err(_)) => self.staged.clear(),
             }
-            if let Some(message) = self.staged.pop_front()
-                && self.driver.start_send(message).is_err()
-            {
+            let Some(message) = self.staged.pop_front() else { continue };
+            let first = matches!(message, FromHandler::Ready { .. });
+            if self.driver.start_send(message).is_err() {
                 self.staged.clear();
+            }
+            if first && let Some(own) = self.own.take() {
+                self.driver = own;
             }
         }
     }

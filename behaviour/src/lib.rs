@@ -25,6 +25,7 @@
 mod behaviour;
 mod config;
 mod control;
+mod deliveries;
 mod driver;
 mod handler;
 mod link;
@@ -32,6 +33,7 @@ mod peer;
 mod pending;
 mod protocol;
 mod store;
+mod turns;
 
 pub use behaviour::{Behaviour, Event};
 pub use config::Config;
@@ -46,6 +48,7 @@ pub use peer::{node_key, peer_id};
 pub use por_core as core;
 pub use por_core::wire::PROTOCOL_NAME;
 pub use store::{MemoryStore, Store, StoreError};
+pub use turns::FairQueue;
 
 /// Why the three parts could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,9 @@
 //! The bounded link between a connection's handler and the driver.
 //!
-//! Towards the driver: one bounded channel shared by all handlers; a handler that cannot send stops
-//! reading its substreams, so back-pressure reaches the peer. Towards the handler: two queues per
+//! Towards the driver: one bounded channel for each connection, from which the driver takes in turn, so
+//! that what one peer sends does not wait behind all that another one has sent; new connections come
+//! over a channel shared by all handlers. A handler that cannot send stops reading its substreams, so
+//! back-pressure reaches the peer. Towards the handler: two queues per
 //! connection. The control queue is bounded by count (the peer is disconnected beyond it), the bulk
 //! queue by the core, which keeps at most a fixed number of unwritten bytes per connection.
 
@@ -9,6 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::channel::mpsc;
 use futures::task::AtomicWaker;
 use por_core::ConnId;
 use por_core::types::NodeKey;
@@ -19,6 +22,9 @@ pub(crate) const MAX_BATCH_FRAMES: usize = 256;
 /// Bytes of frames, roughly, that one message to the driver may hold.
 pub(crate) const MAX_BATCH_BYTES: usize = 256 << 10;
 
+/// Messages that wait for the driver on one connection, beside the one that its handler holds.
+pub(crate) const LINK_QUEUE: usize = 3;
+
 /// What a handler tells the driver.
 #[derive(Debug)]
 pub(crate) enum FromHandler {
@@ -28,6 +34,8 @@ pub(crate) enum FromHandler {
         peer: NodeKey,
         hello: Hello,
         outbound: Arc<Outbound>,
+        /// What it says from then on.
+        inbound: mpsc::Receiver<FromHandler>,
     },
     Frames {
         conn: ConnId,

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use por_types::interface::SubmitStateArgs;
 use por_types::{NodeKey, RequestId, Yocto};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::api::ApiListener;
@@ -39,6 +40,9 @@ pub use por_core::AppPricing;
 
 /// Beginning of the names of apps whose bodies only author and destination can read.
 pub use crate::seal::PREFIX as SEALED;
+
+/// Handlers of one app that run at a time.
+const MAX_HANDLERS: usize = 256;
 
 /// A running node. Dropping it stops it in the background; [`Node::shutdown`] waits until it has
 /// stopped and its home is free again.
@@ -140,7 +144,8 @@ impl Node {
     }
 
     /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most
-    /// `max_queued` unanswered requests are taken; each runs in a task of its own. After a restart
+    /// `max_queued` unanswered requests are taken; each runs in a task of its own, at most 256 at a
+    /// time. The others wait, and neighbours' requests are begun in turn. After a restart
     /// unanswered requests are delivered again. An answer longer than the request's limit is cut
     /// off by nobody: it is an error, logged, and the request stays unanswered. Bodies of apps whose
     /// name begins with [`SEALED`] are sealed on the way; the handler sees them open.
@@ -158,10 +163,15 @@ impl Node {
         let serving = self.daemon.control.serve(app, pricing, max_queued).await;
         let mut serving = serving.map_err(|_| other("the node is shutting down"))?;
         let (handler, opener) = (Arc::new(handler), self.daemon.opener.clone());
+        let places = Arc::new(Semaphore::new(MAX_HANDLERS));
         let task = tokio::spawn(async move {
-            while let Some(request) = serving.next().await {
+            // A place first: whose turn it is shows when there is one.
+            while let Ok(place) = places.clone().acquire_owned().await
+                && let Some(request) = serving.next().await
+            {
                 let (handler, opener) = (handler.clone(), opener.clone());
                 tokio::spawn(async move {
+                    let _place = place;
                     let Some(request) = opener.open(request).await else { return };
                     let incoming = Incoming {
                         id: request.id(),

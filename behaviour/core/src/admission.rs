@@ -204,10 +204,14 @@ impl Node {
         if reserved.saturating_add(needed) > limits.max_peer_bytes {
             return reject(R::Busy);
         }
-        if relay { self.judge_next(head, from, again).map(Some) } else { self.judge_app(head).map(|()| None) }
+        if relay {
+            self.judge_next(head, from, again).map(Some)
+        } else {
+            self.judge_app(head, from.peer).map(|()| None)
+        }
     }
 
-    fn judge_app(&self, head: &RequestHead) -> Result<(), Refusal> {
+    fn judge_app(&self, head: &RequestHead, from: NodeKey) -> Result<(), Refusal> {
         use RejectReason as R;
         if head.app == ANSWER_APP {
             let fits = head.body_len == 32 && head.response_limit >= ANSWER_LIMIT;
@@ -218,10 +222,10 @@ impl Node {
         if price.is_err() || price.is_ok_and(|price| head.server_price < price) {
             return Err(Refusal::Reject(R::ServerPrice));
         }
-        if self.queued(&head.app) >= app.max_queued as usize {
-            return Err(Refusal::Reject(R::Busy));
+        match self.queues.get(&head.app) {
+            Some(waiting) if !waiting.has_room(from, app.max_queued) => Err(Refusal::Reject(R::Busy)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn judge_next(&self, head: &RequestHead, from: &Leg, again: bool) -> Result<Leg, Refusal> {
@@ -323,7 +327,7 @@ impl Node {
         let placeholder = Asked::Queued { body: Bytes::new() };
         let mut job = job(Role::Destination { from: from.clone(), stage: placeholder });
         self.accept(id, &from, job.head.body_len, false);
-        self.queues.entry(job.head.app.clone()).or_default().insert(id);
+        self.enqueue(&job.head.app, id, from.peer);
         let whole = body.map(|encoder| encoder.body().clone());
         if whole.is_none() {
             let inflow = Inflow::new(job.head.body_hash, job.head.body_len, self.config.limits.window)?;

@@ -490,6 +490,8 @@ pub enum Event {
     /// restart it is delivered again if it was not answered.
     Incoming {
         request: RequestId,
+        /// The neighbour that it came from.
+        from: NodeKey,
         author: NodeKey,
         app: String,
         body: Bytes,

@@ -1,7 +1,9 @@
 //! Requests that end here: the served apps.
 
+use std::collections::{BTreeMap, HashMap};
+
 use bytes::Bytes;
-use por_types::{FlushRoot, FlushTree, RequestId, ResponseReceipt};
+use por_types::{FlushRoot, FlushTree, NodeKey, RequestId, ResponseReceipt};
 
 use crate::api::{ANSWER_APP, Event, SignedReceipt};
 use crate::body::Outflow;
@@ -10,6 +12,42 @@ use crate::job::{Asked, Role};
 use crate::node::{App, Node};
 use crate::store::Held;
 use crate::verified::Encoder;
+
+/// A neighbour may have this many times as many requests with an app as there are places left: what
+/// it asks for at once cannot keep the others out.
+const SHARE_OF_FREE: usize = 8;
+
+/// Acknowledged requests that wait for an app, with the neighbour that each came from.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    requests: BTreeMap<RequestId, NodeKey>,
+    by_peer: HashMap<NodeKey, usize>,
+}
+
+impl Waiting {
+    /// Whether a neighbour may have one more of the `max_queued` places.
+    pub fn has_room(&self, from: NodeKey, max_queued: u32) -> bool {
+        let free = (max_queued as usize).saturating_sub(self.requests.len());
+        let held = self.by_peer.get(&from).copied().unwrap_or(0);
+        free > 0 && held < free.saturating_mul(SHARE_OF_FREE)
+    }
+
+    fn insert(&mut self, request: RequestId, from: NodeKey) {
+        if self.requests.insert(request, from).is_none() {
+            *self.by_peer.entry(from).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, request: &RequestId) {
+        let Some(from) = self.requests.remove(request) else { return };
+        if let Some(held) = self.by_peer.get_mut(&from) {
+            *held -= 1;
+            if *held == 0 {
+                self.by_peer.remove(&from);
+            }
+        }
+    }
+}
 
 /// An app's answer that waits for the flush's signature.
 #[derive(Debug)]
@@ -24,7 +62,8 @@ impl Node {
         if self.apps.insert(app.clone(), served).is_some() {
             return;
         }
-        let waiting: Vec<RequestId> = self.queues.get(&app).into_iter().flatten().copied().collect();
+        let waiting: Vec<RequestId> =
+            self.queues.get(&app).into_iter().flat_map(|queue| queue.requests.keys().copied()).collect();
         for request in waiting {
             self.deliver(request);
         }
@@ -33,12 +72,13 @@ impl Node {
     /// Tells the app once the request is on disk.
     pub(crate) fn deliver(&mut self, request: RequestId) {
         let Some(job) = self.jobs.get(&request) else { return };
-        let Role::Destination { stage: Asked::Queued { body }, .. } = &job.role else { return };
+        let Role::Destination { from, stage: Asked::Queued { body } } = &job.role else { return };
         if job.head.app == ANSWER_APP {
             return self.held.push(Held::Answer(request));
         }
         let event = Event::Incoming {
             request,
+            from: from.peer,
             author: job.head.author,
             app: job.head.app.clone(),
             body: body.clone(),
@@ -58,15 +98,15 @@ impl Node {
         self.deliver(request);
     }
 
-    /// Number of acknowledged requests that wait for an app.
-    pub(crate) fn queued(&self, app: &str) -> usize {
-        self.queues.get(app).map_or(0, |queue| queue.len())
+    /// Takes one of the app's places, in the name of the neighbour that asks.
+    pub(crate) fn enqueue(&mut self, app: &str, request: RequestId, from: NodeKey) {
+        self.queues.entry(app.to_owned()).or_default().insert(request, from);
     }
 
     pub(crate) fn unqueue(&mut self, app: &str, request: &RequestId) {
         if let Some(queue) = self.queues.get_mut(app) {
             queue.remove(request);
-            if queue.is_empty() {
+            if queue.requests.is_empty() {
                 self.queues.remove(app);
             }
         }

@@ -9,6 +9,7 @@ use crate::api::{
     RestoreError, Restored, Table, Time,
 };
 use crate::author::Draft;
+use crate::destination::Waiting;
 use crate::edge::{Edge, Edges, Outbox, Outgoing};
 use crate::fault::Fault;
 use crate::graph::Graph;
@@ -44,7 +45,7 @@ pub struct Node {
     pub(crate) jobs: Jobs,
     pub(crate) apps: HashMap<String, App>,
     /// Requests with each app, also while it is not served.
-    pub(crate) queues: HashMap<String, BTreeSet<RequestId>>,
+    pub(crate) queues: HashMap<String, Waiting>,
     pub(crate) roots: Roots,
     pub(crate) statements: Statements,
     pub(crate) store: Store,

@@ -86,7 +86,7 @@ impl Node {
                 Role::Relay(Relay { from, to, body, acked: false, first, again, tries, reply: None })
             }
             RoleRow::Destination { up, body } => {
-                self.queues.entry(head.app.clone()).or_default().insert(id);
+                self.enqueue(&head.app, id, up.peer);
                 let stage = match loaded.body(row, &id, body)? {
                     Some(body) => Asked::Queued { body },
                     None => {

@@ -5,13 +5,13 @@
 //! all the same. An app that nobody polls for is not served any longer, so that new requests are
 //! rejected at once instead of waiting for nobody.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use libp2p_por::{Control, RespondError};
+use libp2p_por::{Control, FairQueue, RespondError};
 use parking_lot::Mutex;
 use por_core::AppPricing;
 use por_types::{MAX_APP_LEN, RequestId};
@@ -47,7 +47,8 @@ struct App {
 }
 
 struct Queue {
-    waiting: VecDeque<Arc<Incoming>>,
+    /// Neighbours' requests in turn, whoever sent more.
+    waiting: FairQueue<Arc<Incoming>>,
     leased: HashMap<RequestId, Lease>,
     polled: Instant,
     /// Clients that wait in a poll right now.
@@ -57,6 +58,13 @@ struct Queue {
 struct Lease {
     request: Arc<Incoming>,
     until: Instant,
+}
+
+impl Queue {
+    fn push(&mut self, request: Incoming) {
+        let bytes = (request.body().len() as u64).saturating_add(request.response_limit());
+        self.waiting.push(request.from(), request.author(), bytes, Arc::new(request));
+    }
 }
 
 impl Drop for App {
@@ -96,12 +104,12 @@ impl Apps {
                 while let Some(request) = serving.next().await {
                     let Some(request) = opener.open(request).await else { continue };
                     let Some(app) = app.upgrade() else { return };
-                    app.queue.lock().waiting.push_back(Arc::new(request));
+                    app.queue.lock().push(request);
                     app.arrived.notify_one();
                 }
             });
             let queue = Queue {
-                waiting: VecDeque::new(),
+                waiting: FairQueue::default(),
                 leased: HashMap::new(),
                 polled: Instant::now(),
                 polling: 0,
@@ -209,13 +217,13 @@ impl Apps {
 }
 
 impl App {
-    /// A request whose lease ran out, else the oldest that waits; leased from `now` on.
+    /// A request whose lease ran out, else the one whose turn it is; leased from `now` on.
     fn take(&self, now: Instant) -> Option<Arc<Incoming>> {
         let mut queue = self.queue.lock();
         let expired = queue.leased.iter().find(|(_, lease)| lease.until <= now).map(|(id, _)| *id);
         let request = match expired {
             Some(id) => queue.leased.remove(&id)?.request,
-            None => queue.waiting.pop_front()?,
+            None => queue.waiting.pop()?,
         };
         let lease = Lease { request: request.clone(), until: now + LEASE };
         queue.leased.insert(request.id(), lease);
@@ -233,8 +241,9 @@ impl App {
 
     fn finish(&self, id: &RequestId) {
         let mut queue = self.queue.lock();
-        queue.leased.remove(id);
-        queue.waiting.retain(|request| request.id() != *id);
+        if queue.leased.remove(id).is_none() {
+            queue.waiting.retain(|request| request.id() != *id);
+        }
     }
 }
 

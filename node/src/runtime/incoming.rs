@@ -62,6 +62,10 @@ impl Incoming {
         self.request.id()
     }
 
+    pub(crate) fn from(&self) -> NodeKey {
+        self.request.from()
+    }
+
     pub(crate) fn author(&self) -> NodeKey {
         self.request.author()
     }
