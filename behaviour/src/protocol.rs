@@ -8,6 +8,7 @@
 //! The control lane is written before the bulk lane and read before it, so a big body never
 //! overtakes the frame that announces it, and never holds it up for more than one write.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -22,6 +23,13 @@ use por_core::wire::Frame;
 
 /// Bytes gathered before a write, and read at once.
 const CHUNK: usize = 128 << 10;
+/// Memory that an empty buffer keeps: idle lanes cost little, however much has passed.
+const KEEP: usize = 4 << 10;
+
+thread_local! {
+    /// Where lanes read to; a lane uses it only within one call.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
+}
 
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
@@ -41,19 +49,16 @@ pub(crate) struct LaneReader {
     stream: Stream,
     decoder: Decoder,
     buffer: BytesMut,
-    scratch: Box<[u8]>,
     stall: Stall,
 }
 
 impl LaneReader {
     pub fn new(mut stream: Stream, max_frame: u32, stall: Duration) -> LaneReader {
         stream.ignore_for_keep_alive();
-        let scratch = vec![0; CHUNK].into_boxed_slice();
         LaneReader {
             stream,
             decoder: Decoder::new(max_frame),
             buffer: BytesMut::new(),
-            scratch,
             stall: Stall::new(stall),
         }
     }
@@ -66,21 +71,36 @@ impl LaneReader {
                 self.stall.progress();
                 return Poll::Ready(Ok((frame, before - self.buffer.len())));
             }
-            match Pin::new(&mut self.stream).poll_read(cx, &mut self.scratch) {
+            match self.poll_read(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(LaneError::Closed)),
-                Poll::Ready(Ok(count)) => {
-                    self.buffer.extend_from_slice(&self.scratch[..count]);
-                    self.stall.progress();
-                }
+                Poll::Ready(Ok(_)) => self.stall.progress(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                Poll::Pending => {
-                    if !self.buffer.is_empty() && self.stall.poll_expired(cx) {
-                        return Poll::Ready(Err(LaneError::Stalled));
-                    }
+                Poll::Pending if self.buffer.is_empty() => {
+                    release(&mut self.buffer);
                     return Poll::Pending;
                 }
+                Poll::Pending if self.stall.poll_expired(cx) => {
+                    return Poll::Ready(Err(LaneError::Stalled));
+                }
+                Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Adds what has arrived to the buffer; its length.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let count = ready!(Pin::new(&mut self.stream).poll_read(cx, scratch))?;
+            self.buffer.extend_from_slice(&scratch[..count]);
+            Poll::Ready(Ok(count))
+        })
+    }
+}
+
+/// Gives back what an empty buffer has beyond [`KEEP`].
+fn release(buffer: &mut BytesMut) {
+    if buffer.capacity() > KEEP {
+        *buffer = BytesMut::new();
     }
 }
 
@@ -124,6 +144,7 @@ impl LaneWriter {
             self.gather(&mut next);
             if self.buffer.is_empty() {
                 if !self.unflushed {
+                    release(&mut self.buffer);
                     return Poll::Ready(Ok(()));
                 }
                 let flushed = Pin::new(&mut self.stream).poll_flush(cx);
