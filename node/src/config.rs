@@ -79,8 +79,11 @@ pub struct Config {
 pub struct P2pConfig {
     /// Addresses to listen on; port 0 takes any free one.
     pub listen: Vec<Multiaddr>,
-    /// Addresses to announce besides the observed ones.
+    /// Addresses to announce besides those that it listens on.
     pub external: Vec<Multiaddr>,
+    /// Whether the addresses that it listens on are announced too. Set it to false where others cannot
+    /// reach them: behind a forwarded port, a container, a tunnel.
+    pub announce_listen: bool,
     /// Towers that get this node's latest states, see [`crate::watch`]; with `/p2p/PEER`.
     pub watchtowers: Vec<Multiaddr>,
 }
@@ -91,6 +94,7 @@ impl Default for P2pConfig {
         P2pConfig {
             listen: vec![any.with(libp2p::multiaddr::Protocol::Tcp(DEFAULT_P2P_PORT))],
             external: Vec::new(),
+            announce_listen: true,
             watchtowers: Vec::new(),
         }
     }

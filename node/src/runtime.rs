@@ -50,7 +50,7 @@ use crate::keys::NodeSetup;
 use crate::seal::{self, Context, SealError};
 use crate::store::{NodeStore, StoreIdentity};
 use crate::swarm::{self, SwarmConfig, SwarmHandle};
-use crate::watch::keep_handing_over;
+use crate::watch::{check as check_with_towers, keep_handing_over};
 
 pub(crate) use apps::Apps;
 pub(crate) use supervisor::{API_TASK, Stop, Supervisor};
@@ -97,6 +97,7 @@ pub(crate) struct Daemon {
 ///
 /// Errors: those of [`crate::sdk::Node::start`], and why a running daemon had to stop.
 pub async fn run(setup: NodeSetup, shutdown: impl Future<Output = ()>) -> Result<(), CliError> {
+    outlive_file_limits();
     let home = setup.home.data_dir().to_owned();
     let mut node = crate::sdk::Node::start(setup).await?;
     for addr in node.listening() {
@@ -112,6 +113,18 @@ pub async fn run(setup: NodeSetup, shutdown: impl Future<Output = ()>) -> Result
         None => {
             tracing::info!("stopping");
             Ok(node.shutdown().await?)
+        }
+    }
+}
+
+/// A limit on the size of files is met like a full disk, by an error: without a handler the signal for
+/// it ends the process without a word. Handlers of tokio stay for the life of the process.
+fn outlive_file_limits() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Err(error) = signal(SignalKind::from_raw(libc::SIGXFSZ)) {
+            tracing::warn!(%error, "a limit on the size of files would end the node at once");
         }
     }
 }
@@ -135,6 +148,12 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         .map_err(|error| ClientError::new(error.code(), error.to_string(), ""))?;
     let chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
     let chain = Chain::connect(chain_config, Arc::new(store.clone())).await?;
+    // Nothing has been signed: the driver does not run yet.
+    if let Err(error) = check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await {
+        // The chain's client has it too.
+        store.close().await.map_err(store_error)?;
+        return Err(error);
+    }
     let graph_sync = GraphSync::new(chain.clone());
     let (graph, versions) = (graph_sync.graph(), graph_sync.watch());
     let channels = Channels::load(Parts {
@@ -210,6 +229,7 @@ fn swarm_config(config: &Config) -> SwarmConfig {
     SwarmConfig {
         listen: config.p2p.listen.clone(),
         external: config.p2p.external.clone(),
+        hide_listen: !config.p2p.announce_listen,
         boot: config.network.boot_peers.clone(),
     }
 }

@@ -36,8 +36,10 @@ const BIND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SwarmConfig {
     /// Addresses to listen on; port 0 takes a free one.
     pub listen: Vec<Multiaddr>,
-    /// Addresses to announce besides the bound and observed ones.
+    /// Addresses to announce besides the bound ones.
     pub external: Vec<Multiaddr>,
+    /// Bound addresses are not announced.
+    pub hide_listen: bool,
     /// Peers to connect to at start, with `/p2p/`.
     pub boot: Vec<Multiaddr>,
 }
@@ -167,7 +169,7 @@ pub async fn start(
     let keypair = identity::Keypair::ed25519_from_bytes(secret.seed())
         .map_err(|error| SwarmError::Key(error.to_string()))?;
     let boot = config.boot.iter().map(boot_peer).collect::<Result<Vec<_>, _>>()?;
-    let mut swarm = build(keypair, por)?;
+    let mut swarm = build(keypair, por, config.hide_listen)?;
     let listening = listen(&mut swarm, &config.listen).await?;
     for addr in &config.external {
         swarm.add_external_address(addr.clone());
@@ -197,7 +199,11 @@ fn boot_peer(addr: &Multiaddr) -> Result<(PeerId, Multiaddr), SwarmError> {
     }
 }
 
-fn build(keypair: identity::Keypair, por: libp2p_por::Behaviour) -> Result<Swarm<NodeBehaviour>, SwarmError> {
+fn build(
+    keypair: identity::Keypair,
+    por: libp2p_por::Behaviour,
+    hide_listen: bool,
+) -> Result<Swarm<NodeBehaviour>, SwarmError> {
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
     let idle = Duration::from_secs(60);
     let tcp = || tcp::Config::default().nodelay(true);
@@ -208,7 +214,7 @@ fn build(keypair: identity::Keypair, por: libp2p_por::Behaviour) -> Result<Swarm
     // Without a resolver configuration (containers) names cannot be dialled, all else works.
     match builder.with_dns() {
         Ok(builder) => Ok(builder
-            .with_behaviour(|key| NodeBehaviour::new(key, por))
+            .with_behaviour(|key| NodeBehaviour::new(key, por, hide_listen))
             .map_err(|error| setup(&error))?
             .with_swarm_config(|config| config.with_idle_connection_timeout(idle))
             .build()),
@@ -218,7 +224,7 @@ fn build(keypair: identity::Keypair, por: libp2p_por::Behaviour) -> Result<Swarm
                 .with_tokio()
                 .with_tcp(tcp(), noise::Config::new, yamux::Config::default)
                 .map_err(|error| setup(&error))?
-                .with_behaviour(|key| NodeBehaviour::new(key, por))
+                .with_behaviour(|key| NodeBehaviour::new(key, por, hide_listen))
                 .map_err(|error| setup(&error))?
                 .with_swarm_config(|config| config.with_idle_connection_timeout(idle))
                 .build())

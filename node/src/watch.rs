@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::ChainError;
 
 pub(crate) use client::keep_handing_over;
+pub(crate) use restore::check;
 pub use restore::{RestoredChannel, restore};
 pub use store::WatchStoreError;
 pub use tower::{Round, Tower};

@@ -5,16 +5,16 @@
 mod common;
 
 use common::{Daemon, World, eventually, request};
-use por_node::chain::{Call, Intent};
 use por_node::config::Config;
 use por_node::exit::ExitCode;
 use por_node::home::Home;
 use por_node::keys::{Keys, NodeSetup, generate_near_key, generate_node_key};
-use por_node::sdk::AppPricing;
+use por_node::sdk::{AppPricing, ErrorCode, Node};
+use por_node::store::{NodeStore, StoreIdentity};
 use por_node::watch::restore;
 use por_node::watch::service::WatchTower;
 use por_node::watch::wire::{Ask, Reply, TowerClient};
-use por_types::interface::{ChannelStatus, FinalizeArgs};
+use por_types::interface::ChannelStatus;
 use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Side, Yocto};
 
 /// The home of a tower with an account; starts it again and again.
@@ -124,15 +124,13 @@ async fn a_tower_challenges_an_old_state_by_itself() {
         (view.totals.sent_a == price).then_some(())
     })
     .await;
-    let (paid_a, paid_b) = eventually("the channel is settled", || async {
+    let (paid_a, paid_b) = eventually("the tower has the channel paid out", || async {
         let view = cheat.channel(channel).await.expect("view").expect("channel");
-        if let ChannelStatus::Closed { paid_a, paid_b, .. } = view.status {
-            return Some((paid_a, paid_b));
+        // Nobody else is there to finalize it.
+        match view.status {
+            ChannelStatus::Closed { paid_a, paid_b, .. } => Some((paid_a, paid_b)),
+            _ => None,
         }
-        let args = FinalizeArgs { channel, witness: None };
-        // Refused until the window is over.
-        let _ = cheat.call(Intent::new(Call::Finalize { args, attached: Yocto::ZERO })).await;
-        None
     })
     .await;
     assert_eq!(paid_b, Yocto::near(5).checked_add(price).expect("sum"));
@@ -147,6 +145,10 @@ async fn a_tower_challenges_an_old_state_by_itself() {
     world.check_books().await;
 }
 
+fn bob_identity(world: &World, bob: &Daemon) -> StoreIdentity {
+    StoreIdentity { network: world.chain.network_config().network(), node_key: bob.keys().node.public() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_disk_goes_on() {
     let mut world = World::start().await;
@@ -158,6 +160,15 @@ async fn a_node_that_lost_its_disk_goes_on() {
     alice.stop().await;
     bob.stop().await;
     std::fs::remove_file(bob.home().store_file()).expect("the disk is lost");
+
+    // An empty store must not sign: it would begin below what Bob has promised.
+    let error = Node::start(bob.setup()).await.err().expect("the tower holds more");
+    assert_eq!(error.code, ErrorCode::CorruptStore, "{error}");
+    assert!(error.message.contains(&format!("channel {channel}")), "{error}");
+    assert!(error.fix.contains("por watch restore"), "{error}");
+    let left = NodeStore::open(&bob.home().store_file(), &bob_identity(&world, &bob)).expect("a store");
+    assert_eq!(left.restored().expect("rows").rows, [], "nothing was written");
+    left.close().await.expect("close");
 
     let nowhere: por_node::sdk::Multiaddr =
         "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"

@@ -1,7 +1,9 @@
 //! Rows for a store that was lost, from what others have kept of a node's channels (protocol section
 //! 3: the best states count, wherever they come from).
 
-use por_types::{ChannelId, ChannelState, DalekVerify, Network, NodeKey, Side, Signed};
+use std::collections::BTreeMap;
+
+use por_types::{ChannelId, ChannelState, DalekVerify, Network, NodeKey, Side, Signed, Yocto};
 
 use crate::api::{RestoreError, Restored, Row, Table, Write};
 use crate::rows::{self, ChannelRow, Loaded, MetaRow};
@@ -78,6 +80,15 @@ fn raise(row: &mut ChannelRow, network: &Network, node: NodeKey, found: &Recover
     changed
 }
 
+/// The totals that a store has of each channel: the node's own side's, and the other one's.
+///
+/// Errors: of rows that cannot be read.
+pub fn totals(restored: Restored) -> Result<BTreeMap<ChannelId, (Yocto, Yocto)>, RestoreError> {
+    let loaded = Loaded::read(restored.rows)?;
+    let totals = |row: &ChannelRow| (row.channel, (row.own_total, row.their_total));
+    Ok(loaded.channels.iter().map(totals).collect())
+}
+
 /// The rows that a store has after writes; for tools that look at a store before they change it.
 pub fn apply(restored: &mut Restored, writes: Vec<Write>) {
     for Write { table, key, value } in writes {
@@ -90,7 +101,7 @@ pub fn apply(restored: &mut Restored, writes: Vec<Write>) {
 
 #[cfg(test)]
 mod tests {
-    use por_types::{NodeSecret, Totals, Yocto};
+    use por_types::{NodeSecret, Totals};
 
     use super::*;
 
@@ -132,6 +143,8 @@ mod tests {
         assert_eq!(count, 2);
         let found = row(&after);
         assert_eq!((found.own_total, found.their_total, found.applied_in), (Yocto(20), Yocto(60), Yocto(60)));
+        let known = totals(after).expect("rows");
+        assert_eq!(known.into_iter().collect::<Vec<_>>(), [(ChannelId(7), (Yocto(20), Yocto(60)))]);
         assert_eq!(recover_one(Some(state(&me, 50, 19)), Some(state(&peer, 59, 10))).0, 0, "lower");
         assert_eq!(recover_one(Some(state(&peer, 50, 90)), Some(state(&me, 90, 10))).0, 0, "forged");
         let (count, after) = recover_one(None, Some(state(&peer, 61, 0)));

@@ -30,7 +30,7 @@ pub(crate) struct NodeBehaviour {
 }
 
 impl NodeBehaviour {
-    pub(crate) fn new(key: &Keypair, por: libp2p_por::Behaviour) -> NodeBehaviour {
+    pub(crate) fn new(key: &Keypair, por: libp2p_por::Behaviour, hide_listen: bool) -> NodeBehaviour {
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(64))
             .with_max_pending_outgoing(Some(128))
@@ -40,6 +40,7 @@ impl NodeBehaviour {
         let agent = format!("por-node/{}", env!("CARGO_PKG_VERSION"));
         let identify = identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), key.public())
             .with_agent_version(agent)
+            .with_hide_listen_addrs(hide_listen)
             .with_push_listen_addr_updates(true);
         NodeBehaviour {
             limits: connection_limits::Behaviour::new(limits),

@@ -1,26 +1,32 @@
-//! A node that has lost its disk gets its latest states back.
+//! A node that has lost its disk gets its latest states back, and one whose store is older than what
+//! its towers hold does not start.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::Multiaddr;
 use libp2p_por::Store as _;
-use por_core::recover::{Recovered, recover};
-use por_types::interface::ChannelView;
-use por_types::{AccountId, ChannelId, ChannelState, DalekVerify, NodeKey, Side, Signed, Yocto};
+use por_core::Write;
+use por_core::recover::{self, Recovered};
+use por_types::interface::{ChannelView, SubmitStateArgs};
+use por_types::{AccountId, ChannelId, ChannelState, DalekVerify, NodeKey, NodeSecret, Side, Signed, Yocto};
 use serde::Serialize;
 
 use super::Handed;
 use super::tower::Ends;
 use super::wire::{Ask, Reply, TowerClient};
 use crate::chain::{Chain, ChainConfig, MemoryIntents};
+use crate::client::{ClientError, ErrorCode};
 use crate::exit::{CliError, ExitCode};
 use crate::graph::is_over;
 use crate::keys::NodeSetup;
+use crate::runtime::{other, setup_error as cli_error, store_error as runtime_error};
 use crate::store::{NodeStore, StoreIdentity};
 
+/// How long a starting node waits for its towers.
+const CHECK_PATIENCE: Duration = Duration::from_secs(5);
 /// Most pages that one tower may give.
 const PAGES: usize = 64;
 
@@ -84,6 +90,78 @@ fn told(view: &ChannelView, kept: &Recovered, raised: bool) -> RestoredChannel {
         received: total(&kept.theirs, kept.side.other()),
         raised,
     }
+}
+
+/// Refuses to go on with a store that is older than what a tower holds: an empty one, or a copy from
+/// before the last payments. Called before anything is signed. A tower that does not answer in time
+/// stops nothing: it may be gone for good, and the counterparty's own copy is checked with it.
+///
+/// Errors: [`ErrorCode::CorruptStore`], and those of the chain and of the store.
+pub(crate) async fn check(
+    secret: &NodeSecret,
+    store: &NodeStore,
+    chain: &Chain,
+    towers: &[Multiaddr],
+) -> Result<(), ClientError> {
+    if towers.is_empty() {
+        return Ok(());
+    }
+    let client = TowerClient::start(secret).map_err(|error| other(error.to_string()))?;
+    let asked = towers.iter().map(|tower| tokio::time::timeout(CHECK_PATIENCE, pages(&client, tower)));
+    let restored = store.restored().map_err(runtime_error)?;
+    let known = recover::totals(restored.clone())
+        .map_err(|error| ClientError::new(ErrorCode::CorruptStore, error.to_string(), ""))?;
+    let mut found = Found::new();
+    let node = secret.public();
+    for (tower, given) in towers.iter().zip(futures::future::join_all(asked).await) {
+        let pages = match given {
+            Ok(Ok(pages)) => pages,
+            Ok(Err(error)) => {
+                tracing::warn!(%tower, error, "a watchtower cannot say whether it holds later states");
+                continue;
+            }
+            Err(_) => {
+                tracing::warn!(%tower, "a watchtower did not say in time whether it holds later states");
+                continue;
+            }
+        };
+        let states = |handed: Handed| {
+            handed
+                .own
+                .into_iter()
+                .map(|args| (true, args))
+                .chain(handed.states.into_iter().map(|args| (false, args)))
+        };
+        for (own, SubmitStateArgs { state, signer }) in pages.into_iter().flat_map(states) {
+            let (mine, theirs) = known.get(&state.statement.channel).copied().unwrap_or_default();
+            // Only what looks newer is worth a question to the chain.
+            if state.statement.totals.sent_by(signer) > if own { mine } else { theirs } {
+                add(chain, &node, signer, state, &mut found).await.map_err(cli_error)?;
+            }
+        }
+    }
+    let kept: Vec<Recovered> = found.into_values().flatten().map(|(_, kept)| kept).collect();
+    let writes = recover::recover(chain.network(), node, restored, &kept, 0);
+    let writes = writes.map_err(|error| ClientError::new(ErrorCode::CorruptStore, error.to_string(), ""))?;
+    let older: Vec<ChannelId> = raised(&writes, &kept);
+    match older.first() {
+        None => Ok(()),
+        Some(channel) => Err(ClientError::new(
+            ErrorCode::CorruptStore,
+            format!(
+                "the store is older than what a watchtower holds of channel {channel}, and of {} others",
+                older.len() - 1
+            ),
+            "put back the latest copy of the store if there is one, else run `por watch restore`",
+        )),
+    }
+}
+
+/// The channels that the writes are about.
+fn raised(writes: &[Write], kept: &[Recovered]) -> Vec<ChannelId> {
+    let keys: Vec<&[u8]> = writes.iter().map(|write| write.key.as_slice()).collect();
+    let channels = kept.iter().map(|kept| kept.channel);
+    channels.filter(|channel| keys.contains(&channel.0.to_be_bytes().as_slice())).collect()
 }
 
 /// What the towers give; at least one has answered.
@@ -181,15 +259,10 @@ async fn raise(
     // More than any count of starts: seconds since 1970.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let start = u32::try_from(since.as_secs()).unwrap_or(u32::MAX / 2);
-    let writes = recover(chain.network(), node, restored, kept, start).map_err(|error| {
+    let writes = recover::recover(chain.network(), node, restored, kept, start).map_err(|error| {
         CliError::new(ExitCode::CorruptStore, error.to_string(), "move the store away and restore again")
     })?;
-    let keys: Vec<&[u8]> = writes.iter().map(|write| write.key.as_slice()).collect();
-    let raised: Vec<ChannelId> = kept
-        .iter()
-        .map(|kept| kept.channel)
-        .filter(|channel| keys.contains(&channel.0.to_be_bytes().as_slice()))
-        .collect();
+    let raised = raised(&writes, kept);
     if raised.is_empty() {
         return Ok(raised);
     }

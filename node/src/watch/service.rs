@@ -307,6 +307,7 @@ async fn act(chain: &Chain, deed: Deed) -> ChannelId {
     let (channel, what) = match &deed {
         Deed::Sever(order) => (order.statement.channel, "brought an order to sever"),
         Deed::Submit(args) => (args.state.statement.channel, "showed a later payment"),
+        Deed::Finalize(channel) => (*channel, "had a severed channel paid out"),
     };
     let result: Result<bool, ChainError> = carry_out(chain, deed).await;
     match result {

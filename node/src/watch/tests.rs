@@ -175,6 +175,9 @@ fn what_is_due_follows_from_the_chain() {
     assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), 4), std::slice::from_ref(&submit));
     assert!(severed.orders.is_empty() && !severed.states.is_empty());
     assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), 9), [], "the window is over");
+    // Its sides go first; one that stays away loses nothing.
+    let late = 9 + 20_000;
+    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), late), [Deed::Finalize(id)]);
     // What the chain knows already, and own states, are not brought.
     let known = Totals { sent_a: Yocto(60), sent_b: Yocto::ZERO };
     assert_eq!(severed.deeds(id, Some(&view(SEVERED, known)), 4), []);

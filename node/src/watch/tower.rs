@@ -2,11 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use por_types::interface::{ChannelStatus, ChannelView, SubmitStateArgs, code};
-use por_types::{ChannelId, ChannelState, DalekVerify, Network, NodeKey, SeverOrder, Side, Signed, Totals};
+use por_types::interface::{ChannelStatus, ChannelView, FinalizeArgs, SubmitStateArgs, code};
+use por_types::{
+    ChannelId, ChannelState, DalekVerify, Network, NodeKey, SeverOrder, Side, Signed, Totals, Yocto,
+};
 
 use super::{Handed, MAX_GUARDED, MAX_PER_NODE, WatchError};
 use crate::chain::{Call, Chain, ChainError, Intent};
+
+/// How long after its window a severed channel is left to its own sides to finalize, milliseconds of
+/// block time; they take at most 15 seconds when they are there.
+const FINALIZE_AFTER_MS: u64 = 20_000;
 
 /// What a round brought to the contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub struct Round {
     pub challenged: Vec<ChannelId>,
     /// Channels that were severed.
     pub severed: Vec<ChannelId>,
+    /// Severed channels that were paid out.
+    pub finalized: Vec<ChannelId>,
 }
 
 /// The node keys of a channel's sides, which never change.
@@ -66,6 +74,7 @@ pub(super) struct Guarded {
 pub(super) enum Deed {
     Sever(Signed<SeverOrder>),
     Submit(SubmitStateArgs),
+    Finalize(ChannelId),
 }
 
 impl Guarded {
@@ -168,6 +177,9 @@ impl Guarded {
                 _ => {}
             }
         }
+        if view.is_some_and(|view| is_left(&view.status, now_ms)) {
+            deeds.push(Deed::Finalize(channel));
+        }
         if known == Settling::Over {
             for signer in [Side::A, Side::B] {
                 self.states.remove(&(channel, signer));
@@ -237,6 +249,11 @@ pub(super) async fn carry_out(chain: &Chain, deed: Deed) -> Result<bool, ChainEr
     let (result, expected) = match deed {
         Deed::Sever(order) => (chain.sever(order).await, code::NOT_SEVERABLE),
         Deed::Submit(args) => (chain.call(Intent::new(Call::SubmitState(args))).await, code::NOTHING_NEW),
+        Deed::Finalize(channel) => {
+            let args = FinalizeArgs { channel, witness: None };
+            let call = Call::Finalize { args, attached: Yocto::ZERO };
+            (chain.call(Intent::new(call)).await, code::NOTHING_TO_FINALIZE)
+        }
     };
     let well = [expected, code::WINDOW_OVER, code::NOT_CLOSING, code::NO_CHANNEL];
     match result {
@@ -251,6 +268,7 @@ impl Round {
         match deed {
             Deed::Sever(order) => self.severed.push(order.statement.channel),
             Deed::Submit(args) => self.challenged.push(args.state.statement.channel),
+            Deed::Finalize(channel) => self.finalized.push(*channel),
         }
     }
 }
@@ -328,6 +346,12 @@ fn settling(view: &ChannelView, now_ms: u64) -> Settling {
         ChannelStatus::Severed { .. } => Settling::With(view.totals),
         ChannelStatus::Closed { .. } | ChannelStatus::Cancelled => Settling::Over,
     }
+}
+
+/// A severed channel whose sides have not taken what is theirs.
+fn is_left(status: &ChannelStatus, now_ms: u64) -> bool {
+    let ChannelStatus::Severed { settles_ms, .. } = status else { return false };
+    now_ms >= settles_ms.saturating_add(FINALIZE_AFTER_MS)
 }
 
 fn severable(status: &ChannelStatus) -> bool {
