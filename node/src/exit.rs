@@ -135,7 +135,7 @@ impl CliError {
     /// An error of the operating system while doing something to a file or socket.
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> CliError {
         let (code, fix) = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 (ExitCode::DiskFull, "free some space and start again; nothing was lost")
             }
             io::ErrorKind::NotFound => (ExitCode::NotFound, "check the path"),

@@ -17,7 +17,10 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error("no space left for the store {}; free some and start again, nothing was lost", path.display())]
     DiskFull { path: PathBuf },
-    #[error("the store {} cannot be read or written: {cause}", path.display())]
+    #[error(
+        "the store {} cannot be read or written: {cause}; check the disk, then start again: what was \
+         promised before is on it", path.display()
+    )]
     Io { path: PathBuf, cause: String },
     #[error("the disk cannot keep up: {bytes} bytes wait to be written")]
     Busy { bytes: usize },
@@ -60,6 +63,10 @@ impl StoreError {
     pub(super) fn from_redb(path: &Path, error: redb::Error) -> StoreError {
         match error {
             redb::Error::Io(error) => StoreError::io(path, &error),
+            // The database refuses everything after a failure of the disk.
+            redb::Error::PreviousIo => {
+                StoreError::Io { path: path.to_owned(), cause: "an earlier access has failed".to_owned() }
+            }
             redb::Error::DatabaseAlreadyOpen => StoreError::InUse { path: path.to_owned() },
             redb::Error::UpgradeRequired(_) => {
                 StoreError::foreign(path, "it was written by another version of the database")

@@ -7,7 +7,10 @@
 //! A group is one commit: a header of 64 bytes and the writes, padded to [`ALIGN`]. Groups are
 //! numbered from 1 for ever, and each is begun only after the one before it is durable. Therefore
 //! the first group that does not read well is the end if no later one exists: a write that was
-//! interrupted, of which nobody was told. With a later one in the file it is damage.
+//! interrupted, of which nobody was told. With a later one in the file it is damage. Behind the last
+//! group stands a mark, written once the group is durable: so the last one too is either whole, or
+//! was never durable, or is damaged and known to be. The mark itself is not synced; after a power cut it
+//! may be missing, and then the last group alone is taken at its word.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -24,6 +27,10 @@ const MAGIC: [u8; 8] = *b"por/jrn1";
 const KEEP: u64 = 64 << 20;
 /// Bytes of the buffer that are kept between groups.
 const KEEP_BUFFER: usize = 4 << 20;
+
+/// Length in the header of a mark: the group of that number, which ends where the mark begins, is
+/// durable.
+const MARK: u64 = u64::MAX;
 
 /// Which journal it is: random, known to the database. Checksums are keyed with it, so that the
 /// journal of another database is never taken for this one's.
@@ -84,6 +91,9 @@ pub(super) struct Journal {
     /// Where the next group begins.
     position: u64,
     buffer: Vec<u8>,
+    /// A write or sync has failed. What the file holds is not known any more: a sync that is tried again
+    /// may succeed without having written what the first one lost.
+    failed: bool,
 }
 
 /// Why a journal could not be read.
@@ -152,7 +162,8 @@ impl Journal {
         since: u64,
         mut take: impl FnMut(Write),
     ) -> Result<Journal, JournalError> {
-        let mut journal = Journal { device, id, sequence: since, position: 0, buffer: Vec::new() };
+        let mut journal =
+            Journal { device, id, sequence: since, position: 0, buffer: Vec::new(), failed: false };
         let len = journal.device.seek(SeekFrom::End(0))?;
         let (mut position, mut last) = (0, None);
         while let Some(header) = journal.read_group(position, len)? {
@@ -186,7 +197,9 @@ impl Journal {
         }
         self.device.seek(SeekFrom::Start(position))?;
         self.device.read_exact(&mut bytes)?;
-        let Some(header) = Header::decode(&bytes, &self.id) else { return Ok(None) };
+        let Some(header) = Header::decode(&bytes, &self.id).filter(|header| header.len != MARK) else {
+            return Ok(None);
+        };
         if header.len > len - position - ALIGN as u64 {
             return Ok(None);
         }
@@ -195,7 +208,8 @@ impl Journal {
         Ok((checksum(&self.id, &self.buffer) == header.checksum).then_some(header))
     }
 
-    /// A later group than the last one proves that one between them was durable and is lost.
+    /// A later group than the last one, or a mark of a later one, proves that one between them was
+    /// durable and is lost.
     fn look_behind(&mut self, from: u64, len: u64) -> Result<(), JournalError> {
         let mut chunk = vec![0; 1 << 20];
         let mut position = from;
@@ -204,12 +218,13 @@ impl Journal {
             let part = usize::try_from((len - position).min(chunk.len() as u64)).unwrap_or(chunk.len());
             self.device.read_exact(&mut chunk[..part])?;
             for bytes in chunk[..part].as_chunks::<ALIGN>().0 {
-                if let Some(header) =
-                    Header::decode(bytes, &self.id).filter(|h| h.sequence > self.sequence + 1)
-                {
-                    let (lost, found) = (self.sequence + 1, header.sequence);
+                let Some(header) = Header::decode(bytes, &self.id) else { continue };
+                let marked = header.len == MARK;
+                let durable = if marked { header.sequence } else { header.sequence.saturating_sub(1) };
+                if durable > self.sequence {
+                    let lost = self.sequence + 1;
                     return Err(JournalError::Damaged(format!(
-                        "group {lost} does not read well, {found} does"
+                        "group {lost} does not read well, and {durable} was durable"
                     )));
                 }
             }
@@ -233,11 +248,17 @@ impl Journal {
         self.buffer.extend_from_slice(value.unwrap_or_default());
     }
 
-    /// Makes what was added durable, as one group. After an error nothing more may be written.
+    /// Makes what was added durable, as one group. After an error nothing more is written: every
+    /// later call fails.
     pub(super) fn commit(&mut self) -> io::Result<()> {
+        if self.failed {
+            return Err(io::Error::other("an earlier write to the journal has failed"));
+        }
         if self.buffer.is_empty() {
             return Ok(());
         }
+        // Until the group is durable, and for good if it never is.
+        self.failed = true;
         let (sequence, len) = (self.sequence + 1, (self.buffer.len() - ALIGN) as u64);
         let header = Header { sequence, len, checksum: checksum(&self.id, &self.buffer[ALIGN..]) };
         self.buffer[..ALIGN].copy_from_slice(&header.encode(&self.id));
@@ -246,11 +267,22 @@ impl Journal {
         self.device.seek(SeekFrom::Start(self.position))?;
         self.device.write_all(&self.buffer)?;
         self.device.sync()?;
+        self.failed = false;
         self.position += self.buffer.len() as u64;
         self.sequence = sequence;
+        self.mark();
         self.buffer.clear();
         self.buffer.shrink_to(KEEP_BUFFER);
         Ok(())
+    }
+
+    /// Notes behind the group that it is durable; the next group takes the mark's place.
+    fn mark(&mut self) {
+        let mark = Header { sequence: self.sequence, len: MARK, checksum: [0; 32] }.encode(&self.id);
+        // The group is durable with or without it, and a disk that is full now will say so again.
+        if let Err(error) = self.device.write_all(&mark) {
+            tracing::warn!(%error, "the end of the journal cannot be marked");
+        }
     }
 
     /// Bytes since the start.
