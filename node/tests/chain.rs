@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use near_crypto::SecretKey;
 use parking_lot::Mutex;
 use por_node::chain::{
-    Call, Chain, ChainConfig, ChainError, Intent, IntentId, IntentStore, MemoryIntents, deploy,
+    Call, Chain, ChainConfig, ChainError, Intent, IntentId, IntentStore, MemoryIntents, RpcLimits, deploy,
 };
 use por_node::exit::{CliError, ExitCode};
 use por_node::graph::GraphSync;
@@ -24,6 +24,8 @@ use por_types::{
 
 #[path = "chain/proxy.rs"]
 mod proxy;
+
+use proxy::Mood;
 
 struct World {
     net: LocalNetwork,
@@ -382,11 +384,42 @@ async fn dead_and_lagging_endpoints_are_passed_over() {
     let chain = Chain::connect(config, Arc::new(MemoryIntents::default())).await.expect("connects");
     assert_eq!(chain.node(&alice.account).await.expect("view"), None);
     let old = chain.head().await.expect("head");
-    proxy.freeze();
+    proxy.turn(Mood::Frozen);
     register(&chain, &alice, Yocto::near(1)).await;
     assert!(chain.node(&alice.account).await.expect("view").is_some(), "the old answer was taken");
     assert!(chain.head().await.expect("head").height > old.height);
-    assert!(proxy.replayed() > 0, "the endpoint that lags was never asked");
+    assert!(proxy.spoiled() > 0, "the endpoint that lags was never asked");
+}
+
+/// An endpoint may turn at any time, also while a call is under way: the next one is asked, and no call is
+/// made twice. With nobody else the error says so, and nothing is taken for an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_that_limit_or_answer_nonsense_are_passed_over() {
+    let world = World::start().await;
+    let alice = world.actor("alice.localnet").await;
+    let proxy = proxy::Proxy::start(world.net.rpc_url()).await;
+    let limits = RpcLimits { rounds: 2, backoff: Duration::from_millis(10), ..RpcLimits::default() };
+    let config = ChainConfig { rpc_urls: vec![proxy.url()], limits, ..world.config(&alice) };
+    let alone = Chain::connect(config.clone(), Arc::new(MemoryIntents::default())).await.expect("connects");
+    register(&alone, &alice, Yocto::near(1)).await;
+    let mut stake = Yocto::near(1);
+    for mood in [Mood::Limited, Mood::Page, Mood::Nonsense, Mood::Torn] {
+        // The client prefers whoever answered last: it begins with the proxy.
+        proxy.turn(Mood::Honest);
+        let both = ChainConfig { rpc_urls: vec![proxy.url(), world.net.rpc_url()], ..config.clone() };
+        let both = Chain::connect(both, Arc::new(MemoryIntents::default())).await.expect("connects");
+        proxy.turn(mood);
+        let error = alone.node(&alice.account).await.expect_err("there is no answer");
+        assert!(matches!(&error, ChainError::Unreachable { .. }), "{mood:?}: {error}");
+        assert_eq!(CliError::from(error).code, ExitCode::Unreachable, "{mood:?}");
+        let before = proxy.spoiled();
+        both.call(Intent::new(Call::Stake { amount: Yocto::near(1) })).await.expect("the other one takes it");
+        stake = stake.checked_add(Yocto::near(1)).expect("small");
+        assert_eq!(stake_of(&both).await, stake, "{mood:?}: once");
+        assert!(proxy.spoiled() > before, "{mood:?}: the bad endpoint was never asked");
+    }
+    proxy.turn(Mood::Honest);
+    assert_eq!(stake_of(&alone).await, stake);
 }
 
 #[tokio::test(flavor = "multi_thread")]

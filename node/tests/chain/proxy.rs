@@ -1,14 +1,16 @@
-//! An RPC endpoint that stops seeing new blocks: it passes everything on until it is frozen, and
-//! from then on repeats the answers that it gave before.
+//! An RPC endpoint that passes everything on until it turns bad: it stops seeing new blocks and repeats
+//! the answers that it gave before, takes no more questions, or answers nonsense.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -18,11 +20,29 @@ pub struct Proxy {
     shared: Arc<Shared>,
 }
 
+/// What becomes of a question.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Mood {
+    #[default]
+    Honest,
+    /// Repeats old answers, where there are some.
+    Frozen,
+    /// Too many questions.
+    Limited,
+    /// A page in HTML, as captive portals give it.
+    Page,
+    /// JSON of another shape.
+    Nonsense,
+    /// An answer that breaks off.
+    Torn,
+}
+
 struct Shared {
     upstream: String,
     http: reqwest::Client,
-    frozen: AtomicBool,
-    replayed: AtomicU64,
+    mood: Mutex<Mood>,
+    /// Questions that were not answered honestly.
+    spoiled: AtomicU64,
     answers: Mutex<HashMap<String, Value>>,
 }
 
@@ -31,8 +51,8 @@ impl Proxy {
         let shared = Arc::new(Shared {
             upstream,
             http: reqwest::Client::new(),
-            frozen: AtomicBool::new(false),
-            replayed: AtomicU64::new(0),
+            mood: Mutex::default(),
+            spoiled: AtomicU64::new(0),
             answers: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
@@ -46,28 +66,46 @@ impl Proxy {
         format!("http://{}", self.addr)
     }
 
-    pub fn freeze(&self) {
-        self.shared.frozen.store(true, Ordering::SeqCst);
+    pub fn turn(&self, mood: Mood) {
+        *self.shared.mood.lock() = mood;
+        self.shared.spoiled.store(0, Ordering::SeqCst);
     }
 
-    pub fn replayed(&self) -> u64 {
-        self.shared.replayed.load(Ordering::SeqCst)
+    /// Questions since it turned that were not answered honestly.
+    pub fn spoiled(&self) -> u64 {
+        self.shared.spoiled.load(Ordering::SeqCst)
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> axum::Json<Value> {
+async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).expect("JSON");
     let question = format!("{} {}", request["method"], request["params"]);
-    if shared.frozen.load(Ordering::SeqCst) {
-        let known = shared.answers.lock().get(&question).cloned();
-        if let Some(mut answer) = known {
-            shared.replayed.fetch_add(1, Ordering::SeqCst);
-            answer["id"] = request["id"].clone();
-            return axum::Json(answer);
-        }
+    let mood = *shared.mood.lock();
+    if let Some(answer) = spoil(&shared, mood, &request, &question) {
+        shared.spoiled.fetch_add(1, Ordering::SeqCst);
+        return answer;
     }
     let response = shared.http.post(&shared.upstream).json(&request).send().await.expect("upstream");
     let answer: Value = response.json().await.expect("JSON");
     shared.answers.lock().insert(question, answer.clone());
-    axum::Json(answer)
+    axum::Json(answer).into_response()
+}
+
+/// The answer of this mood; `None`: the honest one.
+fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option<Response> {
+    Some(match mood {
+        Mood::Honest => return None,
+        Mood::Frozen => {
+            let mut answer = shared.answers.lock().get(question).cloned()?;
+            answer["id"] = request["id"].clone();
+            axum::Json(answer).into_response()
+        }
+        Mood::Limited => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
+        Mood::Page => axum::response::Html("<html>welcome</html>").into_response(),
+        Mood::Nonsense => {
+            let answer = serde_json::json!({ "jsonrpc": "2.0", "id": request["id"], "result": [1, null] });
+            axum::Json(answer).into_response()
+        }
+        Mood::Torn => "{\"jsonrpc\": \"2.0\", \"resu".into_response(),
+    })
 }
