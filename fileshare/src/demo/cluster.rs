@@ -85,6 +85,22 @@ impl Cluster {
 
     /// Makes a node with an account that holds `funds`, and starts its daemon.
     pub async fn add(&mut self, name: &str, funds: Yocto) -> Result<(), Failure> {
+        let mut boot = Vec::new();
+        for member in &self.members {
+            boot.extend(member.addresses().await?);
+        }
+        self.add_over(name, funds, boot, true).await
+    }
+
+    /// The same for a node that knows the others by the addresses in `boot`, and that the others find
+    /// by themselves only if it is to `announce` its own.
+    pub async fn add_over(
+        &mut self,
+        name: &str,
+        funds: Yocto,
+        boot: Vec<Multiaddr>,
+        announce: bool,
+    ) -> Result<(), Failure> {
         let home = Home::at(self.dir.join(name));
         home.create()?;
         let account = account(name)?;
@@ -92,10 +108,9 @@ impl Cluster {
         let keys = Keys { node, near, near_account: Some(account.clone()) };
         keys.save(&home, None)?;
         let mut network = self.network();
-        for member in &self.members {
-            network.boot_peers.extend(member.addresses().await?);
-        }
+        network.boot_peers.extend(boot);
         let mut config = Config::new(account.clone(), network);
+        config.p2p.announce_listen = announce;
         let any = "/ip4/127.0.0.1/tcp/0".parse();
         config.p2p.listen = vec![any.map_err(|_| Failure::new(Exit::Other, "no such address", ""))?];
         config.api.listen = ([127, 0, 0, 1], 0).into();
