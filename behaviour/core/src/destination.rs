@@ -62,9 +62,7 @@ impl Node {
         if self.apps.insert(app.clone(), served).is_some() {
             return;
         }
-        let waiting: Vec<RequestId> =
-            self.queues.get(&app).into_iter().flat_map(|queue| queue.requests.keys().copied()).collect();
-        for request in waiting {
+        for request in self.waiting(&app) {
             self.deliver(request);
         }
     }
@@ -96,6 +94,11 @@ impl Node {
         *stage = Asked::Queued { body };
         self.dirty_jobs.insert(request);
         self.deliver(request);
+    }
+
+    /// Acknowledged requests that wait for an app, served or not.
+    pub(crate) fn waiting(&self, app: &str) -> Vec<RequestId> {
+        self.queues.get(app).into_iter().flat_map(|queue| queue.requests.keys().copied()).collect()
     }
 
     /// Takes one of the app's places, in the name of the neighbour that asks.

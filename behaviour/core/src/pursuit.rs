@@ -54,7 +54,7 @@ impl Node {
             self.pursuits.insert((self.now, *id));
             self.pursuing.extend(pursuit.asking.map(|asking| (asking, *id)));
         }
-        let waiting: Vec<RequestId> = self.queues.get(ANSWER_APP).into_iter().flatten().copied().collect();
+        let waiting = self.waiting(ANSWER_APP);
         for request in waiting {
             self.deliver(request);
         }
