@@ -11,7 +11,8 @@ use tracing::warn;
 use crate::{
     id::ContentId,
     proto::{
-        Answer, Fault, GET_APP, MAX_STAT_LISTING, Pricing, Question, STAT_APP, Stat, get_limit, slice_header,
+        Answer, Fault, GET_APP, MAX_RUNS, MAX_STAT_LISTING, Pricing, Question, STAT_APP, Stat, get_limit,
+        slice_header,
     },
     slice::{self, MAX_WINDOW, Window},
     store::{Item, Store, StoreError},
@@ -110,7 +111,9 @@ impl Answerer {
         let question = Question::decode(question).map_err(|error| (Fault::Unsupported, error.to_string()))?;
         match (app, question) {
             (STAT_APP, Question::Stat { id, listing }) => self.stat(&id, listing),
+            (STAT_APP, Question::Holes { id, from }) => self.holes(&id, from),
             (GET_APP, Question::Get { id, offset, len }) => self.get(&id, offset, len, limit),
+            (GET_APP, Question::Zeros { id, offset, len }) => self.zeros(&id, offset, len, limit),
             _ => Err((Fault::Invalid, "this app does not answer that".into())),
         }
     }
@@ -131,6 +134,7 @@ impl Answerer {
             pricing: self.pricing,
             max_window: MAX_WINDOW,
             listing: listing.as_deref().map(serde_bytes::Bytes::new),
+            sparse: item.seems_sparse(),
         });
         answer.encode().map_err(|error| (Fault::Busy, error.to_string()))
     }
@@ -144,6 +148,25 @@ impl Answerer {
         }
         let header = slice_header(slice::encoded_len(item.size(), window));
         item.encode_after(header, window).map_err(|error| self.damaged(id, &error))
+    }
+
+    fn holes(&self, id: &ContentId, from: u64) -> Result<Vec<u8>, (Fault, String)> {
+        let item = self.item(id)?;
+        let (holes, more) = item.holes(from, MAX_RUNS).map_err(|error| self.damaged(id, &error))?;
+        let answer = Answer::Holes { runs: holes.runs().to_vec(), more };
+        answer.encode().map_err(|error| (Fault::Busy, error.to_string()))
+    }
+
+    fn zeros(&self, id: &ContentId, offset: u64, len: u64, limit: u64) -> Result<Vec<u8>, (Fault, String)> {
+        let item = self.item(id)?;
+        let window =
+            Window::zeros(offset, len, item.size()).map_err(|error| (Fault::Invalid, error.to_string()))?;
+        if get_limit(item.size(), window) > limit {
+            return Err((Fault::Invalid, "limit too small".into()));
+        }
+        let header = slice_header(slice::encoded_len(item.size(), window));
+        let zeros = item.encode_zeros_after(header, window).map_err(|error| self.damaged(id, &error))?;
+        zeros.ok_or_else(|| (Fault::NotFound, "there is no hole".into()))
     }
 
     fn damaged(&self, id: &ContentId, error: &StoreError) -> (Fault, String) {

@@ -12,6 +12,8 @@ use por_node::home::Home;
 use serde::Serialize;
 
 pub use self::args::{Args, Command};
+#[cfg(feature = "demo")]
+pub(crate) use self::network::run_node;
 use crate::{
     exit::{Exit, Failure},
     fetch::Stop,
@@ -32,7 +34,8 @@ pub fn main() -> ExitCode {
             return if asked { Exit::Ok } else { Exit::Usage }.into();
         }
     };
-    start_log();
+    let daemon = matches!(args.command, Command::Node(_));
+    start_log(if daemon { "warn,por_node=info,libp2p_por=info,por_fileshare=info" } else { "warn" });
     let json = args.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -63,13 +66,16 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Serve(serve) => network::serve(&context, serve).await,
         #[cfg(feature = "demo")]
         Command::Demo(demo) => crate::demo::run(&context, demo).await,
+        Command::Node(node) => network::node(&context, node).await,
         #[cfg(feature = "demo")]
-        Command::Node => crate::demo::cluster::run_node(&context.home).await,
+        Command::DemoNode { price } => crate::demo::cluster::run_node(&context, price).await,
     }
 }
 
 /// What every command needs.
 pub(crate) struct Context {
+    /// As it was named; settings may lie elsewhere than data.
+    pub home_flag: Option<PathBuf>,
     pub home: PathBuf,
     pub store_folder: PathBuf,
     pub json: bool,
@@ -82,7 +88,8 @@ impl Context {
         let home = Home::locate(args.home.as_deref())?.data_dir().to_owned();
         let store_folder = args.store.clone().unwrap_or_else(|| home.join(STORE_FOLDER));
         let style = Style::choose(args.json, args.quiet);
-        Ok(Context { home, store_folder, json: args.json, style, stop: Stop::default() })
+        let home_flag = args.home.clone();
+        Ok(Context { home_flag, home, store_folder, json: args.json, style, stop: Stop::default() })
     }
 
     /// The store, made if there is none.
@@ -148,9 +155,9 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
     failure.exit.into()
 }
 
-/// Logs go to stderr, warnings and worse unless `FILESHARE_LOG` says otherwise.
-fn start_log() {
+/// Logs go to stderr, `default` unless `FILESHARE_LOG` says otherwise.
+fn start_log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FILESHARE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

@@ -1,6 +1,7 @@
 //! Fetching windows: from any of several providers, verified, within limits.
 
 mod discover;
+mod holes;
 mod plan;
 mod whole;
 
@@ -26,7 +27,8 @@ use crate::{
     budget::Budget,
     exit::{Exit, Failure},
     id::ContentId,
-    net::{Call, Network, Reply, blocking},
+    landing::Landing,
+    net::{Call, Network, blocking},
     pool::{Choice, Offer, Pool, Severity},
     proto::{Fault, GET_APP, ProtoError, Question, get_limit, slice_of},
     slice::{self, DEFAULT_WINDOW, SliceError, Verified, Window},
@@ -122,8 +124,34 @@ impl Meter {
     }
 }
 
-/// What to do with a verified window, on a thread that may block.
-pub type Finish<T> = Arc<dyn Fn(Verified) -> Result<T, Failure> + Send + Sync>;
+/// What to do with a verified window.
+pub struct Finish<T> {
+    /// With its bytes, on a thread that may block.
+    take: Box<dyn Fn(Verified) -> Result<T, Failure> + Send + Sync>,
+    landing: Option<Ground<T>>,
+}
+
+/// Where the node itself writes windows.
+struct Ground<T> {
+    landing: Landing,
+    /// Notes a window that is written.
+    landed: Box<dyn Fn(Window) -> Result<T, Failure> + Send + Sync>,
+}
+
+impl<T> Finish<T> {
+    pub fn new(take: impl Fn(Verified) -> Result<T, Failure> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Finish { take: Box::new(take), landing: None })
+    }
+}
+
+/// Why the bytes of an answer were of no use.
+#[derive(Clone, Debug)]
+pub enum Spoiled {
+    /// This machine's doing, for example a full disk.
+    Here(Failure),
+    /// The provider's.
+    There(Severity, Failure),
+}
 
 /// One download with its providers and its money. Shared between its windows.
 #[derive(Debug)]
@@ -136,6 +164,7 @@ pub struct Session<N> {
     pub meter: Meter,
     slots: Semaphore,
     quotes: Mutex<HashMap<(NodeKey, u64, u64), Yocto>>,
+    maps: holes::Maps,
     last_success: Mutex<Instant>,
 }
 
@@ -160,6 +189,7 @@ impl<N: Network> Session<N> {
             stop,
             meter: Meter::default(),
             quotes: Mutex::default(),
+            maps: holes::Maps::default(),
             last_success: Mutex::new(Instant::now()),
         }
     }
@@ -176,7 +206,7 @@ impl<N: Network> Session<N> {
         id: ContentId,
         size: u64,
         window: Window,
-        finish: &Finish<T>,
+        finish: &Arc<Finish<T>>,
         halt: &AtomicBool,
     ) -> Result<T, Failure> {
         let _slot = self.slots.acquire().await.map_err(|_| Stop::failure())?;
@@ -228,34 +258,43 @@ impl<N: Network> Session<N> {
         id: ContentId,
         size: u64,
         window: Window,
-        finish: &Finish<T>,
+        finish: &Arc<Finish<T>>,
     ) -> Result<T, Attempt> {
         let started = Instant::now();
-        let reply = self.ask(offer, id, size, window).await.inspect_err(|attempt| {
+        let (paid, result) = self.ask(offer, id, size, window, finish).await.inspect_err(|attempt| {
             if !matches!(attempt, Attempt::There(..)) {
                 self.pool.gave_up(offer.node);
             }
         })?;
-        let paid = reply.price;
-        let (finish, body) = (Arc::clone(finish), reply.body);
-        let verified = blocking(move || verify(id, size, window, &body).map(|verified| finish(verified)));
-        match verified.await.map_err(Attempt::Here)? {
+        match result {
             Ok(finished) => {
-                self.pool.succeeded(offer.node, window.len(), paid, started.elapsed());
+                self.pool.succeeded(offer.node, content_of(window), paid, started.elapsed());
                 self.touch();
-                finished.map_err(Attempt::Here)
+                Ok(finished)
             }
-            Err((severity, failure)) => Err(Attempt::There(severity, paid, failure)),
+            Err(Spoiled::Here(failure)) => {
+                self.pool.succeeded(offer.node, 0, paid, started.elapsed());
+                Err(Attempt::Here(failure))
+            }
+            Err(Spoiled::There(severity, failure)) => Err(Attempt::There(severity, paid, failure)),
         }
     }
 
-    async fn ask(&self, offer: Offer, id: ContentId, size: u64, window: Window) -> Result<Reply, Attempt> {
+    /// Asks one provider, pays it, and finishes what it answered. An error: there was no answer.
+    async fn ask<T: Send + 'static>(
+        &self,
+        offer: Offer,
+        id: ContentId,
+        size: u64,
+        window: Window,
+        finish: &Arc<Finish<T>>,
+    ) -> Result<(Yocto, Result<T, Spoiled>), Attempt> {
         let here =
             |error: &dyn std::fmt::Display| Attempt::Here(Failure::new(Exit::Other, error.to_string(), ""));
         let body = Question::get(id, window).encode().map_err(|error| here(&error))?;
         let limit = get_limit(size, window);
         let price = self.price(offer, body.len() as u64, limit).await.map_err(classify)?;
-        self.check_price(price, window.len())
+        self.check_price(price, content_of(window))
             .map_err(|failure| Attempt::There(Severity::Never, Yocto::ZERO, failure))?;
         let reservation = self.budget.reserve(price).map_err(Attempt::Here)?;
         let deadline = self.time_left().map_err(Attempt::Here)?;
@@ -269,17 +308,31 @@ impl<N: Network> Session<N> {
             max_price: price,
             deadline,
         };
-        match self.net.request(call).await {
-            Ok(reply) => {
-                reservation.spend(reply.price);
-                Ok(reply)
-            }
-            Err(failure) if failure.exit == Exit::Budget => {
+        let answered = match &finish.landing {
+            Some(ground) => ground.landing.fetch(&call, window).await.map(|outcome| {
+                let landed = || (ground.landed)(window).map_err(Spoiled::Here);
+                (outcome.price, Answered::Landed(outcome.result.and_then(|()| landed())))
+            }),
+            None => self.net.request(call).await.map(|reply| (reply.price, Answered::Bytes(reply.body))),
+        };
+        let (price, answered) = answered.map_err(|failure| {
+            if failure.exit == Exit::Budget {
                 self.forget_quotes(offer.node);
-                Err(Attempt::PriceRose(failure))
+                return Attempt::PriceRose(failure);
             }
-            Err(failure) => Err(classify(failure)),
-        }
+            classify(failure)
+        })?;
+        reservation.spend(price);
+        let body = match answered {
+            Answered::Landed(result) => return Ok((price, result)),
+            Answered::Bytes(body) => body,
+        };
+        let finish = Arc::clone(finish);
+        let finished = blocking(move || {
+            let verified = verify(id, size, window, &body)?;
+            (finish.take)(verified).map_err(Spoiled::Here)
+        });
+        Ok((price, finished.await.unwrap_or_else(|failure| Err(Spoiled::Here(failure)))))
     }
 
     /// Price of a get with a question and an answer of these lengths, route included.
@@ -373,11 +426,24 @@ fn classify(failure: Failure) -> Attempt {
     }
 }
 
+/// Bytes of content that arrive for a window.
+const fn content_of(window: Window) -> u64 {
+    if window.is_zeros() { 0 } else { window.len() }
+}
+
+/// An answer, or what the node made of it.
+enum Answered<T> {
+    Bytes(Bytes),
+    Landed(Result<T, Spoiled>),
+}
+
 /// Checks an answer to its last byte.
-fn verify(id: ContentId, size: u64, window: Window, answer: &Bytes) -> Result<Verified, (Severity, Failure)> {
-    slice_of(answer)
-        .and_then(|slice| Ok(slice::decode(id.root(), size, window, &slice)?))
-        .map_err(|error| judge(&error))
+pub(crate) fn verify(id: ContentId, size: u64, window: Window, answer: &Bytes) -> Result<Verified, Spoiled> {
+    let verified = slice_of(answer).and_then(|slice| Ok(slice::decode(id.root(), size, window, &slice)?));
+    verified.map_err(|error| {
+        let (severity, failure) = judge(&error);
+        Spoiled::There(severity, failure)
+    })
 }
 
 /// What a provider's unusable answer says about it.

@@ -18,6 +18,7 @@ use crate::{
     dir::{Address, DirEntry, Directory, MAX_LISTING},
     exit::{Exit, Failure},
     fetch::{Found, Plan, Session, Shapes},
+    holes::Holes,
     id::ContentId,
     net::{Network, blocking},
     part::{Part, PartError, Span},
@@ -121,7 +122,8 @@ pub async fn listing<N: Network>(session: &Session<N>, found: &Found) -> Result<
         None if found.size > MAX_LISTING => return Err(crate::dir::DirError::TooLong.into()),
         None => {
             let mut shapes = Shapes::default();
-            shapes.add_span(&Span::whole(found.id, found.size), session.window_len(), |_| true)?;
+            let span = Span::whole(found.id, found.size);
+            shapes.add_span(&span, session.window_len(), |_| true, &Holes::default())?;
             session.plan(&shapes).await?;
             Bytes::from(session.bytes(found.id, found.size).await?)
         }
@@ -137,12 +139,17 @@ pub async fn plan<N: Network>(
     place: Option<&Place>,
 ) -> Result<Plan, Failure> {
     let window_len = session.window_len();
+    // Of a directory's files nobody has asked yet: they count as data.
+    let holes = match goal {
+        Goal::File { span, .. } => session.holes(span.id, span.size).await,
+        Goal::Tree(_) => Arc::default(),
+    };
     let (goal, place) = (goal.clone(), place.cloned());
     let shapes = blocking(move || match &goal {
         Goal::File { span, .. } => {
             let mut shapes = Shapes::default();
             let target = place.as_ref().map(|place| place.target.as_path());
-            add_missing(&mut shapes, span, target, window_len)?;
+            add_missing(&mut shapes, span, target, window_len, &holes)?;
             Ok(shapes)
         }
         Goal::Tree(tree) => {
@@ -153,7 +160,8 @@ pub async fn plan<N: Network>(
                 if target.as_deref().is_some_and(|target| staging::is_there(target, file.size)) {
                     continue;
                 }
-                add_missing(&mut shapes, &Span::whole(file.id, file.size), target.as_deref(), window_len)?;
+                let span = Span::whole(file.id, file.size);
+                add_missing(&mut shapes, &span, target.as_deref(), window_len, &holes)?;
             }
             Ok::<_, Failure>(shapes)
         }
@@ -167,9 +175,10 @@ fn add_missing(
     span: &Span,
     target: Option<&Path>,
     window_len: u64,
+    holes: &Holes,
 ) -> Result<(), Failure> {
     let missing = target.and_then(|target| Part::peek(target, span));
-    shapes.add_span(span, window_len, |unit| missing.as_ref().is_none_or(|missing| missing(unit)))
+    shapes.add_span(span, window_len, |unit| missing.as_ref().is_none_or(|missing| missing(unit)), holes)
 }
 
 /// Fetches a goal to disk. On any failure what was verified stays, to be continued.
@@ -206,7 +215,8 @@ async fn fetch_file<N: Network>(
     place: &Place,
 ) -> Result<(), Failure> {
     let (target, overwrite) = (place.target.clone(), place.overwrite);
-    let part = blocking(move || Part::open(&target, span, overwrite)).await??;
+    let zeros = session.holes(span.id, span.size).await.bytes(span.size);
+    let part = blocking(move || Part::open_sparse(&target, span, overwrite, zeros)).await??;
     let part = Arc::new(part);
     session.meter.add_done(part.done());
     session.fill(&part).await?;

@@ -1,7 +1,10 @@
 //! The network as a download sees it: who has something, what a question costs, and
 //! asking it. Behind it is the running daemon, or a store on this machine.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use por_node::client::{ApiRequest, Client, QuoteRequest};
@@ -10,6 +13,7 @@ use por_types::{NodeKey, Yocto};
 use crate::{
     answer::Answerer,
     exit::{Exit, Failure},
+    landing::{Files, Landing},
     proto::Pricing,
     store::Store,
 };
@@ -60,23 +64,31 @@ pub trait Network: Send + Sync + 'static {
 
     /// Asks and pays.
     fn request(&self, call: Call) -> impl Future<Output = Result<Reply, Failure>> + Send;
+
+    /// Has the node itself write what is fetched; `None` where it cannot.
+    fn land(&self, files: &Files) -> impl Future<Output = Option<Landing>> + Send {
+        let _ = files;
+        async { None }
+    }
 }
 
 /// The network through the running daemon of a home.
 #[derive(Clone, Debug)]
 pub struct Daemon {
     client: Client,
+    /// Where it may take downloads on.
+    home: Option<PathBuf>,
 }
 
 impl Daemon {
     /// # Errors
     /// [`Exit::Unreachable`] if no daemon runs there.
     pub fn of_home(home: &Path) -> Result<Self, Failure> {
-        Ok(Daemon { client: Client::from_home(home)? })
+        Ok(Daemon { client: Client::from_home(home)?, home: Some(home.to_owned()) })
     }
 
     pub const fn new(client: Client) -> Self {
-        Daemon { client }
+        Daemon { client, home: None }
     }
 
     pub const fn client(&self) -> &Client {
@@ -140,6 +152,10 @@ impl Network for Daemon {
             return Err(Failure::new(Exit::VerificationFailed, "the answer is longer than its limit", ""));
         }
         Ok(Reply { body: answered.body, price: answered.price })
+    }
+
+    async fn land(&self, files: &Files) -> Option<Landing> {
+        Landing::open(self.home.as_deref()?, files).await
     }
 }
 

@@ -52,6 +52,16 @@ impl<'a> FileOutboard<'a> {
         Ok(block)
     }
 
+    /// Length of the content.
+    pub(crate) fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// The node with this index in pre-order.
+    pub(crate) fn node(&self, index: u64) -> io::Result<[u8; PAIR as usize]> {
+        self.pair(index * PAIR)
+    }
+
     fn pair(&self, offset: u64) -> io::Result<[u8; PAIR as usize]> {
         let (index, within) = (offset / BLOCK_BYTES, (offset % BLOCK_BYTES) as usize);
         let copy = |block: &[u8]| {
@@ -100,6 +110,14 @@ pub struct Nodes {
 impl Nodes {
     /// Adds the node with this pre-order index.
     pub fn push(&mut self, index: u64, pair: &[u8; PAIR as usize]) {
+        self.extend(index, pair);
+    }
+
+    /// Adds nodes that follow each other, from this index on.
+    pub(crate) fn extend(&mut self, index: u64, pairs: &[u8]) {
+        if pairs.is_empty() {
+            return;
+        }
         let continues = self
             .runs
             .last()
@@ -107,7 +125,7 @@ impl Nodes {
         if !continues {
             self.runs.push((index, self.bytes.len()));
         }
-        self.bytes.extend_from_slice(pair);
+        self.bytes.extend_from_slice(pairs);
     }
 
     /// Number of nodes.

@@ -21,6 +21,7 @@ use std::{
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use bao_tree::io::sync::{self, encode_ranges_validated};
@@ -30,6 +31,8 @@ use self::span::{Bits, HEADER};
 pub use self::span::{Span, UNIT};
 use crate::{
     exit::{Exit, Failure},
+    holes::Holes,
+    landing::{FileId, Files},
     outboard::FileOutboard,
     slice::{Verified, Window, WindowError},
     tree::{GROUP, outboard_len},
@@ -91,6 +94,8 @@ pub struct Part {
     data: File,
     state: File,
     bits: parking::Mutex<Progress>,
+    /// Bytes that resuming had to hash.
+    rehashed: AtomicU64,
 }
 
 /// std's mutex, but a panic elsewhere does not spread: the bitmaps are whole at any time.
@@ -132,12 +137,18 @@ impl Part {
     /// With `overwrite`, an existing target is replaced at the end, and the rest of
     /// another download to the same name is dropped.
     pub fn open(target: &Path, span: Span, overwrite: bool) -> Result<Self, PartError> {
+        Part::open_sparse(target, span, overwrite, 0)
+    }
+
+    /// The same for content of which `zeros` bytes will be holes, and take no space.
+    pub fn open_sparse(target: &Path, span: Span, overwrite: bool, zeros: u64) -> Result<Self, PartError> {
         if !overwrite && target.symlink_metadata().is_ok() {
             return Err(PartError::Exists(target.to_owned()));
         }
         let (data_path, state_path) = (with_suffix(target, ".part"), with_suffix(target, ".part.state"));
         let state = lock_state(&state_path, target)?;
         let data = open_file(&data_path)?;
+        no_writers(&data, &data_path, target)?;
         let part = Part {
             bits: parking::Mutex::new(Progress {
                 written: Bits::new(span.units()),
@@ -150,13 +161,14 @@ impl Part {
             state_path,
             data,
             state,
+            rehashed: AtomicU64::new(0),
         };
         if part.belongs(overwrite)? {
             part.resume()?;
         } else {
             part.start()?;
         }
-        match part.check_space() {
+        match part.check_space(zeros) {
             Err(error) if part.done() == 0 => {
                 part.discard();
                 Err(error)
@@ -234,14 +246,15 @@ impl Part {
         if !whole || from == to {
             return false;
         }
+        self.rehashed.fetch_add(to - from, Ordering::Relaxed);
         let ranges = ChunkRanges::from(ChunkNum::full_chunks(from)..ChunkNum::chunks(to));
         let outboard = self.outboard();
         let data = Shifted(&self.data, self.span.start);
         encode_ranges_validated(data, outboard, &ranges, io::sink()).is_ok()
     }
 
-    fn check_space(&self) -> Result<(), PartError> {
-        let missing = self.span.len() - self.done();
+    fn check_space(&self, zeros: u64) -> Result<(), PartError> {
+        let missing = (self.span.len() - self.done()).saturating_sub(zeros);
         // Not every file system can tell; then the write itself will.
         let Ok(disk) = rustix::fs::fstatvfs(&self.data) else {
             return Ok(());
@@ -303,6 +316,11 @@ impl Part {
         self.bits.lock().done
     }
 
+    /// Bytes that had to be hashed again to resume: what had not been synced when the download stopped.
+    pub fn rehashed(&self) -> u64 {
+        self.rehashed.load(Ordering::Relaxed)
+    }
+
     pub fn is_complete(&self) -> bool {
         let progress = self.bits.lock();
         (0..self.span.units()).all(|unit| progress.written.get(unit))
@@ -310,17 +328,40 @@ impl Part {
 
     /// What is left to fetch, in order, in windows of at most `window_len` bytes.
     pub fn missing(&self, window_len: u64) -> Result<Vec<Window>, PartError> {
+        self.missing_but(window_len, &Holes::default())
+    }
+
+    /// The same, holes as such.
+    pub fn missing_but(&self, window_len: u64, holes: &Holes) -> Result<Vec<Window>, PartError> {
         let progress = self.bits.lock();
-        let windows = self.span.windows(window_len, |unit| !progress.written.get(unit))?;
+        let windows = self.span.windows(window_len, |unit| !progress.written.get(unit), holes)?;
         Ok(windows)
     }
 
     /// Writes a verified window of this content into the partial file. May be called
     /// from several threads at once. Returns the number of bytes that were new.
     pub fn write(&self, verified: &Verified) -> Result<u64, PartError> {
-        let window = verified.window();
         verified.write_to(&self.data, self.span.start, self.span.end).map_err(io_at(&self.data_path))?;
         verified.nodes().write_to(&self.state, self.outboard_at()).map_err(io_at(&self.state_path))?;
+        self.mark(verified.window())
+    }
+
+    /// Where [`Part::write`] writes, for another process of the same user to do the same; `None` if the
+    /// paths cannot be told to it.
+    pub fn files(&self) -> Option<Files> {
+        let file = |path: &Path, file: &File| {
+            let metadata = file.metadata().ok()?;
+            let path = std::path::absolute(path).ok().filter(|path| path.to_str().is_some())?;
+            Some(FileId { path, device: metadata.dev(), inode: metadata.ino() })
+        };
+        let data = file(&self.data_path, &self.data)?;
+        let state = file(&self.state_path, &self.state)?;
+        Some(Files { data, state, outboard_at: self.outboard_at(), span: self.span })
+    }
+
+    /// Notes that a verified window and its hash tree were written. Returns the number of bytes that were
+    /// new.
+    pub fn mark(&self, window: Window) -> Result<u64, PartError> {
         let mut progress = self.bits.lock();
         let mut new = 0;
         let touched = self.span.units_of(window);
@@ -413,6 +454,15 @@ fn open_file(path: &Path) -> Result<File, PartError> {
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> PartError {
     let path = path.to_owned();
     move |error| PartError::Io { path, error }
+}
+
+/// Whoever writes for a download that died holds the data, until its last window is written.
+fn no_writers(data: &File, path: &Path, target: &Path) -> Result<(), PartError> {
+    match data.try_lock() {
+        Ok(()) => data.unlock().map_err(io_at(path)),
+        Err(TryLockError::WouldBlock) => Err(PartError::InUse(target.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io_at(path)(error)),
+    }
 }
 
 /// Opens and locks the state file, for as long as the handle lives.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use por_types::{NodeKey, Yocto};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     exit::{Exit, Failure},
@@ -34,7 +34,8 @@ pub struct Offer {
 }
 
 /// How bad a provider's failure is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// It may work next time: pause.
     Passing,

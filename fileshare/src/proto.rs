@@ -28,6 +28,9 @@ pub const MAX_STAT_LISTING: usize = 64 * 1024;
 pub const STAT_LIMIT: u64 = MAX_SIZE_PROOF as u64 + 512;
 /// Limit of a stat's answer with a listing, in bytes.
 pub const STAT_LISTING_LIMIT: u64 = STAT_LIMIT + MAX_STAT_LISTING as u64;
+/// Most runs in an answer about holes, and that answer's limit in bytes.
+pub const MAX_RUNS: usize = 750;
+pub const HOLES_LIMIT: u64 = 16 * 1024;
 /// Longest explanation in a refusal, in bytes.
 pub const MAX_REASON: usize = 160;
 /// A get's answer has room for a refusal, however small the window.
@@ -46,6 +49,10 @@ pub enum Question {
     },
     /// The slice of a window.
     Get { id: ContentId, offset: u64, len: u64 },
+    /// Which units of 1 MiB are holes, from unit `from` on? A hint: zeros are proven by [`Question::Zeros`].
+    Holes { id: ContentId, from: u64 },
+    /// The way to a window that is all zeros, which its receiver computes.
+    Zeros { id: ContentId, offset: u64, len: u64 },
 }
 
 /// What a server answers.
@@ -55,6 +62,13 @@ pub enum Answer<'a> {
     Stat(#[serde(borrow)] Stat<'a>),
     /// The slice, see [`crate::slice`].
     Slice(#[serde(borrow)] &'a serde_bytes::Bytes),
+    Holes {
+        /// First unit and count of each run.
+        runs: Vec<(u64, u64)>,
+        /// The unit to ask from for more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        more: Option<u64>,
+    },
     Refused {
         fault: Fault,
         reason: String,
@@ -76,6 +90,9 @@ pub struct Stat<'a> {
     /// A directory's listing, if asked for and short.
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     pub listing: Option<&'a serde_bytes::Bytes>,
+    /// It has holes; ask [`Question::Holes`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sparse: bool,
 }
 
 /// A server's price for [`GET_APP`], in yoctoNEAR.
@@ -149,7 +166,12 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ProtoError> {
 
 impl Question {
     pub fn get(id: ContentId, window: Window) -> Self {
-        Question::Get { id, offset: window.offset(), len: window.len() }
+        let (offset, len) = (window.offset(), window.len());
+        if window.is_zeros() {
+            Question::Zeros { id, offset, len }
+        } else {
+            Question::Get { id, offset, len }
+        }
     }
 
     pub fn encode(&self) -> Result<Bytes, ProtoError> {
@@ -195,6 +217,14 @@ impl<'a> Answer<'a> {
     pub fn into_stat(self) -> Result<Stat<'a>, ProtoError> {
         self.or_refusal(|answer| match answer {
             Answer::Stat(stat) => Some(stat),
+            _ => None,
+        })
+    }
+
+    /// The holes that this must be, and where to ask for more.
+    pub fn into_holes(self) -> Result<(Vec<(u64, u64)>, Option<u64>), ProtoError> {
+        self.or_refusal(|answer| match answer {
+            Answer::Holes { runs, more } => Some((runs, more)),
             _ => None,
         })
     }
@@ -320,6 +350,7 @@ mod tests {
                 pricing: Pricing { base: most, per_byte: most },
                 max_window: u64::MAX,
                 listing,
+                sparse: true,
             })
         };
         let short = stat(None).encode().unwrap().len() as u64;
@@ -328,6 +359,12 @@ mod tests {
         assert!(long.encode().unwrap().len() as u64 <= STAT_LISTING_LIMIT);
         let bytes = long.encode().unwrap();
         assert_eq!(Answer::decode(&bytes).unwrap(), long);
+    }
+
+    #[test]
+    fn the_limit_of_holes_holds_the_most_runs() {
+        let most = Answer::Holes { runs: vec![(u64::MAX, u64::MAX); MAX_RUNS], more: Some(u64::MAX) };
+        assert!(most.encode().unwrap().len() as u64 <= HOLES_LIMIT);
     }
 
     #[test]

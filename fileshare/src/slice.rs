@@ -22,14 +22,19 @@ use blake3::Hash;
 use bytes::Bytes;
 
 use crate::{
-    outboard::Nodes,
-    tree::{GROUP, MAX_SIZE, PAIR, geometry, groups, leaf_hash, left_groups, parent_hash, parse_pair},
+    holes,
+    outboard::{FileOutboard, Nodes},
+    tree::{
+        GROUP, MAX_SIZE, PAIR, geometry, groups, hash_zeros, leaf_hash, left_groups, parent_hash, parse_pair,
+    },
 };
 
 /// Largest window that one request may ask for, in bytes.
 pub const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 /// Window that downloads ask for unless told otherwise, in bytes.
 pub const DEFAULT_WINDOW: u64 = 4 * 1024 * 1024;
+/// Largest window of zeros, in bytes: whoever checks it hashes that much.
+pub const MAX_ZEROS: u64 = 1 << 30;
 /// Longest size proof: the last chunk and the way to it.
 pub const MAX_SIZE_PROOF: usize = 1024 + 64 * PAIR as usize;
 
@@ -38,6 +43,8 @@ pub const MAX_SIZE_PROOF: usize = 1024 + 64 * PAIR as usize;
 pub struct Window {
     offset: u64,
     len: u64,
+    /// Nothing but zeros: its slice is the way to it, and the rest is computed.
+    zeros: bool,
 }
 
 /// Why an offset and a length are not a window.
@@ -75,7 +82,29 @@ impl Window {
         if !aligned {
             return Err(WindowError::Unaligned(offset, end));
         }
-        Ok(Window { offset, len })
+        Ok(Window { offset, len, zeros: false })
+    }
+
+    /// A window that holds zeros only, of at most [`MAX_ZEROS`] bytes.
+    pub fn zeros(offset: u64, len: u64, size: u64) -> Result<Self, WindowError> {
+        if len > MAX_ZEROS {
+            return Err(WindowError::TooLong(len));
+        }
+        // All but the length is as with any other window: its first and last leaf say so.
+        let end = offset.checked_add(len).filter(|end| *end <= size);
+        let end = end.ok_or(WindowError::Outside { offset, len, size })?;
+        if len == 0 {
+            return Err(WindowError::Empty);
+        }
+        let aligned = offset.is_multiple_of(GROUP) && (end.is_multiple_of(GROUP) || end == size);
+        if !aligned || size > MAX_SIZE {
+            return Err(WindowError::Unaligned(offset, end));
+        }
+        Ok(Window { offset, len, zeros: true })
+    }
+
+    pub const fn is_zeros(&self) -> bool {
+        self.zeros
     }
 
     pub const fn offset(&self) -> u64 {
@@ -147,19 +176,19 @@ impl From<EncodeError> for SliceError {
 
 /// Exact length in bytes of the slice for `window` of content with `size` bytes.
 pub fn encoded_len(size: u64, window: Window) -> u64 {
-    fn inner(first: u64, count: u64, from: u64, to: u64) -> u64 {
+    fn inner(first: u64, count: u64, from: u64, to: u64, zeros: bool) -> u64 {
         let end = first + count;
         if end <= from || first >= to {
             return 0;
         }
         if from <= first && end <= to {
-            return count - 1;
+            return if zeros { 0 } else { count - 1 };
         }
         let left = left_groups(count);
-        1 + inner(first, left, from, to) + inner(first + left, count - left, from, to)
+        1 + inner(first, left, from, to, zeros) + inner(first + left, count - left, from, to, zeros)
     }
-    let nodes = inner(0, groups(size), window.first_group(), window.end_group());
-    window.len + nodes * PAIR
+    let nodes = inner(0, groups(size), window.first_group(), window.end_group(), window.zeros);
+    if window.zeros { nodes * PAIR } else { window.len + nodes * PAIR }
 }
 
 /// Encodes a window, checking every byte of it against the outboard's root on the
@@ -186,6 +215,41 @@ pub fn encode_after(
     Ok(out)
 }
 
+/// The slice of a window of zeros: the way to it, checked against the root. That there are zeros is for the
+/// caller to know; whoever gets the slice computes it.
+pub fn encode_zeros(
+    mut out: Vec<u8>,
+    outboard: &FileOutboard<'_>,
+    window: Window,
+) -> Result<Vec<u8>, SliceError> {
+    fn way(
+        out: &mut Vec<u8>,
+        outboard: &FileOutboard<'_>,
+        (first, count, node): (u64, u64, u64),
+        window: Window,
+        hash: Hash,
+    ) -> Result<(), SliceError> {
+        let end = first + count;
+        let outside = first >= window.end_group() || end <= window.first_group();
+        if outside || (first >= window.first_group() && end <= window.end_group()) {
+            return Ok(());
+        }
+        let pair = outboard.node(node)?;
+        let (left, right) = parse_pair(&pair);
+        let is_root = first == 0 && count == groups(outboard.size());
+        if parent_hash(&left, &right, is_root) != hash {
+            return Err(SliceError::OutboardCorrupt);
+        }
+        out.extend_from_slice(&pair);
+        let left_count = left_groups(count);
+        way(out, outboard, (first, left_count, node + 1), window, left)?;
+        way(out, outboard, (first + left_count, count - left_count, node + left_count), window, right)
+    }
+    let all = (0, groups(outboard.size()), 0);
+    way(&mut out, outboard, all, window, Outboard::root(outboard))?;
+    Ok(out)
+}
+
 /// A slice whose every byte has been checked.
 #[derive(Clone, Debug)]
 pub struct Verified {
@@ -209,7 +273,11 @@ pub fn decode(root: Hash, size: u64, window: Window, slice: &Bytes) -> Result<Ve
         size,
         window,
         rest: slice.clone(),
-        leaves: Vec::with_capacity(window.len.div_ceil(GROUP) as usize),
+        leaves: if window.zeros {
+            Vec::new()
+        } else {
+            Vec::with_capacity(window.len.div_ceil(GROUP) as usize)
+        },
         nodes: Nodes::default(),
     };
     decoding.subtree(0, groups(size), 0, root)?;
@@ -232,6 +300,15 @@ impl Decoding {
         }
         let is_root = first == 0 && count == groups(self.size);
         let offset = first * GROUP;
+        let inside = first >= self.window.first_group() && first + count <= self.window.end_group();
+        if self.window.zeros && inside {
+            let mut pairs = Vec::with_capacity(((count - 1) * PAIR) as usize);
+            if hash_zeros(first, count, self.size, is_root, &mut pairs) != hash {
+                return Err(SliceError::Mismatch { offset });
+            }
+            self.nodes.extend(node, &pairs);
+            return Ok(());
+        }
         if count == 1 {
             let leaf = self.take((self.size - offset).min(GROUP) as usize)?;
             if leaf_hash(first, &leaf, is_root) != hash {
@@ -276,6 +353,7 @@ impl Verified {
 
     /// The window's bytes as far as they lie within `from..to` (offsets in the
     /// content), in order, without copying.
+    /// A window of zeros has none.
     pub fn bytes_within(&self, from: u64, to: u64) -> Vec<Bytes> {
         let mut at = self.window.offset;
         let mut parts = Vec::with_capacity(self.leaves.len());
@@ -291,20 +369,29 @@ impl Verified {
     }
 
     /// Writes the window's bytes within `from..to` to `file`, in which `from` is byte 0.
+    /// Zeros become a hole.
     pub fn write_to(&self, file: &File, from: u64, to: u64) -> io::Result<()> {
+        if self.window.zeros {
+            let (start, end) = (self.window.offset.clamp(from, to), self.window.end().clamp(from, to));
+            return holes::make_hole(file, start - from, end - start);
+        }
         let parts = self.bytes_within(from, to);
         let start = self.window.offset.max(from) - from;
         write_parts(file, start, &parts)
     }
 }
 
-/// Writes the parts one after the other from `at` on, a thousand per system call.
+/// Leaves written per system call, 256 KiB. Larger writes make the kernel look for larger pieces of
+/// fresh memory, which costs ten times as much where that has to come from a hypervisor.
+const WRITTEN: usize = 16;
+
+/// Writes the parts one after the other from `at` on.
 /// Does not touch the file's cursor, so windows can be written concurrently.
 fn write_parts(file: &File, mut at: u64, parts: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
     let mut slices = &mut slices[..];
     while !slices.is_empty() {
-        let some = &slices[..slices.len().min(1024)];
+        let some = &slices[..slices.len().min(WRITTEN)];
         match rustix::io::pwritev(file, some, at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {

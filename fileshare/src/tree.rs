@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+use crate::holes;
 use bao_tree::{BaoTree, BlockSize};
 use blake3::{
     Hash,
@@ -101,6 +102,67 @@ pub fn hash_reader(
     hashing.subtree(0, groups(size), 0)
 }
 
+/// As [`hash_reader`] for the first `size` bytes of a file, whose holes are not read; with `copy`, its data
+/// goes there too, at the same places. Returns the number of bytes that were read as well.
+pub fn hash_file(
+    file: &File,
+    size: u64,
+    outboard: &File,
+    copy: Option<&File>,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<(Hash, u64)> {
+    let data = FilePieces { file, size, copy, next: None, read: 0 };
+    let mut hashing = Hashing { data, size, outboard, progress, piece: Vec::new(), pairs: Vec::new() };
+    let root = hashing.subtree(0, groups(size), 0)?;
+    Ok((root, hashing.data.read))
+}
+
+/// Where pieces come from, in order.
+trait Pieces {
+    /// Fills the buffer with what lies at `at`. False, and nothing filled, if that is zeros only.
+    fn fill(&mut self, at: u64, buffer: &mut [u8]) -> io::Result<bool>;
+}
+
+impl<R: Read> Pieces for R {
+    fn fill(&mut self, _: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        self.read_exact(buffer)?;
+        Ok(true)
+    }
+}
+
+struct FilePieces<'a> {
+    file: &'a File,
+    size: u64,
+    copy: Option<&'a File>,
+    /// The next data, from its start; the file's size where there is none.
+    next: Option<u64>,
+    read: u64,
+}
+
+impl Pieces for FilePieces<'_> {
+    fn fill(&mut self, at: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        let end = at + buffer.len() as u64;
+        let next = match self.next.filter(|next| *next >= at) {
+            Some(next) => next,
+            None => holes::next_data(self.file, at, self.size)?.map_or(self.size, |(start, _)| start),
+        };
+        self.next = Some(next);
+        if next >= end && !buffer.is_empty() {
+            // A file that was cut short ends in a hole of another kind.
+            if self.file.metadata()?.len() < end {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            return Ok(false);
+        }
+        self.file.read_exact_at(buffer, at)?;
+        self.read += buffer.len() as u64;
+        if let Some(copy) = self.copy {
+            copy.write_all_at(buffer, at)?;
+        }
+        Ok(true)
+    }
+}
+
 struct Hashing<'a, R> {
     data: R,
     size: u64,
@@ -110,7 +172,7 @@ struct Hashing<'a, R> {
     pairs: Vec<u8>,
 }
 
-impl<R: Read> Hashing<'_, R> {
+impl<R: Pieces> Hashing<'_, R> {
     /// Hashes `count` leaves from `first` on; their nodes go to `node` and after.
     fn subtree(&mut self, first: u64, count: u64, node: u64) -> io::Result<Hash> {
         let is_root = first == 0 && count == groups(self.size);
@@ -128,9 +190,12 @@ impl<R: Read> Hashing<'_, R> {
         let end = self.size.min((first + count) * GROUP);
         let len = (end - first * GROUP) as usize;
         self.piece.resize(len, 0);
-        self.data.read_exact(&mut self.piece)?;
         self.pairs.clear();
-        let hash = hash_piece(&self.piece, first, is_root, &mut self.pairs);
+        let hash = if self.data.fill(first * GROUP, &mut self.piece)? {
+            hash_piece(&self.piece, first, is_root, &mut self.pairs)
+        } else {
+            hash_zeros(first, count, self.size, is_root, &mut self.pairs)
+        };
         self.outboard.write_all_at(&self.pairs, node * PAIR)?;
         (self.progress)(len as u64);
         Ok(hash)
@@ -149,6 +214,26 @@ fn hash_piece(data: &[u8], first: u64, is_root: bool, pairs: &mut Vec<u8>) -> Ha
     pairs.extend_from_slice(&[0; PAIR as usize]);
     let left = hash_piece(left_data, first, false, pairs);
     let right = hash_piece(right_data, first + left_count, false, pairs);
+    pairs[at..at + PAIR as usize].copy_from_slice(&pair_bytes(&left, &right));
+    parent_hash(&left, &right, is_root)
+}
+
+/// Zeros that are hashed at a time: small enough for a core's cache.
+static ZEROS: [u8; 4 * GROUP as usize] = [0; 4 * GROUP as usize];
+
+/// Hashes `count` leaves from `first` on of content of `size` bytes, all of them zeros; appends their nodes in
+/// pre-order. BLAKE3 hashes a chunk's position with it, so that no two stretches of zeros have the same hash and
+/// each has to be computed.
+pub(crate) fn hash_zeros(first: u64, count: u64, size: u64, is_root: bool, pairs: &mut Vec<u8>) -> Hash {
+    let len = size.min((first + count) * GROUP).saturating_sub(first * GROUP);
+    if let Some(zeros) = ZEROS.get(..len as usize) {
+        return hash_piece(zeros, first, is_root, pairs);
+    }
+    let left_count = left_groups(count);
+    let at = pairs.len();
+    pairs.extend_from_slice(&[0; PAIR as usize]);
+    let left = hash_zeros(first, left_count, size, false, pairs);
+    let right = hash_zeros(first + left_count, count - left_count, size, false, pairs);
     pairs[at..at + PAIR as usize].copy_from_slice(&pair_bytes(&left, &right));
     parent_hash(&left, &right, is_root)
 }
@@ -182,6 +267,45 @@ mod tests {
         for size in [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 5 * PIECE + GROUP + 17] {
             check(size);
         }
+    }
+
+    #[test]
+    fn zeros_hash_as_if_they_were_read() {
+        for size in [1, GROUP + 1, 5 * GROUP, 64 * GROUP + 17, PIECE + 3 * GROUP] {
+            let data = vec![0; size as usize];
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            let zeros = hash_zeros(0, groups(size), size, true, &mut ours);
+            assert_eq!(zeros, hash_piece(&data, 0, true, &mut theirs), "size {size}");
+            assert_eq!(zeros, blake3::hash(&data));
+            assert!(ours == theirs);
+        }
+    }
+
+    #[test]
+    fn a_sparse_file_is_read_where_it_has_data() {
+        let (file, copy, outboard) =
+            (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let size = 6 * PIECE + 100;
+        file.set_len(size).unwrap();
+        copy.set_len(size).unwrap();
+        file.write_all_at(&[5; 100_000], 2 * PIECE + 17).unwrap();
+        let mut seen = 0;
+        let (root, read) = hash_file(&file, size, &outboard, Some(&copy), &mut |n| seen += n).unwrap();
+        assert_eq!((read, seen), (PIECE, size));
+        let mut bytes = vec![0; size as usize];
+        copy.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(root, blake3::hash(&bytes));
+        let again = tempfile::tempfile().unwrap();
+        assert_eq!(hash_reader(&bytes[..], size, &again, &mut |_| ()).unwrap(), root);
+        let (mut ours, mut theirs) =
+            (vec![0; outboard_len(size) as usize], vec![0; outboard_len(size) as usize]);
+        outboard.read_exact_at(&mut ours, 0).unwrap();
+        again.read_exact_at(&mut theirs, 0).unwrap();
+        assert!(ours == theirs, "the hash trees differ");
+        // Cut short meanwhile.
+        file.set_len(5 * PIECE).unwrap();
+        let error = hash_file(&file, size, &outboard, None, &mut |_| ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

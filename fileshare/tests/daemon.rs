@@ -16,7 +16,9 @@ use por_fileshare::{
     fetch::{Limits, Session, Stop},
     get::{self, Place, Want},
     id::ContentId,
+    landing::{self, Landing},
     net::Daemon as Net,
+    part::{Part, PartError, Span},
     proto::Pricing,
     serve::{Served, serve},
     store::{AddOptions, Store},
@@ -348,6 +350,79 @@ async fn daemons_that_restart_in_the_middle_of_a_get_resume_it() {
     assert!(fs::read(world.path("out")).unwrap() == data);
     let answers = server.served.answers.load(std::sync::atomic::Ordering::Relaxed);
     assert!(answers >= 40, "{answers}");
+    server.end().await;
+    world.check_books().await;
+}
+
+/// A node that takes downloads on until this is dropped.
+async fn take_on(daemon: &Daemon) -> Stop {
+    let (stop, net) = (Stop::default(), Net::new(daemon.client()));
+    let service = landing::listen(daemon.home.data_dir()).expect("a socket");
+    tokio::spawn(service.run(net, stop.clone()));
+    stop
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_files_in_it_writes_downloads_by_itself() {
+    let world = World::start().await;
+    let owner = world.node("owner", &[]).await;
+    let mut reader = world.node("reader", &[&owner]).await;
+    reader.open_channel(&owner, Yocto::near(10)).await;
+    let store = Store::open(&world.path("store")).unwrap();
+    let data = content(20 * MIB + 5);
+    let id = store.add_reader(&data[..], AddOptions::default(), &mut |_| ()).unwrap().id;
+    let server = Server::start(store, owner.client(), 3).await;
+    reachable(&reader.client(), id).await;
+    let stop = take_on(&reader).await;
+    let home = reader.home.data_dir().to_owned();
+    let of_home = |max| {
+        let limits = Limits { window: MIB, ..Limits::default() };
+        let net = Net::of_home(&home).expect("a daemon");
+        Arc::new(Session::new(Arc::new(net), Budget::new(max), limits, Stop::default()))
+    };
+
+    // The node takes on what is this user's and as it is named, and nothing else.
+    let span = Span::whole(id, data.len() as u64);
+    let target = world.path("out");
+    let part = Part::open(&target, span, false).unwrap();
+    let files = part.files().expect("paths that can be told");
+    let landing = Landing::open(&home, &files).await.expect("taken on");
+    // Whoever writes for it keeps later downloads out, also when its own command is gone.
+    drop(part);
+    assert!(matches!(Part::open(&target, span, false), Err(PartError::InUse(_))));
+    drop(landing);
+    let mut wrong = files.clone();
+    wrong.data.inode += 1;
+    assert!(Landing::open(&home, &wrong).await.is_none(), "another file");
+    let mut wrong = files.clone();
+    wrong.span.end -= 1;
+    assert!(Landing::open(&home, &wrong).await.is_none(), "another length");
+    let link = world.path("link");
+    std::os::unix::fs::symlink(&files.data.path, &link).unwrap();
+    let mut wrong = files.clone();
+    wrong.data.path = link;
+    assert!(Landing::open(&home, &wrong).await.is_none(), "a link");
+    assert!(Landing::open(&world.path("elsewhere"), &files).await.is_none(), "no node");
+    eventually("the file is free", || async { Part::open(&target, span, false).ok() }).await;
+
+    // Verified, complete and paid to the yocto, over a restart of the node.
+    let paying = of_home(Some(Yocto::near(1)));
+    let (fetching, to) = (Arc::clone(&paying), target.clone());
+    let get = tokio::spawn(async move { fetch(&fetching, &want(id, &[]), &to).await });
+    eventually("some of it is there", || async { (paying.meter.get().0 > 2 * MIB).then_some(()) }).await;
+    stop.set();
+    reader.stop().await;
+    reader.start().await;
+    let stop = take_on(&reader).await;
+    tokio::time::timeout(PATIENCE * 2, get).await.expect("it ends").expect("no panic").expect("it resumes");
+    assert!(fs::read(&target).unwrap() == data);
+    assert!(reader.client().status().await.unwrap().traffic.answered > 0, "the node itself asked");
+
+    // What it says about money and providers reaches the command.
+    let poor = of_home(Some(Yocto(1)));
+    let failure = fetch(&poor, &want(id, &[]), &world.path("poor")).await.unwrap_err();
+    assert_eq!(failure.exit, Exit::Budget);
+    stop.set();
     server.end().await;
     world.check_books().await;
 }

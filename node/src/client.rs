@@ -1,7 +1,11 @@
 //! Rust client of a running daemon's local API (docs/api.md). Used by the command line tools and
 //! by apps that run beside the daemon; other languages speak HTTP to it directly.
+//!
+//! The client of a daemon in the same process ([`crate::sdk::Node::client`]) hands requests,
+//! responses and provider records over directly, without a copy or a socket.
 
 mod error;
+mod inside;
 mod transport;
 mod types;
 
@@ -24,7 +28,9 @@ pub use types::{
     QuoteRequest, QuotedHop, QuotedRoute, ServeRequest, Status, TowerStatus, Traffic, What, WithdrawBody,
 };
 
+use crate::runtime::Daemon;
 use crate::seal;
+use inside::Inside;
 use transport::{Call, Transport, header, header_value};
 
 /// Name of the file in the home that holds the daemon's API address while it runs.
@@ -57,6 +63,7 @@ const POLL: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Arc<Transport>,
+    inside: Option<Inside>,
 }
 
 impl Client {
@@ -65,12 +72,17 @@ impl Client {
     ///
     /// Errors: [`ErrorCode::Unreachable`] when no daemon runs there.
     pub fn from_home(home: &Path) -> Result<Client, ClientError> {
-        Ok(Client { transport: Arc::new(Transport::from_home(home)?) })
+        Ok(Client { transport: Arc::new(Transport::from_home(home)?), inside: None })
     }
 
     /// A daemon at a known address.
     pub fn new(addr: SocketAddr, token: String) -> Client {
-        Client { transport: Arc::new(Transport::new(addr, token)) }
+        Client { transport: Arc::new(Transport::new(addr, token)), inside: None }
+    }
+
+    /// The daemon of this process, which also answers at `addr`.
+    pub(crate) fn inside(daemon: &Arc<Daemon>, addr: SocketAddr, token: String) -> Client {
+        Client { inside: Some(Inside::new(daemon)), ..Client::new(addr, token) }
     }
 
     pub async fn status(&self) -> Result<Status, ClientError> {
@@ -99,6 +111,9 @@ impl Client {
     ///
     /// Errors: [`ErrorCode::NoRoute`].
     pub async fn quote(&self, q: &QuoteRequest) -> Result<Quote, ClientError> {
+        if let Some(inside) = &self.inside {
+            return inside.quote(q).await;
+        }
         self.post("quote", q, QUICK).await
     }
 
@@ -108,6 +123,9 @@ impl Client {
     /// Errors: [`ErrorCode::NoRoute`], `Unreachable`, `Budget`, `Deadline`, `NotFound` (the
     /// destination does not serve the app), `Retryable`, `Fatal`.
     pub async fn request(&self, r: ApiRequest) -> Result<ApiResponse, ClientError> {
+        if let Some(inside) = &self.inside {
+            return inside.request(&r).await;
+        }
         let sealed = seal::is_sealed(&r.app);
         let mut query = vec![
             ("destination", r.destination.to_string()),
@@ -148,6 +166,9 @@ impl Client {
         limit: usize,
         wait: Duration,
     ) -> Result<Vec<Provider>, ClientError> {
+        if let Some(inside) = &self.inside {
+            return inside.providers(*key, limit, wait).await;
+        }
         let key = hex::encode(key);
         let query = vec![("limit", limit.to_string()), ("wait_ms", wait.as_millis().to_string())];
         let call = Call::new(Method::GET, &["providers", &key], wait.saturating_add(MARGIN)).query(query);
@@ -156,11 +177,17 @@ impl Client {
 
     /// Announces this node as a provider of `key`; the daemon repeats it, also after restarts.
     pub async fn provide(&self, key: &[u8; 32]) -> Result<(), ClientError> {
+        if let Some(inside) = &self.inside {
+            return inside.provide(*key).await;
+        }
         self.provider_call(Method::PUT, key).await
     }
 
     /// Ends [`Client::provide`]; records at other nodes expire.
     pub async fn stop_providing(&self, key: &[u8; 32]) -> Result<(), ClientError> {
+        if let Some(inside) = &self.inside {
+            return inside.stop_providing(*key).await;
+        }
         self.provider_call(Method::DELETE, key).await
     }
 
@@ -271,6 +298,12 @@ impl AppServer {
     /// Errors: [`ErrorCode::Unreachable`] while no daemon runs; call again later.
     pub async fn next(&self) -> Result<ApiIncoming, ClientError> {
         loop {
+            if let Some(inside) = &self.client.inside {
+                match inside.next(&self.app, POLL).await? {
+                    Some(incoming) => return Ok(incoming),
+                    None => continue,
+                }
+            }
             let call = Call::new(Method::GET, &["apps", &self.app, "next"], POLL + MARGIN)
                 .query(vec![("wait_ms", POLL.as_millis().to_string())]);
             match self.client.transport.send(call).await {
@@ -287,22 +320,35 @@ impl AppServer {
     ///
     /// Errors: [`ErrorCode::Usage`] if the body is longer than the request's response limit.
     pub async fn respond(&self, request: RequestId, body: Bytes) -> Result<(), ClientError> {
-        let id = request.to_string();
-        let call = Call::new(Method::POST, &["apps", &self.app, "responses", &id], QUICK).body(body);
-        match self.client.transport.send(call).await {
+        let answered = match &self.client.inside {
+            Some(inside) => inside.respond(&self.app, request, body).await,
+            None => {
+                let id = request.to_string();
+                let path = ["apps", &self.app, "responses", &id];
+                let call = Call::new(Method::POST, &path, QUICK).body(body);
+                self.client.transport.send(call).await.map(drop)
+            }
+        };
+        match answered {
             // Answered before, or the daemon was restarted and delivers the request again.
             Err(error) if error.code == ErrorCode::NotFound => Ok(()),
-            other => other.map(drop),
+            other => other,
         }
     }
 
     /// Stops serving: the node rejects new requests for the app.
     pub async fn stop(self) -> Result<(), ClientError> {
+        if let Some(inside) = &self.client.inside {
+            return inside.stop(&self.app);
+        }
         let call = Call::new(Method::DELETE, &["apps", &self.app], QUICK);
         self.client.transport.send(call).await.map(drop)
     }
 
     async fn register(&self) -> Result<(), ClientError> {
+        if let Some(inside) = &self.client.inside {
+            return inside.serve(&self.app, self.pricing, self.max_queued).await;
+        }
         let AppPricing { base, per_byte } = self.pricing;
         let body = ServeRequest { base, per_byte, max_queued: self.max_queued };
         let call = Call::new(Method::POST, &["apps", &self.app, "serve"], QUICK).json(&body)?;

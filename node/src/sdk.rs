@@ -107,9 +107,10 @@ impl Node {
         self.api_addr
     }
 
-    /// A client of this node's local API: chain actions, channels, provider records.
+    /// A client of this node's local API: chain actions, channels, provider records. Requests and
+    /// their answers do not leave the process.
     pub fn client(&self) -> Client {
-        Client::new(self.api_addr, self.token.clone())
+        Client::inside(&self.daemon, self.api_addr, self.token.clone())
     }
 
     /// Sends a request and waits for its signed response; takes other routes by itself within the

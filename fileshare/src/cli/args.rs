@@ -17,7 +17,7 @@ Exit codes: 0 ok, 1 other, 2 usage, 3 no route, 4 not found, 5 try again, 6 unre
 ///
 /// `put` gives a file an id, `serve` offers what was put, `get` fetches by id from
 /// whoever offers it, verifies every byte, and continues where it stopped. `get`,
-/// `quote` and `serve` talk to the daemon that `por run` starts.
+/// `quote` and `serve` talk to the daemon that `por run` or `fileshare node` starts.
 #[derive(Debug, Parser)]
 #[command(name = "fileshare", version, after_help = AFTER)]
 pub struct Args {
@@ -63,6 +63,9 @@ pub enum Command {
     Gc,
     /// Offer what is in the store until interrupted.
     Serve(Serve),
+    /// Run the daemon, as `por run` does, with files in it: it serves the store by itself, and writes
+    /// what this user's `get` asks for without a copy in between.
+    Node(Node),
     /// Watch a file travel through paid relays, and what becomes of a server that dies: a local chain
     /// and five nodes, on this machine, in about a minute.
     #[cfg(feature = "demo")]
@@ -70,7 +73,11 @@ pub enum Command {
     /// Runs a node of the demo.
     #[cfg(feature = "demo")]
     #[command(name = crate::demo::cluster::NODE_COMMAND, hide = true)]
-    Node,
+    DemoNode {
+        /// Serve the store from within at this price.
+        #[arg(long, value_name = "P/GiB", value_parser = parse_price)]
+        price: Option<Yocto>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -193,6 +200,16 @@ pub struct Serve {
     /// Price of what is served, like `0.01NEAR/GiB`.
     #[arg(long, value_name = "P/GiB", default_value = "0", value_parser = parse_price)]
     pub price: Yocto,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Node {
+    /// Price of what is served, like `0.01NEAR/GiB`.
+    #[arg(long, value_name = "P/GiB", default_value = "0", value_parser = parse_price)]
+    pub price: Yocto,
+    /// File whose first line is the password of the keys [else POR_PASSWORD, else asked for].
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// `0.01NEAR/GiB`, the unit of length optional.

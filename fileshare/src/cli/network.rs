@@ -1,14 +1,19 @@
-//! `ls`, `stat`, `quote` and `serve`.
+//! `ls`, `stat`, `quote`, `serve` and `node`.
 
 use std::sync::{Arc, atomic::Ordering};
 
-use por_node::client::Client;
-use por_types::NodeKey;
+use por_node::{
+    client::Client,
+    config::Overrides,
+    home::Home,
+    keys::{NodeSetup, PasswordSource},
+};
+use por_types::{NodeKey, Yocto};
 use serde::Serialize;
 
 use super::{
     Context,
-    args::{Serve, What},
+    args::{Node, Serve, What},
     get::{is_local, limits},
     local::{interrupted, print_lines},
 };
@@ -19,7 +24,8 @@ use crate::{
     fetch::{Found, Plan, Session, Stop},
     get::{self, Goal, Want},
     id::ContentId,
-    net::{Daemon, Local, Network},
+    net::{Daemon, Local, Network, blocking},
+    node::Files,
     progress::bytes,
     proto::{Pricing, shown},
     serve::{Served, per_byte},
@@ -126,7 +132,7 @@ async fn show_stat<N: Network>(context: &Context, what: &What, session: Session<
     }
     for provider in report.providers.iter().filter(|provider| provider.node != Local::KEY) {
         let gib = provider.pricing.per_byte.checked_mul(crate::fetch::GIB.into());
-        let price = gib.map(por_types::Yocto::to_near_string).unwrap_or_else(|error| error.to_string());
+        let price = gib.map(Yocto::to_near_string).unwrap_or_else(|error| error.to_string());
         lines.push(format!("provider  {} {price}/GiB", provider.node));
     }
     print_lines(lines)
@@ -156,7 +162,7 @@ struct QuoteReport {
     size: u64,
     plan: Plan,
     /// What asking cost.
-    spent: por_types::Yocto,
+    spent: Yocto,
 }
 
 async fn show_quote<N: Network>(context: &Context, what: &What, session: Session<N>) -> Result<(), Failure> {
@@ -186,7 +192,7 @@ async fn show_quote<N: Network>(context: &Context, what: &What, session: Session
 pub async fn serve(context: &Context, args: Serve) -> Result<(), Failure> {
     let store = context.store().await?;
     let client = Client::from_home(&context.home)?;
-    let pricing = Pricing { base: por_types::Yocto::ZERO, per_byte: per_byte(args.price) };
+    let pricing = Pricing { base: Yocto::ZERO, per_byte: per_byte(args.price) };
     let served = Arc::new(Served::default());
     let price = args.price.to_near_string();
     let ready = || {
@@ -210,6 +216,46 @@ pub async fn serve(context: &Context, args: Serve) -> Result<(), Failure> {
     let (answers, sent) = (served.answers.load(Ordering::Relaxed), served.bytes.load(Ordering::Relaxed));
     context.say(&format!("answered {answers} questions, {}", bytes(sent)));
     result
+}
+
+pub async fn node(context: &Context, args: Node) -> Result<(), Failure> {
+    let password = PasswordSource { file: args.password_file };
+    run_node(context, &password, args.price, ended()).await
+}
+
+/// Runs a node with files in it until `end`.
+pub(crate) async fn run_node(
+    context: &Context,
+    password: &PasswordSource,
+    price: Yocto,
+    end: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let (home, password) = (Home::locate(context.home_flag.as_deref())?, password.clone());
+    // Deriving the key from a password takes a second of work.
+    let setup = blocking(move || NodeSetup::load(home, Overrides::default(), &password)).await??;
+    let pricing = Pricing { base: Yocto::ZERO, per_byte: per_byte(price) };
+    let files = Files { store: context.store().await?, pricing };
+    let ready = |announced| {
+        if context.json {
+            crate::progress::event(&serde_json::json!({ "event": "serving", "announced": announced }));
+        } else {
+            let price = price.to_near_string();
+            context
+                .say(&format!("the node runs and serves {announced} items at {price}/GiB; Ctrl-C to stop"));
+        }
+    };
+    let stop = context.stop.clone();
+    let mut running = std::pin::pin!(crate::node::run(setup, files, stop.clone(), ready));
+    let served = tokio::select! {
+        ended = &mut running => ended,
+        () = end => {
+            stop.set();
+            running.await
+        }
+    }?;
+    let (answers, sent) = (served.answers.load(Ordering::Relaxed), served.bytes.load(Ordering::Relaxed));
+    context.say(&format!("answered {answers} questions, {}", bytes(sent)));
+    Ok(())
 }
 
 /// Returns when the process is told to end: Ctrl-C, or SIGTERM from a service manager.

@@ -19,6 +19,7 @@ use por_types::{AccountId, ChannelId, NodeKey, Terms, Yocto};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+use crate::cli::Context;
 use crate::exit::{Exit, Failure};
 
 /// Longest wait for anything that the cluster does; it all takes seconds.
@@ -52,6 +53,8 @@ pub struct Cluster {
     dir: PathBuf,
     local: LocalNetwork,
     pub members: Vec<Member>,
+    /// Nodes that start from now on have files in them (`fileshare node`) at this price per GiB.
+    pub files: Option<Yocto>,
 }
 
 impl Cluster {
@@ -60,7 +63,7 @@ impl Cluster {
     pub async fn start(exe: PathBuf, dir: &Path, first: &str) -> Result<Cluster, Failure> {
         let config = LocalNetworkConfig { anchor: Some(account(first)?), ..LocalNetworkConfig::default() };
         let local = LocalNetwork::start(config).await?;
-        Ok(Cluster { exe, dir: dir.to_owned(), local, members: Vec::new() })
+        Ok(Cluster { exe, dir: dir.to_owned(), local, members: Vec::new(), files: None })
     }
 
     pub fn network(&self) -> NetworkConfig {
@@ -124,7 +127,7 @@ impl Cluster {
             client: Client::new(([127, 0, 0, 1], 1).into(), String::new()),
             process: None,
         };
-        member.run(&self.exe).await?;
+        member.run(&self.exe, self.files).await?;
         // A node that is started again is found where it was.
         config.p2p.listen = bound(&member.status().await?)?;
         config.save(&home)?;
@@ -192,7 +195,8 @@ impl Cluster {
     pub async fn revive(&mut self, name: &str) -> Result<(), Failure> {
         let index = self.index(name);
         let exe = self.exe.clone();
-        self.members[index].run(&exe).await
+        let files = self.files;
+        self.members[index].run(&exe, files).await
     }
 
     /// A command line of this binary for a member's daemon.
@@ -215,7 +219,7 @@ impl Cluster {
 }
 
 impl Member {
-    async fn run(&mut self, exe: &Path) -> Result<(), Failure> {
+    async fn run(&mut self, exe: &Path, files: Option<Yocto>) -> Result<(), Failure> {
         let log = self.home.join("log");
         let failed = |error: &std::io::Error| Failure::io("starting a node", error);
         let file = File::options().create(true).append(true).open(&log).map_err(|error| failed(&error))?;
@@ -223,6 +227,9 @@ impl Member {
         let _ = std::fs::remove_file(self.home.join(por_node::client::ADDR_FILE));
         let mut command = clean(exe);
         command.arg("--home").arg(&self.home).arg(NODE_COMMAND);
+        if let Some(price) = files {
+            command.arg("--price").arg(price.to_near_string());
+        }
         // Stays open as long as this process lives.
         command.stdin(Stdio::piped()).stdout(file).stderr(errors);
         let mut process = command.spawn().map_err(|error| failed(&error))?;
@@ -279,8 +286,7 @@ impl Member {
 }
 
 /// The daemon of a member, in this process, until it is told to end or its parent is gone.
-pub(crate) async fn run_node(home: &Path) -> Result<(), Failure> {
-    let setup = NodeSetup::load(Home::at(home), Overrides::default(), &PasswordSource::default())?;
+pub(crate) async fn run_node(context: &Context, price: Option<Yocto>) -> Result<(), Failure> {
     let (gone, parent_gone) = tokio::sync::oneshot::channel::<()>();
     // The parent holds the other end of stdin and never writes.
     std::thread::spawn(move || {
@@ -290,6 +296,11 @@ pub(crate) async fn run_node(home: &Path) -> Result<(), Failure> {
     let parent_gone = async {
         let _ = parent_gone.await;
     };
+    let password = PasswordSource::default();
+    if let Some(price) = price {
+        return crate::cli::run_node(context, &password, price, parent_gone).await;
+    }
+    let setup = NodeSetup::load(Home::at(&context.home), Overrides::default(), &password)?;
     Ok(por_node::runtime::run(setup, parent_gone).await?)
 }
 

@@ -112,14 +112,17 @@ impl<N: Network> Session<N> {
         };
         let reply = self.net.request(call).await?;
         reservation.spend(reply.price);
-        let (offer, found) = read_stat(node, id, &reply.body).map_err(|error| judge(&error).1)?;
+        let (offer, found, sparse) = read_stat(node, id, &reply.body).map_err(|error| judge(&error).1)?;
+        if sparse {
+            self.maps.note(&id, node);
+        }
         self.pool.add(offer);
         self.pool.succeeded(node, 0, reply.price, started.elapsed());
         Ok((offer, found))
     }
 }
 
-fn read_stat(node: NodeKey, id: ContentId, body: &Bytes) -> Result<(Offer, Found), ProtoError> {
+fn read_stat(node: NodeKey, id: ContentId, body: &Bytes) -> Result<(Offer, Found, bool), ProtoError> {
     let stat = Answer::decode(body)?.into_stat()?;
     verify_size_proof(id.root(), stat.size, stat.proof)?;
     let listing = match stat.listing {
@@ -136,7 +139,7 @@ fn read_stat(node: NodeKey, id: ContentId, body: &Bytes) -> Result<(Offer, Found
         return Err(ProtoError::Malformed("its windows are too small".into()));
     }
     let offer = Offer { node, pricing: stat.pricing, max_window };
-    Ok((offer, Found { id, size: stat.size, listing }))
+    Ok((offer, Found { id, size: stat.size, listing }, stat.sparse))
 }
 
 /// What to say when nobody answered usefully: lies first, then what may pass.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{GIB, Session};
 use crate::{
     exit::{Exit, Failure},
+    holes::Holes,
     id::ContentId,
     net::Network,
     part::{PartError, Span, UNIT},
@@ -52,18 +53,19 @@ impl Shapes {
         let question = Question::get(id, window).encode();
         let question = question.map_err(|error| Failure::new(Exit::Other, error.to_string(), ""))?;
         *self.0.entry((question.len() as u64, get_limit(size, window))).or_default() += 1;
-        self.1 += window.len();
+        self.1 += super::content_of(window);
         Ok(())
     }
 
-    /// Adds the windows of a span that cover its missing units.
+    /// Adds the windows of a span that cover its missing units, holes as such.
     pub fn add_span(
         &mut self,
         span: &Span,
         window_len: u64,
         missing: impl Fn(u64) -> bool,
+        holes: &Holes,
     ) -> Result<(), Failure> {
-        let windows = span.windows(window_len, missing).map_err(PartError::from)?;
+        let windows = span.windows(window_len, missing, holes).map_err(PartError::from)?;
         windows.into_iter().try_for_each(|window| self.add(span.id, span.size, window))
     }
 }

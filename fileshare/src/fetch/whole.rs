@@ -11,13 +11,15 @@ use std::{
 use futures::{StreamExt, stream};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::{Finish, Session};
+use super::{Finish, Ground, Session};
 use crate::{
     exit::{Exit, Failure},
+    holes::Holes,
     id::ContentId,
     net::{Network, blocking},
     part::{Part, Span},
-    slice::Verified,
+    slice::{Verified, Window},
+    tree::GROUP,
 };
 
 /// How often what has arrived is made durable, at least.
@@ -25,6 +27,9 @@ const CHECKPOINT: Duration = Duration::from_secs(2);
 /// Bytes after which it is made durable sooner: so that the disk is busy while more
 /// arrives, instead of all at the end.
 const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Length from which on the node is asked to write by itself.
+const LANDS_FROM: u64 = 1024 * 1024;
 
 impl<N: Network> Session<N> {
     /// Fetches what is missing in a partial file, several windows at a time. Whatever
@@ -38,15 +43,13 @@ impl<N: Network> Session<N> {
     async fn fill_windows(&self, part: &Arc<Part>) -> Result<(), Failure> {
         self.touch();
         let (id, size) = (part.span().id, part.span().size);
-        let windows = part.missing(self.window_len())?;
-        let write: Finish<u64> = {
-            let part = Arc::clone(part);
-            Arc::new(move |verified: Verified| Ok(part.write(&verified)?))
-        };
+        let holes = self.holes(id, size).await;
+        let windows = part.missing_but(self.window_len(), &holes)?;
+        let write = self.writer(part).await;
         let halt = AtomicBool::new(false);
         let fetches = stream::iter(windows)
             .take_while(|_| std::future::ready(!self.stop.is_set() && !halt.load(Ordering::Relaxed)))
-            .map(|window| self.window(id, size, window, &write, &halt))
+            .map(|window| self.piece(id, size, window, &write, &halt))
             .buffer_unordered(self.limits.in_flight.max(1));
         let mut fetches = std::pin::pin!(fetches);
         let mut ticks = tokio::time::interval(CHECKPOINT);
@@ -89,13 +92,56 @@ impl<N: Network> Session<N> {
         }
     }
 
+    /// A window; what turns out not to be a hole is fetched as data.
+    async fn piece(
+        &self,
+        id: ContentId,
+        size: u64,
+        window: Window,
+        write: &Arc<Finish<u64>>,
+        halt: &AtomicBool,
+    ) -> Result<u64, Failure> {
+        let failure = match self.window(id, size, window, write, halt).await {
+            Err(failure) if window.is_zeros() => failure,
+            other => return other,
+        };
+        let no_hole =
+            matches!(failure.exit, Exit::NotFound | Exit::VerificationFailed | Exit::ForeignVersion);
+        if !no_hole || self.pool.offers().is_empty() {
+            return Err(failure);
+        }
+        let mut new = 0;
+        let mut at = window.offset();
+        while at < window.end() {
+            let len = (window.end() - at).min(self.window_len() / GROUP * GROUP);
+            let data = Window::new(at, len, size).map_err(crate::part::PartError::from)?;
+            new += self.window(id, size, data, write, halt).await?;
+            at += len;
+        }
+        Ok(new)
+    }
+
+    /// Windows go into the partial file; by the node itself, where that can and there is enough of them.
+    async fn writer(&self, part: &Arc<Part>) -> Arc<Finish<u64>> {
+        let (writing, marking) = (Arc::clone(part), Arc::clone(part));
+        let take = move |verified: Verified| Ok(writing.write(&verified)?);
+        let files = part.files().filter(|_| part.span().len() >= LANDS_FROM);
+        let landing = match files {
+            Some(files) => self.net.land(&files).await,
+            None => None,
+        };
+        let landed = move |window| Ok(marking.mark(window)?);
+        let landing = landing.map(|landing| Ground { landing, landed: Box::new(landed) });
+        Arc::new(Finish { take: Box::new(take), landing })
+    }
+
     /// Fetches a span and writes it in order; at most the windows in flight are held in
     /// memory, however slow the reader.
     pub async fn stream(&self, span: &Span, out: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
         self.touch();
-        let windows = span.windows(self.window_len(), |_| true);
+        let windows = span.windows(self.window_len(), |_| true, &Holes::default());
         let windows = windows.map_err(crate::part::PartError::from)?;
-        let pass: Finish<Verified> = Arc::new(Ok);
+        let pass = Finish::new(Ok);
         let halt = AtomicBool::new(false);
         let fetches = stream::iter(windows)
             .map(|window| self.window(span.id, span.size, window, &pass, &halt))

@@ -78,9 +78,9 @@ impl Staging {
         is_there(&relative(&self.folder, &job.path), job.size)
     }
 
-    pub fn part(&self, job: &FileJob, span: Span) -> Result<Part, Failure> {
+    pub fn part(&self, job: &FileJob, span: Span, zeros: u64) -> Result<Part, Failure> {
         let target = relative(&self.folder, &job.path);
-        Part::open(&target, span, true).map_err(named(&job.path))
+        Part::open_sparse(&target, span, true, zeros).map_err(named(&job.path))
     }
 
     /// Adds the links and gives the directory its name.

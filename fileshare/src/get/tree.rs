@@ -205,9 +205,10 @@ async fn fetch_one<N: Network>(
             return Err(DirError::Inconsistent(job.path).into());
         }
     }
+    let zeros = session.holes(job.id, job.size).await.bytes(job.size);
     let part = {
         let (staging, job) = (Arc::clone(staging), job.clone());
-        blocking(move || staging.part(&job, Span::whole(job.id, job.size))).await??
+        blocking(move || staging.part(&job, Span::whole(job.id, job.size), zeros)).await??
     };
     let part = Arc::new(part);
     session.meter.add_done(part.done());

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::PartError;
 use crate::{
+    holes::Holes,
     id::{ContentId, ID_BYTES},
-    slice::{MAX_WINDOW, Window, WindowError},
+    slice::{MAX_WINDOW, MAX_ZEROS, Window, WindowError},
     tree::GROUP,
 };
 
@@ -16,7 +17,7 @@ const MAGIC: [u8; 16] = *b"fileshare part 1";
 pub(super) const HEADER: usize = 16 + ID_BYTES + 3 * 8 + 32;
 
 /// What is being downloaded: `start..end` of content with `size` bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Span {
     pub id: ContentId,
     pub size: u64,
@@ -75,24 +76,31 @@ impl Span {
     }
 
     /// Windows of at most `window_len` bytes that cover the units for which `missing`
-    /// holds, in order. Window borders are multiples of `window_len`.
+    /// holds, in order. Window borders are multiples of `window_len`. Whole units that are holes are in
+    /// windows of zeros of at most [`MAX_ZEROS`] bytes.
     pub fn windows(
         &self,
         window_len: u64,
         missing: impl Fn(u64) -> bool,
+        holes: &Holes,
     ) -> Result<Vec<Window>, WindowError> {
         let step = (window_len.clamp(UNIT, MAX_WINDOW) / UNIT) * UNIT;
         let mut windows = Vec::new();
-        let mut open: Option<(u64, u64)> = None;
+        let mut open: Option<(u64, u64, bool)> = None;
         for unit in (0..self.units()).filter(|unit| missing(*unit)) {
             let (from, to) = self.unit_bytes(unit);
+            let whole = from.is_multiple_of(UNIT) && (to.is_multiple_of(UNIT) || to == self.size);
+            let hole = whole && to > from && holes.contains(self.first_unit() + unit);
+            let step = if hole { MAX_ZEROS } else { step };
             open = match open {
-                Some((start, end)) if end == from && from / step == start / step => Some((start, to)),
+                Some((start, end, same)) if end == from && same == hole && from / step == start / step => {
+                    Some((start, to, hole))
+                }
                 Some(done) => {
                     windows.push(self.aligned(done)?);
-                    Some((from, to))
+                    Some((from, to, hole))
                 }
-                None => Some((from, to)),
+                None => Some((from, to, hole)),
             };
         }
         if let Some(last) = open {
@@ -101,7 +109,10 @@ impl Span {
         Ok(windows)
     }
 
-    fn aligned(&self, (from, to): (u64, u64)) -> Result<Window, WindowError> {
+    fn aligned(&self, (from, to, hole): (u64, u64, bool)) -> Result<Window, WindowError> {
+        if hole {
+            return Window::zeros(from, to - from, self.size);
+        }
         let from = from / GROUP * GROUP;
         let to = to.next_multiple_of(GROUP).min(self.size);
         Window::new(from, to - from, self.size)

@@ -12,7 +12,7 @@ use super::{Entry, INLINE, Place, Store, StoreError, io_at, stamp};
 use crate::{
     id::{ContentId, Kind},
     part::sync_dir,
-    tree::{MAX_SIZE, hash_reader},
+    tree::{MAX_SIZE, hash_file, hash_reader},
 };
 
 /// How [`Store::add_file`] treats a file.
@@ -52,22 +52,6 @@ impl Staged {
 
     pub const fn added(&self) -> Added {
         Added { id: self.entry.id, size: self.entry.size }
-    }
-}
-
-/// Copies what is read through it.
-struct Tee<'a, R> {
-    from: R,
-    to: Option<&'a File>,
-}
-
-impl<R: Read> Read for Tee<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        if let Some(mut to) = self.to {
-            to.write_all(&buffer[..read])?;
-        }
-        Ok(read)
     }
 }
 
@@ -155,9 +139,13 @@ impl Store {
     ) -> Result<Staged, StoreError> {
         let outboard = self.temporary()?;
         let blob = if options.copy && !options.only_hash { Some(self.temporary()?) } else { None };
-        let tee = Tee { from: file, to: blob.as_ref().map(NamedTempFile::as_file) };
-        let root = hash_reader(tee, size.min(MAX_SIZE), outboard.as_file(), progress);
-        let root = root.map_err(|error| match error.kind() {
+        let copy = blob.as_ref().map(NamedTempFile::as_file);
+        if let Some(copy) = copy {
+            // What is a hole in the file stays one in the copy.
+            copy.set_len(size).map_err(io_at(path))?;
+        }
+        let hashed = hash_file(file, size.min(MAX_SIZE), outboard.as_file(), copy, progress);
+        let (root, _) = hashed.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => StoreError::Changed(path.to_owned()),
             _ => io_at(path)(error),
         })?;

@@ -1,14 +1,16 @@
 //! An item opened for serving.
 
-use std::{fs::File, io, path::PathBuf};
+use std::{fs::File, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use bao_tree::io::sync::ReadAt;
 use bytes::Bytes;
 
 use super::{Entry, Place, Store, StoreError, io_at, stamp};
 use crate::{
+    holes::{self, Holes},
     id::ContentId,
     outboard::FileOutboard,
+    part::UNIT,
     slice::{self, DEFAULT_WINDOW, SliceError, Window},
     tree::outboard_len,
 };
@@ -119,6 +121,32 @@ impl Item {
     pub fn encode_after(&self, out: Vec<u8>, window: Window) -> Result<Vec<u8>, StoreError> {
         self.unchanged()?;
         self.with_outboard(|data, outboard| slice::encode_after(out, data, outboard, window))
+    }
+
+    /// The slice for a window of zeros behind what `out` holds already; `None` if it is no hole here.
+    pub fn encode_zeros_after(&self, out: Vec<u8>, window: Window) -> Result<Option<Vec<u8>>, StoreError> {
+        self.unchanged()?;
+        let Data::File(path, file) = &self.data else { return Ok(None) };
+        let hole = holes::is_hole(file, window.offset(), window.end(), self.size).map_err(io_at(path))?;
+        if !hole {
+            return Ok(None);
+        }
+        self.with_outboard(|_, outboard| slice::encode_zeros(out, &outboard, window)).map(Some)
+    }
+
+    /// Whether it seems to have holes worth asking for; may be wrong.
+    pub fn seems_sparse(&self) -> bool {
+        let Data::File(_, file) = &self.data else { return false };
+        file.metadata()
+            .is_ok_and(|metadata| metadata.blocks().saturating_mul(512).saturating_add(UNIT) <= self.size)
+    }
+
+    /// Units that are holes, from unit `from` on: at most `most` runs, and where to go on.
+    pub fn holes(&self, from: u64, most: usize) -> Result<(Holes, Option<u64>), StoreError> {
+        match &self.data {
+            Data::File(path, file) => Holes::of_file(file, self.size, from, most).map_err(io_at(path)),
+            Data::Inline(_) => Ok((Holes::default(), None)),
+        }
     }
 
     /// The proof of the content's size.

@@ -1,7 +1,7 @@
 //! A large file from disk to disk, one process per node, on loopback.
 
 mod blobs;
-mod ours;
+pub mod ours;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -31,6 +31,9 @@ pub struct Args {
     /// temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Nodes of `por run` with a server and a getter beside them, instead of `fileshare node`.
+    #[arg(long)]
+    separate: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -163,7 +166,7 @@ pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
     };
     let (file, target) = (dir.path().join("file"), dir.path().join("copy"));
     let hash = make_file(&file, args.mib)?;
-    let network = Network::start(dir.path(), &file).await?;
+    let network = Network::start(dir.path(), &file, args.separate).await?;
     let blobs = Server::start(Other::Blobs, dir.path(), &file).await?;
     let stream = Server::start(Other::Stream, dir.path(), &file).await?;
     let mut runs = Runs::default();

@@ -15,6 +15,7 @@ mod report;
 mod requests;
 mod routes;
 mod sever;
+mod sparse;
 mod theirs;
 mod usage;
 
@@ -55,6 +56,8 @@ enum Bench {
     /// relays, each node a process; against iroh-blobs in two processes, and against a raw
     /// substream of libp2p as the ceiling.
     Bulk(bulk::Args),
+    /// `fileshare put` and `get` of a large file that is nearly all holes, interrupted and resumed.
+    Sparse(sparse::Args),
     /// Goodput, latencies, memory and fairness at multiples of what a server can carry: 999 clients
     /// on one connection beside a modest one on its own.
     Overload(overload::Args),
@@ -108,6 +111,7 @@ fn bench() -> anyhow::Result<()> {
         Bench::Requests(requests) => runtime.block_on(requests::run(&requests, args.json)),
         Bench::Routes(of_routes) => routes::run(&of_routes, args.json),
         Bench::Bulk(of_bulk) => runtime.block_on(bulk::run(&of_bulk, args.json)),
+        Bench::Sparse(of_holes) => runtime.block_on(sparse::run(&of_holes, args.json)),
         Bench::Overload(of_load) => runtime.block_on(overload::run(&of_load, args.json)),
         Bench::Idle(of_idle) => runtime.block_on(idle::run(&of_idle, args.json)),
         Bench::IdleNode(node) => runtime.block_on(idle::node(&node)),

@@ -2,6 +2,7 @@
 
 mod attack;
 mod contract;
+mod scale;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Command {
     Crash(crash::Crash),
     /// Runs networks with crashes, broken links and hostile hosts, and judges every request.
     Faults(faults::Faults),
+    /// What a node of a network of 1,000 to 100,000 nodes has to do: routes, sync, chain, lateness.
+    Scale(scale::Scale),
 }
 
 #[derive(clap::Args)]
@@ -113,6 +116,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Attack(args) => attack::run(&args)?,
         Command::Crash(args) => crash::run(&args)?,
         Command::Faults(args) => faults::run(&args)?,
+        Command::Scale(args) => scale::run(&args)?,
     };
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -58,6 +58,8 @@ impl Message {
         let price = fees.checked_add(link.base_fee)?;
         let loaded = u128::from(self.body_len.saturating_add(self.beside)) + u128::from(self.response_limit);
         let transfer = match u64::try_from(loaded * 1000) {
+            // A division takes longer than all the rest.
+            Ok(short) if short <= link.bytes_per_s => u64::from(short > 0),
             Ok(short) => short.div_ceil(link.bytes_per_s),
             Err(_) => {
                 let long = (loaded * 1000).div_ceil(u128::from(link.bytes_per_s));

@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, ensure};
 use por_fileshare::demo::cluster::{Cluster, until};
 use por_fileshare::exit::Failure;
+use por_fileshare::id::ContentId;
 use por_types::{Terms, Yocto};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
@@ -22,8 +24,11 @@ pub const FAR: &[&str] = &["far", "first", "second", SERVER];
 
 pub struct Network {
     cluster: Cluster,
-    serving: Child,
+    /// Where the server is a program beside its daemon.
+    serving: Option<Child>,
     id: String,
+    /// What putting the file took, seconds.
+    pub put_s: f64,
 }
 
 fn terms() -> Terms {
@@ -51,8 +56,10 @@ fn exe(dir: &Path) -> anyhow::Result<PathBuf> {
 }
 
 impl Network {
-    pub async fn start(dir: &Path, file: &Path) -> anyhow::Result<Network> {
+    /// `separate`: daemons without files in them, a server and a getter beside them.
+    pub async fn start(dir: &Path, file: &Path, separate: bool) -> anyhow::Result<Network> {
         let mut cluster = Cluster::start(exe(dir)?, dir, SERVER).await.map_err(told)?;
+        cluster.files = (!separate).then_some(Yocto::millinear(10));
         for name in [SERVER, "second", "first", "near", "far"] {
             cluster.add(name, Yocto::near(200)).await.map_err(told)?;
             let client = &cluster.member(name).client;
@@ -66,13 +73,23 @@ impl Network {
             }
         }
         cluster.settle_graph(channels).await.map_err(told)?;
+        let start = Instant::now();
         let put = cluster.command(SERVER).arg("put").arg(file).output().await?;
         ensure!(put.status.success(), "put: {}", String::from_utf8_lossy(&put.stderr));
+        let put_s = start.elapsed().as_secs_f64();
         let id = String::from_utf8(put.stdout)?.trim().to_owned();
-        let serving = quiet(cluster.command(SERVER).args(["serve", "--price", "0.01NEAR/GiB"])).spawn()?;
-        let ready = || async { Ok((cluster.member(SERVER).status().await?.apps.len() >= 2).then_some(())) };
-        until("the server", ready).await.map_err(told)?;
-        Ok(Network { cluster, serving, id })
+        let serve = || quiet(cluster.command(SERVER).args(["serve", "--price", "0.01NEAR/GiB"])).spawn();
+        let serving = if separate { Some(serve()?) } else { None };
+        let hash = *id.parse::<ContentId>().map_err(|error| anyhow!("{error}"))?.hash();
+        for row in [NEAR, FAR] {
+            let client = &cluster.member(row[0]).client;
+            let found = || async {
+                let found = client.providers(&hash, 1, Duration::from_secs(1)).await?;
+                Ok((!found.is_empty()).then_some(()))
+            };
+            until("the server's announcement", found).await.map_err(told)?;
+        }
+        Ok(Network { cluster, serving, id, put_s })
     }
 
     /// The command that gets the file by way of `row`'s first node.
@@ -83,7 +100,7 @@ impl Network {
         command
     }
 
-    /// The processes that run all the time: each node's daemon, and the server's `fileshare serve`.
+    /// The processes that run all the time: each node's daemon, and a server beside its own.
     pub fn processes(&self, row: &[&str]) -> anyhow::Result<Vec<(String, u32)>> {
         let daemon = |name: &&str| {
             let process = self.cluster.member(name).process.as_ref();
@@ -91,7 +108,9 @@ impl Network {
             anyhow::Ok((format!("daemon {name}"), pid))
         };
         let mut all: Vec<(String, u32)> = row.iter().map(daemon).collect::<anyhow::Result<_>>()?;
-        all.push(("serve".to_owned(), self.serving.id().context("serve has ended")?));
+        if let Some(serving) = &self.serving {
+            all.push(("serve".to_owned(), serving.id().context("serve has ended")?));
+        }
         Ok(all)
     }
 
@@ -104,7 +123,9 @@ impl Network {
     }
 
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.serving.kill().await?;
+        if let Some(serving) = &mut self.serving {
+            serving.kill().await?;
+        }
         self.cluster.stop().await.map_err(told)
     }
 }
@@ -129,7 +150,7 @@ pub async fn run(name: &str, mut command: Command, servers: &[(String, u32)]) ->
     for (_, pid) in servers {
         process::forget_peak(*pid);
     }
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let mut child = command.kill_on_drop(true).spawn()?;
     let pid = child.id().context("it has just begun")?.to_string();
     let mut errors = child.stderr.take().context("piped")?;

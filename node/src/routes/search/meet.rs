@@ -8,9 +8,9 @@
 //! seen is the best. A way with a loop is never the best, as every edge takes time: the same way
 //! without the loop is better.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BinaryHeap;
 
 use por_types::ChannelId;
 
@@ -20,8 +20,8 @@ use crate::routes::{Goal, RouteError};
 
 /// Labels of one search, all nodes together.
 const MAX_LABELS: usize = 1_000_000;
-/// Nodes that a search comes by, as a rule.
-const USUAL_NODES: usize = 2_000;
+/// Labels of an end for which a thread keeps room from one search to the next.
+const KEPT_LABELS: usize = 1 << 14;
 const NONE: u32 = u32::MAX;
 
 /// In which order labels are settled: what a search is best at.
@@ -136,27 +136,6 @@ impl PartialOrd for Queued {
     }
 }
 
-/// Places are small numbers that nobody chooses: one multiplication spreads them well enough.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
-        }
-    }
-
-    fn write_u32(&mut self, place: u32) {
-        let mixed = (self.0 ^ u64::from(place)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
 /// What one end knows of a node: its label settled last, and the best one that waits.
 #[derive(Clone, Copy)]
 struct Here {
@@ -166,6 +145,55 @@ struct Here {
 
 const NOWHERE: [Here; 2] = [Here { settled: NONE, waiting: NONE }; 2];
 
+/// What both ends know of each node. Of searches before, which the stamps tell apart, nothing counts:
+/// beginning a search costs nothing, whatever the size of the graph.
+#[derive(Default)]
+struct Nodes {
+    known: Vec<(u32, [Here; 2])>,
+    stamp: u32,
+}
+
+impl Nodes {
+    fn begin(&mut self) {
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.stamp == 0 {
+            self.known.clear();
+            self.stamp = 1;
+        }
+    }
+
+    fn of(&self, node: u32) -> [Here; 2] {
+        match self.known.get(node as usize) {
+            Some((stamp, here)) if *stamp == self.stamp => *here,
+            _ => NOWHERE,
+        }
+    }
+
+    fn of_mut(&mut self, node: u32) -> &mut [Here; 2] {
+        let place = node as usize;
+        if place >= self.known.len() {
+            self.known.resize((place + 1).next_power_of_two(), (0, NOWHERE));
+        }
+        let (stamp, here) = &mut self.known[place];
+        if *stamp != self.stamp {
+            (*stamp, *here) = (self.stamp, NOWHERE);
+        }
+        here
+    }
+}
+
+/// The memory of a search, which the next one of the thread takes over.
+#[derive(Default)]
+struct Room {
+    nodes: Nodes,
+    ends: [End; 2],
+}
+
+thread_local! {
+    static SPARE: Cell<Option<Box<Room>>> = const { Cell::new(None) };
+}
+
+#[derive(Default)]
 struct End {
     labels: Vec<Label>,
     queue: BinaryHeap<Queued>,
@@ -192,7 +220,7 @@ pub(super) struct Meeting<'s, 'a> {
     origin: [u32; 2],
     /// Most that the way may cost: first and second criterion, hops.
     most: Cost,
-    nodes: HashMap<u32, [Here; 2], BuildHasherDefault<Spread>>,
+    nodes: Nodes,
     ends: [End; 2],
     best: Option<Joint>,
     /// Ways of this key and more are of no interest; `None` while all are.
@@ -218,9 +246,8 @@ impl<'s, 'a> Meeting<'s, 'a> {
             most.first = most.first.min(known.first);
         }
         let origin = [source, search.end];
-        let end = || End { labels: Vec::new(), queue: BinaryHeap::new(), reached: Key::default() };
-        let nodes = HashMap::with_capacity_and_hasher(USUAL_NODES, BuildHasherDefault::default());
-        let ends = [end(), end()];
+        let Room { mut nodes, ends } = *SPARE.take().unwrap_or_default();
+        nodes.begin();
         let mut new = Meeting { search, banned, attempt, origin, most, nodes, ends, best: None, limit: None };
         new.limit = new.limit();
         new
@@ -242,7 +269,7 @@ impl<'s, 'a> Meeting<'s, 'a> {
                 sibling: NONE,
             };
             self.ends[side].labels.push(zero);
-            self.nodes.entry(node).or_insert(NOWHERE)[side].settled = 0;
+            self.nodes.of_mut(node)[side].settled = 0;
         }
         self.expand(0, 0)?;
         self.expand(1, 0)?;
@@ -306,8 +333,7 @@ impl<'s, 'a> Meeting<'s, 'a> {
     /// Notes the label at its node, unless a settled one is as good in everything.
     fn settle(&mut self, side: usize, label: u32) -> bool {
         let new = self.ends[side].labels[label as usize];
-        let Some(here) = self.nodes.get_mut(&new.node) else { return false };
-        let here = &mut here[side];
+        let here = &mut self.nodes.of_mut(new.node)[side];
         if self.attempt.beaten(&self.ends[side].labels, here.settled, &new) {
             return false;
         }
@@ -368,7 +394,7 @@ impl<'s, 'a> Meeting<'s, 'a> {
 
     /// A way reaches a node: it may meet the other end there, and it may go on.
     fn arrive(&mut self, side: usize, new: Label) -> Result<(), RouteError> {
-        let here = self.nodes.get(&new.node).copied().unwrap_or(NOWHERE);
+        let here = self.nodes.of(new.node);
         self.join(side, &new, here[1 - side].settled);
         let key = self.attempt.order.key(&new.cost);
         if new.node == self.origin[1 - side] || self.over(key, side) {
@@ -384,7 +410,7 @@ impl<'s, 'a> Meeting<'s, 'a> {
             return Err(RouteError::TooComplex);
         }
         let label = labels.len() as u32;
-        self.nodes.entry(new.node).or_insert(NOWHERE)[side].waiting = label;
+        self.nodes.of_mut(new.node)[side].waiting = label;
         self.ends[side].queue.push(Queued { key, label });
         self.ends[side].labels.push(new);
         Ok(())
@@ -426,6 +452,21 @@ impl<'s, 'a> Meeting<'s, 'a> {
             at = before;
         }
         path
+    }
+}
+
+impl Drop for Meeting<'_, '_> {
+    /// Leaves its memory to the next search, unless it was an unusual one.
+    fn drop(&mut self) {
+        let mut room = Room { nodes: std::mem::take(&mut self.nodes), ends: std::mem::take(&mut self.ends) };
+        for end in &mut room.ends {
+            end.labels.clear();
+            end.labels.shrink_to(KEPT_LABELS);
+            end.queue.clear();
+            end.queue.shrink_to(KEPT_LABELS);
+            end.reached = Key::default();
+        }
+        SPARE.set(Some(Box::new(room)));
     }
 }
 
