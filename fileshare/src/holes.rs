@@ -23,11 +23,15 @@ pub fn is_hole(file: &File, at: u64, end: u64, size: u64) -> io::Result<bool> {
     Ok(next_data(file, at, size)?.is_none_or(|(start, _)| start >= end))
 }
 
-/// Makes a hole, or writes zeros where the file system has none.
+/// Makes a hole, or writes zeros where the file system has none. What lay there is gone for good, also after a
+/// crash of the machine.
 pub fn make_hole(file: &File, at: u64, len: u64) -> io::Result<()> {
     let end = at.saturating_add(len);
-    if is_hole(file, at, end, end).unwrap_or(false) || imp::punch(file, at, len)? {
+    if is_hole(file, at, end, end).unwrap_or(false) {
         return Ok(());
+    }
+    if imp::punch(file, at, len)? {
+        return file.sync_data();
     }
     let zeros = vec![0; PIECE];
     let mut at = at;
@@ -36,7 +40,7 @@ pub fn make_hole(file: &File, at: u64, len: u64) -> io::Result<()> {
         file.write_all_at(&zeros[..some], at)?;
         at += some as u64;
     }
-    Ok(())
+    file.sync_data()
 }
 
 /// Units (of 1 MiB) of some content that are holes: runs of first unit and count, ascending, apart.

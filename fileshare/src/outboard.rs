@@ -110,14 +110,6 @@ pub struct Nodes {
 impl Nodes {
     /// Adds the node with this pre-order index.
     pub fn push(&mut self, index: u64, pair: &[u8; PAIR as usize]) {
-        self.extend(index, pair);
-    }
-
-    /// Adds nodes that follow each other, from this index on.
-    pub(crate) fn extend(&mut self, index: u64, pairs: &[u8]) {
-        if pairs.is_empty() {
-            return;
-        }
         let continues = self
             .runs
             .last()
@@ -125,7 +117,7 @@ impl Nodes {
         if !continues {
             self.runs.push((index, self.bytes.len()));
         }
-        self.bytes.extend_from_slice(pairs);
+        self.bytes.extend_from_slice(pair);
     }
 
     /// Number of nodes.

@@ -5,7 +5,8 @@
 //!
 //! - a *written* bit says that the MiB was verified and handed to the operating
 //!   system; it survives a crash of this process, not one of the machine;
-//! - a *durable* bit says that the MiB was synced to disk before the bit was set.
+//! - a *durable* bit says that the MiB was synced to disk before the bit was set, or is a hole that was
+//!   never written.
 //!
 //! A resumed download trusts durable bits, hashes again only what is merely written
 //! (at most what arrived since the last checkpoint), and fetches the rest. So neither
@@ -34,8 +35,8 @@ use crate::{
     holes::Holes,
     landing::{FileId, Files},
     outboard::FileOutboard,
-    slice::{Verified, Window, WindowError},
-    tree::{GROUP, outboard_len},
+    slice::{MAX_ZEROS, Verified, Window, WindowError},
+    tree::{GROUP, PAIR, groups, hash_zeros, left_groups, outboard_len},
 };
 
 const BITMAPS_AT: u64 = 4096;
@@ -372,17 +373,26 @@ impl Part {
                 progress.written.set(unit, true);
                 new += to - from;
             }
+            // A hole is on disk since the file has its length.
+            if covered && window.is_zeros() {
+                progress.durable.set(unit, true);
+            }
         }
         progress.done += new;
-        self.store_written(&progress.written, touched)?;
+        let bitmap = progress.written.0.len() as u64;
+        if window.is_zeros() {
+            self.store(&progress.durable, touched.clone(), 0)?;
+        }
+        self.store(&progress.written, touched, bitmap)?;
         Ok(new)
     }
 
-    fn store_written(&self, written: &Bits, units: Range<u64>) -> Result<(), PartError> {
+    /// Writes a part of a bitmap, which lies `from` bytes behind the first.
+    fn store(&self, bits: &Bits, units: Range<u64>, from: u64) -> Result<(), PartError> {
         let bytes = units.start / 8..units.end.div_ceil(8);
-        let at = BITMAPS_AT + written.0.len() as u64 + bytes.start;
+        let at = BITMAPS_AT + from + bytes.start;
         self.state
-            .write_all_at(&written.0[bytes.start as usize..bytes.end as usize], at)
+            .write_all_at(&bits.0[bytes.start as usize..bytes.end as usize], at)
             .map_err(io_at(&self.state_path))
     }
 
@@ -395,12 +405,13 @@ impl Part {
         self.data.sync_data().map_err(io_at(&self.data_path))?;
         let mark = || {
             self.state.sync_data()?;
-            self.state.write_all_at(&written.0, BITMAPS_AT)?;
+            let mut progress = self.bits.lock();
+            progress.durable.add(&written);
+            self.state.write_all_at(&progress.durable.0, BITMAPS_AT)?;
+            drop(progress);
             self.state.sync_data()
         };
-        mark().map_err(io_at(&self.state_path))?;
-        self.bits.lock().durable = written;
-        Ok(())
+        mark().map_err(io_at(&self.state_path))
     }
 
     /// Gives the target its name, if and only if every byte is there.
@@ -416,6 +427,9 @@ impl Part {
         }
         self.data.sync_all().map_err(io_at(&self.data_path))?;
         if let (Some(file), true) = (keep_outboard, self.span.is_whole()) {
+            let (holes, _) =
+                Holes::of_file(&self.data, self.span.size, 0, usize::MAX).map_err(io_at(&self.data_path))?;
+            self.nodes_of_holes(&holes, 0, groups(self.span.size), 0).map_err(io_at(&self.state_path))?;
             self.copy_outboard(file).map_err(io_at(&self.state_path))?;
         }
         if overwrite {
@@ -427,6 +441,27 @@ impl Part {
         let _ = fs::remove_file(&self.state_path);
         sync_dir(&self.target);
         Ok(())
+    }
+
+    /// Computes the hash tree below the windows of zeros, which was not kept.
+    fn nodes_of_holes(&self, holes: &Holes, first: u64, count: u64, node: u64) -> io::Result<()> {
+        if holes.is_empty() || count == 1 {
+            return Ok(());
+        }
+        let units = first * GROUP / UNIT..((first + count) * GROUP).min(self.span.size).div_ceil(UNIT);
+        if count * GROUP <= MAX_ZEROS && units.clone().all(|unit| holes.contains(unit)) {
+            let mut pairs = Vec::new();
+            let is_root = first == 0 && count == groups(self.span.size);
+            hash_zeros(first, count, self.span.size, is_root, &mut pairs);
+            return self.state.write_all_at(&pairs, self.outboard_at() + node * PAIR);
+        }
+        // Below a unit all is data, or the unit would be a hole.
+        if count * GROUP <= UNIT || !units.clone().any(|unit| holes.contains(unit)) {
+            return Ok(());
+        }
+        let left = left_groups(count);
+        self.nodes_of_holes(holes, first, left, node + 1)?;
+        self.nodes_of_holes(holes, first + left, count - left, node + left)
     }
 
     fn copy_outboard(&self, to: &mut File) -> io::Result<()> {

@@ -157,9 +157,23 @@ impl Pieces for FilePieces<'_> {
         self.file.read_exact_at(buffer, at)?;
         self.read += buffer.len() as u64;
         if let Some(copy) = self.copy {
-            copy.write_all_at(buffer, at)?;
+            self.copy_data(copy, at, buffer)?;
         }
         Ok(true)
+    }
+}
+
+impl FilePieces<'_> {
+    /// Copies a piece that was read, but for the holes in it.
+    fn copy_data(&self, copy: &File, at: u64, piece: &[u8]) -> io::Result<()> {
+        let (mut from, end) = (at, at + piece.len() as u64);
+        while from < end {
+            let Some((start, stop)) = holes::next_data(self.file, from, self.size)? else { break };
+            let (start, stop) = (start.clamp(from, end), stop.clamp(from, end));
+            copy.write_all_at(&piece[(start - at) as usize..(stop - at) as usize], start)?;
+            from = stop.max(from + 1);
+        }
+        Ok(())
     }
 }
 

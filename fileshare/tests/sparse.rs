@@ -170,6 +170,26 @@ async fn holes_are_not_sent_and_stay_holes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_fetched_with_holes_can_be_served() {
+    let world = world(false);
+    let target = world.folder.path().join("target");
+    let other = Store::open(&world.folder.path().join("other")).unwrap();
+    let first = session(Counting::new(&world.store), Stop::default());
+    let address = world.id.to_string().parse().unwrap();
+    let want = Want { address, from: vec![Local::KEY], range: None, include: vec![] };
+    let goal = get::locate(&first, &want).await.unwrap();
+    let place = Place { target: target.clone(), overwrite: false, share: Some(other.clone()) };
+    get::fetch_to(&first, &goal, &place).await.unwrap();
+    // The hash tree is whole: as data, every byte verifies, and as holes.
+    let item = other.item(&other.need(&world.id).unwrap()).unwrap();
+    assert_eq!(blake3::hash(&item.read_all().unwrap()), world.hash);
+    let again = world.folder.path().join("again");
+    fetch(&session(Counting::new(&other), Stop::default()), world.id, &again).await.unwrap();
+    assert_eq!(blake3::hash(&fs::read(&again).unwrap()), world.hash);
+    assert!(stored(&again) <= MOST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_was_interrupted_goes_on_without_hashing() {
     let world = world(false);
     let target = world.folder.path().join("target");

@@ -160,6 +160,11 @@ impl Bits {
         self.0[(unit / 8) as usize] & (1 << (unit % 8)) != 0
     }
 
+    /// Sets what is set in `other`, which is as long.
+    pub(super) fn add(&mut self, other: &Bits) {
+        self.0.iter_mut().zip(&other.0).for_each(|(own, other)| *own |= other);
+    }
+
     pub(super) fn set(&mut self, unit: u64, to: bool) {
         let bit = 1 << (unit % 8);
         if to {
