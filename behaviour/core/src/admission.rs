@@ -441,7 +441,7 @@ impl Node {
 }
 
 fn relay(from: Leg, to: Leg, body: Outflow, first: Time) -> Relay {
-    Relay { from, to, body, acked: false, first, again: None, tries: 0, reply: None }
+    Relay { from, to, body, acked: false, first, again: None, tries: 0, restored: false, reply: None }
 }
 
 fn check_body(body: Bytes, head: &RequestHead) -> Result<Encoder, Fault> {

@@ -196,12 +196,13 @@ impl Node {
         let mut groups: std::collections::BTreeMap<(ChannelId, ChannelId, bool), Vec<RequestId>> =
             Default::default();
         for Queued { request, fresh } in queued {
-            let Some(Role::Severed { from, order, sent, .. }) = self.jobs.get(&request).map(|job| &job.role)
+            let Some(Role::Severed { from, order, sent, unsure, .. }) =
+                self.jobs.get(&request).map(|job| &job.role)
             else {
                 continue;
             };
-            // Sent by now, or not even once.
-            if *sent == fresh {
+            // Sent by now, or not even once, or not yet.
+            if *sent == fresh || (*unsure && fresh && !self.has_told(target.peer)) {
                 continue;
             }
             groups.entry((from.channel, order.statement.channel, fresh)).or_default().push(request);
@@ -218,7 +219,7 @@ impl Node {
         let (mut paid, mut lines) = (Vec::new(), Vec::new());
         for id in requests {
             let late = if fresh { self.owe_late(*id).amount } else { Yocto::ZERO };
-            let Some(Role::Severed { from, order: held, refund, sent }) =
+            let Some(Role::Severed { from, order: held, refund, sent, .. }) =
                 self.jobs.get_mut(id).map(|job| &mut job.role)
             else {
                 continue;
@@ -523,6 +524,8 @@ impl Node {
             } else if let Some(row) = job.answer_row(self.config.limits.max_inline) {
                 let value = rows::encode(&row, row.size_hint());
                 self.store.put(Table::Exchanges, rows::answer_key(&id), value);
+            } else if let Some(clock) = job.paid_clock() {
+                self.store.put(Table::Exchanges, rows::clock_key(&id), rows::encode(&clock, 64));
             }
         }
         for id in std::mem::take(&mut self.dirty_channels) {

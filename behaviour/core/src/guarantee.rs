@@ -164,7 +164,9 @@ impl Node {
             self.drop_abandoned(id, silence);
             let Some(job) = self.jobs.get(&id) else { continue };
             match &job.role {
-                Role::Severed { sent: false, .. } if self.config.policy.orders == OrderPace::WithSync => {
+                Role::Severed { sent: false, unsure, .. }
+                    if *unsure || self.config.policy.orders == OrderPace::WithSync =>
+                {
                     self.outbox(peer).severed.push(Queued { request: id, fresh: true });
                 }
                 Role::Relay(_) | Role::Destination { .. } if connected => {

@@ -111,6 +111,8 @@ pub(crate) enum Role {
         refund: Yocto,
         /// Refunded; until then the leg counts as unanswered.
         sent: bool,
+        /// Perhaps an answer had been passed on before this process started; upstream tells.
+        unsure: bool,
     },
 }
 
@@ -140,6 +142,8 @@ pub(crate) struct Relay {
     pub again: Option<Time>,
     /// How often it was to be asked again.
     pub tries: u32,
+    /// From before this process started.
+    pub restored: bool,
     /// A big response under way: verified here, passed on as it arrives.
     pub reply: Option<Box<Passing>>,
 }
@@ -318,11 +322,17 @@ impl Job {
             Role::Rejected { from, reason, invalid } => {
                 RoleRow::Rejected { up: from.row(), reason: *reason, invalid: invalid.clone() }
             }
-            Role::Severed { from, order, refund, sent } => {
+            Role::Severed { from, order, refund, sent, .. } => {
                 RoleRow::Severed { up: from.row(), order: order.clone(), refund: *refund, sent: *sent }
             }
         };
         Some(JobRow { head: &self.head_bytes, proof: &self.proof, role })
+    }
+
+    /// The clock towards upstream of an answer that has no row, if lateness was paid for it.
+    pub fn paid_clock(&self) -> Option<Clock> {
+        let Role::Answered { from, served: true, .. } = &self.role else { return None };
+        Some(from.clock).filter(|clock| !clock.late.is_zero())
     }
 
     /// The row of an answer; `None` if there is none to store: a big response is not, after a restart

@@ -442,6 +442,10 @@ impl Node {
         if matches!(job.role, Role::Answered { below: None, .. }) {
             self.store.delete(Table::Exchanges, rows::answer_key(request));
         }
+        let here = !self.is_relay(&job.head.destination);
+        if here && job.from().is_some_and(|from| !from.clock.late.is_zero()) {
+            self.store.delete(Table::Exchanges, rows::clock_key(request));
+        }
         self.delete_chunks(request, job.head.body_len);
         let relay = self.is_relay(&job.head.destination);
         match job.from().cloned() {

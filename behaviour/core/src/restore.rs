@@ -83,7 +83,8 @@ impl Node {
                 let again = waiting.then_some(*first);
                 let (from, to) = (leg(up)?, leg(down)?);
                 let (first, tries) = (*first, 0);
-                Role::Relay(Relay { from, to, body, acked: false, first, again, tries, reply: None })
+                let (acked, restored, reply) = (false, true, None);
+                Role::Relay(Relay { from, to, body, acked, first, again, tries, restored, reply })
             }
             RoleRow::Destination { up, body } => {
                 self.enqueue(&head.app, id, up.peer);
@@ -96,14 +97,15 @@ impl Node {
                         Asked::Uploading { inflow, data: BytesMut::new() }
                     }
                 };
-                Role::Destination { from: leg(up)?, stage }
+                let up = LegRow { clock: loaded.clock(&id, up.clock), ..up.clone() };
+                Role::Destination { from: leg(&up)?, stage }
             }
             RoleRow::Rejected { up, reason, invalid } => {
                 Role::Rejected { from: closed(leg(up)?), reason: *reason, invalid: invalid.clone() }
             }
             RoleRow::Severed { up, order, refund, sent } => {
                 let from = if *sent { closed(leg(up)?) } else { leg(up)? };
-                Role::Severed { from, order: order.clone(), refund: *refund, sent: *sent }
+                Role::Severed { from, order: order.clone(), refund: *refund, sent: *sent, unsure: !sent }
             }
         };
         self.enter(id, Job { head, head_bytes: job.head.into(), proof: job.proof, pace, role });

@@ -215,6 +215,14 @@ pub(crate) fn answer_key(request: &RequestId) -> Vec<u8> {
     key
 }
 
+/// What was paid for the lateness of an answer that has no row: it is made again, and not paid again.
+pub(crate) fn clock_key(request: &RequestId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(33);
+    key.extend_from_slice(&request.0);
+    key.push(3);
+    key
+}
+
 pub(crate) fn chunk_key(request: &RequestId, index: u32) -> Vec<u8> {
     let mut key = request.0.to_vec();
     key.push(1);
@@ -262,6 +270,8 @@ pub(crate) struct Loaded {
     pub jobs: Vec<(Row, JobRow)>,
     /// By request, with the row for error messages.
     answers: BTreeMap<Vec<u8>, (Row, AnswerRow)>,
+    /// By request.
+    clocks: BTreeMap<Vec<u8>, Clock>,
     chunks: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -277,6 +287,9 @@ impl Loaded {
                     let answer = decode(&row)?;
                     loaded.answers.insert(row.key[..32].to_vec(), (row, answer));
                 }
+                Table::Exchanges if row.key.len() == 33 && row.key.ends_with(&[3]) => {
+                    loaded.clocks.insert(row.key[..32].to_vec(), decode(&row)?);
+                }
                 Table::Exchanges if row.key.len() == 33 => {
                     let job = decode(&row)?;
                     loaded.jobs.push((row, job));
@@ -287,6 +300,12 @@ impl Loaded {
             }
         }
         Ok(loaded)
+    }
+
+    /// The clock of a request towards upstream: what its row says, or what was paid since.
+    pub fn clock(&self, request: &RequestId, of_row: Clock) -> Clock {
+        let later = self.clocks.get(request.0.as_slice());
+        later.filter(|clock| clock.late > of_row.late).copied().unwrap_or(of_row)
     }
 
     /// The answer to a request, once.

@@ -159,6 +159,7 @@ impl Node {
             Role::Relay(relay) => {
                 let (from, mut to) = (relay.from.clone(), relay.to.clone());
                 let body_len = job.head.body_len;
+                let unsure = relay.restored;
                 self.settle(&mut to, false);
                 let reserved = self.reservation(&from, body_len, true);
                 let edge = self.edge(from.peer);
@@ -169,7 +170,7 @@ impl Node {
                 self.delete_chunks(&request, body_len);
                 let upstream = from.peer;
                 if let Some(job) = self.jobs.get_mut(&request) {
-                    job.role = Role::Severed { from, order, refund: amount, sent: false };
+                    job.role = Role::Severed { from, order, refund: amount, sent: false, unsure };
                 }
                 self.dirty_jobs.insert(request);
                 if self.config.policy.orders == OrderPace::AtOnce {
@@ -187,6 +188,15 @@ impl Node {
         for (request, order, amount) in std::mem::take(&mut self.postponed) {
             self.severed(request, order, amount, true);
         }
+    }
+
+    /// The upstream peer has had the time to say of which exchanges it wants nothing more: an answer may
+    /// have been passed on before a crash, which is not to be refunded.
+    pub(crate) fn has_told(&self, peer: NodeKey) -> bool {
+        let Some(edge) = self.edges.get(&peer).filter(|edge| edge.open().is_some()) else { return false };
+        let trips = self.channels_with(peer).filter_map(|(_, channel)| channel.info.as_ref());
+        let trip = trips.map(|info| u64::from(info.terms.rtt_ms)).max().unwrap_or_default();
+        self.now.since_ms(edge.turned) > trip.saturating_mul(2)
     }
 
     /// Proof of a severed edge from downstream.

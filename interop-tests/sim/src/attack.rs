@@ -5,6 +5,7 @@
 
 mod contract;
 mod network;
+mod silence;
 
 use serde::Serialize;
 
@@ -59,6 +60,7 @@ const ATTACKS: &[Known] = &[
     known("storage-litter", contract::storage_litter),
     known("never-acknowledge", network::never_acknowledge),
     known("silent-after-ack", network::silent_after_ack),
+    known("silence-pursued", silence::pursued),
     known("abscond", network::abscond),
     known("pay-no-lateness", network::pay_no_lateness),
     known("forge-response", network::forge_response),

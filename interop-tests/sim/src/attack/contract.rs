@@ -13,7 +13,7 @@ const ANCHOR: &str = "owner.test";
 /// So little that a partition check cannot begin in the call.
 const SHORT_OF_GAS: u64 = 14_000_000_000_000;
 
-fn staked(nodes: &[(&str, u128)]) -> Vm {
+pub(super) fn staked(nodes: &[(&str, u128)]) -> Vm {
     let mut vm = Vm::started();
     for (name, stake) in nodes {
         vm.register(name, Yocto::near(*stake)).expect("register");
@@ -23,7 +23,7 @@ fn staked(nodes: &[(&str, u128)]) -> Vm {
 }
 
 /// A channel of one NEAR each, over which `b` becomes attached.
-fn join(vm: &mut Vm, a: &str, b: &str) -> ChannelId {
+pub(super) fn join(vm: &mut Vm, a: &str, b: &str) -> ChannelId {
     let id = vm.open(a, b, Yocto::near(1), Yocto::near(1));
     vm.act(b, method::PING, json!({ "through": a })).expect("ping");
     id
@@ -37,7 +37,7 @@ fn triangle() -> Vm {
     vm
 }
 
-fn sever(vm: &mut Vm, by: &str, id: ChannelId) {
+pub(super) fn sever(vm: &mut Vm, by: &str, id: ChannelId) {
     vm.act("anyone.test", method::SEVER, json!({ "order": order(by, id) })).expect("sever");
 }
 
@@ -56,17 +56,17 @@ fn refused(result: Result<Done, String>, expected: &str) -> bool {
 }
 
 /// What an account has in the contract outside of channels, and what it has taken out.
-fn wealth(vm: &mut Vm, name: &str) -> i128 {
+pub(super) fn wealth(vm: &mut Vm, name: &str) -> i128 {
     let node = vm.node(name);
     let received = vm.received.get(name).copied().unwrap_or_default();
     (vm.withdrawable(name).0 + node.stake.0 + node.unstaking.0 + received) as i128
 }
 
-fn slashed(amount: u128) -> u128 {
+pub(super) fn slashed(amount: u128) -> u128 {
     amount - amount * u128::from(params().slash_bps) / 10_000
 }
 
-fn half() -> i128 {
+pub(super) fn half() -> i128 {
     params().bond().0 as i128
 }
 
