@@ -479,9 +479,8 @@ impl Driver {
             CoreEvent::Pursued { channel, peer, request, end } => {
                 tracing::warn!(%channel, %peer, %request, ?end, "pursuit over");
             }
-            // For who finds routes, among the events.
-            CoreEvent::Pursue { .. } => {}
             CoreEvent::PaidLate { .. } | CoreEvent::Relayed { .. } | CoreEvent::Served { .. } => {}
+            CoreEvent::Pursue { .. } => {}
         }
     }
 

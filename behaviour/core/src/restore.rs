@@ -90,12 +90,7 @@ impl Node {
                 self.enqueue(&head.app, id, up.peer);
                 let stage = match loaded.body(row, &id, body)? {
                     Some(body) => Asked::Queued { body },
-                    None => {
-                        let window = self.config.limits.window;
-                        let inflow = Inflow::new(head.body_hash, head.body_len, window);
-                        let inflow = inflow.map_err(|_| bad("body"))?;
-                        Asked::Uploading { inflow, data: BytesMut::new() }
-                    }
+                    None => self.uploading(&head).ok_or_else(|| bad("body"))?,
                 };
                 let up = LegRow { clock: loaded.clock(&id, up.clock), ..up.clone() };
                 Role::Destination { from: leg(&up)?, stage }
@@ -115,6 +110,11 @@ impl Node {
     fn enter(&mut self, id: RequestId, job: Job) {
         self.index(id, &job);
         self.jobs.insert(id, job);
+    }
+
+    fn uploading(&self, head: &RequestHead) -> Option<Asked> {
+        let inflow = Inflow::new(head.body_hash, head.body_len, self.config.limits.window).ok()?;
+        Some(Asked::Uploading { inflow, data: BytesMut::new() })
     }
 
     fn dormant(&self, head: &RequestHead) -> Option<Inflow> {

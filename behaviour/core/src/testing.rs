@@ -7,6 +7,7 @@
 mod audit;
 mod host;
 mod link;
+mod pursuit;
 mod rng;
 pub mod scenario;
 
@@ -18,14 +19,13 @@ use por_types::{
     Totals, Yocto,
 };
 
-use crate::api::{
-    ANSWER_LIMIT, AppPricing, Command, Event, GraphEdge, Input, Limits, MyChannel, Policy, RejectReason,
-};
+use crate::api::{AppPricing, Command, Event, GraphEdge, Input, Limits, MyChannel, Policy, RejectReason};
 use crate::wire::Frame;
 
 pub use audit::Report;
 pub use host::{Host, Outcome};
 pub use link::Link;
+pub use pursuit::ANSWER_PRICE;
 pub use rng::Rng;
 
 /// App that every host serves: answers with [`expected_response`].
@@ -36,9 +36,6 @@ pub const CHAIN_TIME_MS: u64 = 1_700_000_000_000;
 
 /// Deposit of each side of each channel.
 pub const DEPOSIT: Yocto = Yocto(1_000_000_000_000);
-
-/// Price of a pursuit's request over one edge of the default terms.
-pub const ANSWER_PRICE: Yocto = Yocto(100 + 32 + ANSWER_LIMIT as u128);
 
 /// How often things go wrong, per 1000.
 #[derive(Clone, Copy, Debug, Default)]
@@ -422,42 +419,6 @@ impl World {
         token
     }
 
-    /// A shortest path over open channels, without one of them.
-    fn way(&self, from: usize, to: usize, without: ChannelId) -> Option<Vec<usize>> {
-        let usable = |edge: &&Edge| edge.channel != without && !self.severed.contains_key(&edge.channel);
-        let open: Vec<&Edge> = self.edges.iter().filter(usable).collect();
-        let mut before = BTreeMap::from([(from, from)]);
-        let mut queue = std::collections::VecDeque::from([from]);
-        while let Some(host) = queue.pop_front() {
-            for edge in open.iter().filter(|edge| edge.a == host || edge.b == host) {
-                let next = if edge.a == host { edge.b } else { edge.a };
-                before.entry(next).or_insert_with(|| {
-                    queue.push_back(next);
-                    host
-                });
-            }
-        }
-        let mut path = vec![to];
-        while *path.last()? != from {
-            path.push(*before.get(path.last()?)?);
-        }
-        path.reverse();
-        Some(path)
-    }
-
-    /// Finds a host the route that its pursuit asks for.
-    fn pursue(&mut self, host: usize, channel: ChannelId, peer: NodeKey, most: Yocto) {
-        let Some(to) = (0..self.hosts.len()).find(|to| self.key(*to) == peer) else { return };
-        let Some(path) = self.way(host, to, channel) else { return };
-        let route = self.route(&path, 32, ANSWER_LIMIT);
-        let price = Yocto::checked_sum(route.iter().map(|hop| hop.price));
-        if price.is_ok_and(|price| price <= most) {
-            let (expires_ms, graph_version) = (CHAIN_TIME_MS + 3_600_000, 1);
-            let command = Command::Pursue { channel, expires_ms, graph_version, route };
-            self.input(host, Input::Command(command));
-        }
-    }
-
     /// Queues an input for a host, now.
     pub fn input(&mut self, host: usize, input: Input) {
         let life = self.hosts[host].life;
@@ -578,14 +539,6 @@ impl World {
         let links: Vec<u64> =
             self.links.iter().filter(|(_, link)| link.has(host)).map(|(id, _)| *id).collect();
         for id in links {
-            self.cut(id);
-        }
-    }
-
-    /// Cuts two hosts off from each other, for ever.
-    pub fn part(&mut self, a: usize, b: usize) {
-        self.parted.insert((a.min(b), a.max(b)));
-        for id in self.links_between(a, b) {
             self.cut(id);
         }
     }

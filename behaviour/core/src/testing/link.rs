@@ -63,6 +63,14 @@ impl World {
         self.at(delay, Happening::Dial { a, b });
     }
 
+    /// Cuts two hosts off from each other, for ever.
+    pub fn part(&mut self, a: usize, b: usize) {
+        self.parted.insert((a.min(b), a.max(b)));
+        for id in self.links_between(a, b) {
+            self.cut(id);
+        }
+    }
+
     /// All live connections between two hosts.
     pub fn links_between(&self, a: usize, b: usize) -> Vec<u64> {
         let between = self.links.iter().filter(|(_, link)| link.alive && link.has(a) && link.has(b));
