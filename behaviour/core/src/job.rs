@@ -6,7 +6,7 @@ use por_types::{
     Signed, Yocto,
 };
 
-use crate::api::{ExchangeId, RejectReason, SignedReceipt, Time};
+use crate::api::{ANSWER_APP, ExchangeId, RejectReason, SignedReceipt, Time};
 use crate::body::{Inflow, Outflow};
 use crate::pace::Pace;
 use crate::rows::{self, AnswerRow, BodyRow, Clock, JobRow, LegRow, RoleRow};
@@ -287,9 +287,14 @@ impl Job {
         }
     }
 
-    /// The downstream node has refused before.
+    /// The downstream node has refused before; or this is to find out whether the destination is there
+    /// at all.
     pub fn is_insisting(&self) -> bool {
-        matches!(&self.role, Role::Relay(relay) if relay.first < relay.to.clock.since)
+        match &self.role {
+            Role::Author(_) => self.head.app == ANSWER_APP,
+            Role::Relay(relay) => relay.first < relay.to.clock.since,
+            _ => false,
+        }
     }
 
     /// From where on the upstream node shall send the request body, and its credit.

@@ -195,7 +195,8 @@ pub struct RequestItem {
     pub proof: FlushProof,
     /// The body where it is small; else it follows on the bulk lane.
     pub body: Option<Bytes>,
-    /// Was refused before, and the sender is under obligation for it.
+    /// Was refused before, and the sender is under obligation for it; or pursues. Then what ails the path
+    /// beyond the receiver's own edges is no reason to refuse it.
     pub again: bool,
     /// Paid over this channel of the same pair instead of the one that the route names; only for a peer
     /// with the feature [`PARALLEL`].

@@ -63,6 +63,20 @@ fn every_neighbour_of_a_silent_node_finds_it_silent_until_it_is_isolated() {
 }
 
 #[test]
+fn a_node_that_is_gone_is_isolated_too() {
+    let mut world = World::new(options(1_000_000_000, 20), 6, &PAIRS);
+    world.options.app_ms = Some(5_000);
+    world.run(500);
+    let token = world.request(&[0, 1, 2, 5], 100, 200);
+    world.run(200);
+    world.kill(2);
+    world.run(WINDOW_MS);
+    assert_eq!(outcome(&world, token), Some(ChannelId(2)));
+    assert_eq!(severed(&world), OF_2);
+    assert_eq!(ends(&world), [PursuitEnd::Isolated]);
+}
+
+#[test]
 fn a_pursuit_survives_crashes() {
     for after in [0, 400, 900, 1_800, 3_000, 5_000, 9_000] {
         let mut world = silent(options(1_000_000_000, 20));
