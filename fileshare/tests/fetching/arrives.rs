@@ -1,0 +1,123 @@
+//! What arrives: streams, files, directories and parts of them.
+
+use std::fs;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use por_fileshare::{
+    dir::{TreeOptions, put_tree},
+    exit::Exit,
+    get::{self, Goal},
+    id::ContentId,
+};
+
+use super::providers::{MIB, World, flips_a_bit, make_tree, quick, want};
+
+#[tokio::test]
+async fn a_stream_is_in_order_and_bounded() {
+    let mut world = World::new().provider(1, 0, None).provider(2, 0, None);
+    world.net.delay = Duration::from_millis(1);
+    let (id, data) = world.put(20 * MIB + 77);
+    let running = world.session(quick(), None);
+    let mut asked = want(id);
+    asked.range = Some((3 * MIB + 5, Some(17 * MIB + 1)));
+    let goal = get::locate(&running.session, &asked).await.unwrap();
+    let mut out = Vec::new();
+    get::fetch_out(&running.session, &goal, &mut out).await.unwrap();
+    assert!(out == data[(3 * MIB + 5) as usize..(17 * MIB + 1) as usize]);
+    assert!(running.session_net().most_in_flight.load(Ordering::SeqCst) <= 8);
+}
+
+#[tokio::test]
+async fn a_slow_reader_keeps_memory_bounded() {
+    let world = World::new().provider(1, 0, None);
+    let (id, data) = world.put(40 * MIB);
+    let running = world.session(quick(), None);
+    let goal = get::locate(&running.session, &want(id)).await.unwrap();
+    let (mut writer, reader) = tokio::io::duplex(1024);
+    let fetch = get::fetch_out(&running.session, &goal, &mut writer);
+    // Nobody reads: only what is in flight is ever asked for.
+    assert!(tokio::time::timeout(Duration::from_millis(500), fetch).await.is_err());
+    assert!(running.session_net().asked(1) <= 9, "{}", running.session_net().asked(1));
+    drop((reader, data));
+}
+
+#[tokio::test]
+async fn absent_content_is_not_found() {
+    let world = World::new().provider(1, 0, None);
+    let id = ContentId::file(blake3::hash(b"nobody has this"));
+    let failed = world.session(quick(), None).get(id).await.unwrap_err();
+    assert_eq!(failed.exit, Exit::NotFound);
+    let nobody = World::new().session(quick(), None);
+    assert_eq!(nobody.get(id).await.unwrap_err().exit, Exit::NotFound);
+}
+
+#[tokio::test]
+async fn hex_ids_find_files_and_directories() {
+    let world = World::new().provider(1, 0, None);
+    let (id, data) = world.put(100);
+    let folder = world.folder.path().join("tree");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a"), b"a").unwrap();
+    let tree = put_tree(&world.store, &folder, TreeOptions::default(), &mut |_| ()).unwrap();
+    let running = world.session(quick(), None);
+    let hex = |id: ContentId| {
+        let mut want = want(id);
+        want.address = hex::encode(id.hash()).parse().unwrap();
+        want
+    };
+    let target = running.want(hex(id)).await.unwrap();
+    assert_eq!(fs::read(&target).unwrap(), data);
+    fs::remove_file(&target).unwrap();
+    let target = running.want(hex(tree.id)).await.unwrap();
+    assert_eq!(fs::read(target.join("a")).unwrap(), b"a");
+}
+
+#[tokio::test]
+async fn directories_arrive_as_they_were() {
+    let world = World::new().provider(1, 1, None).provider(2, 1, flips_a_bit());
+    let (top, id) = make_tree(&world);
+    let store = world.store.clone();
+    let running = world.session(quick(), None);
+    let target = running.get(id).await.unwrap();
+    let again = put_tree(&store, &target, TreeOptions { only_hash: true, copy: false }, &mut |_| ()).unwrap();
+    assert_eq!(again.id, id);
+    let names: Vec<_> =
+        fs::read_dir(running.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 3, "store, tree and target, no litter: {names:?}");
+    drop(top);
+}
+
+#[tokio::test]
+async fn parts_of_directories() {
+    let world = World::new().provider(1, 1, None);
+    let (_, id) = make_tree(&world);
+    let running = world.session(quick(), None);
+    let mut some = want(id);
+    some.include = vec!["*.txt".into()];
+    let target = running.want(some).await.unwrap();
+    assert!(target.join("a.txt").exists() && target.join("sub/deep/b.txt").exists());
+    assert!(!target.join("sub/big").exists() && !target.join("empty").exists());
+    fs::remove_dir_all(&target).unwrap();
+    let mut one = want(id);
+    one.address = format!("{id}/sub/deep/b.txt").parse().unwrap();
+    let target = running.want(one).await.unwrap();
+    assert_eq!(fs::read(&target).unwrap(), vec![8; 40_000]);
+    fs::remove_file(&target).unwrap();
+    for (path, exit) in [("nothing", Exit::NotFound), ("a.txt/x", Exit::NotFound), ("sub/link", Exit::Usage)]
+    {
+        let mut wrong = want(id);
+        wrong.address = format!("{id}/{path}").parse().unwrap();
+        assert_eq!(running.want(wrong).await.unwrap_err().exit, exit, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn goals_tell_their_length() {
+    let world = World::new().provider(1, 1, None);
+    let (id, _) = world.put(10);
+    let running = world.session(quick(), None);
+    let goal = get::locate(&running.session, &want(id)).await.unwrap();
+    assert_eq!(goal.len(), 10);
+    assert!(matches!(goal, Goal::File { executable: false, .. }));
+}
