@@ -1,5 +1,6 @@
 //! Nodes as processes of their own, on a local chain.
 
+#[path = "common/link.rs"]
 pub mod link;
 
 use std::path::{Path, PathBuf};
