@@ -8,9 +8,8 @@
 mod network;
 mod sample;
 
-use std::time::Instant;
-
 use anyhow::{Context as _, ensure};
+use cpu_time::ThreadTime;
 use por_core::testing::Rng;
 use por_node::graph::Graph;
 use por_node::routes::{self, Goal, Route, RouteQuery};
@@ -39,7 +38,7 @@ pub struct Scale {
     #[arg(long, default_value_t = 60_000)]
     spread: u64,
     /// Of 1000 nodes on those routes, so many fall silent once they have taken a request on.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 50)]
     silent: u32,
     /// Of 1000 channels, so many are opened anew and so many closed on a day.
     #[arg(long, default_value_t = 10)]
@@ -151,7 +150,7 @@ fn find_routes(args: &Scale, network: &Network, graph: &Graph) -> anyhow::Result
         if bound >= cheapest {
             continue;
         }
-        let began = Instant::now();
+        let began = ThreadTime::now();
         let route = best(&query(Some(bound), Goal::Cheapest))?;
         times.push(began.elapsed().as_secs_f64() * 1e6);
         routes.push(route);

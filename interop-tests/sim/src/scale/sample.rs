@@ -36,7 +36,7 @@ pub struct Sample {
     pub late_ms: u64,
     /// Late payments between any two nodes.
     pub late_payments: u64,
-    /// Requests without an outcome, and whatever else the audit finds.
+    /// Requests without an outcome.
     pub violations: u64,
 }
 
