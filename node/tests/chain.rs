@@ -391,6 +391,24 @@ async fn dead_and_lagging_endpoints_are_passed_over() {
     assert!(proxy.spoiled() > 0, "the endpoint that lags was never asked");
 }
 
+/// Heights that one endpoint invents neither count nor make the others look old.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_invents_heights_is_passed_over() {
+    let world = World::start().await;
+    let alice = world.actor("alice.localnet").await;
+    let proxy = proxy::Proxy::start(world.net.rpc_url()).await;
+    proxy.turn(Mood::Ahead);
+    let urls = vec![proxy.url(), world.net.rpc_url()];
+    let config = ChainConfig { rpc_urls: urls, ..world.config(&alice) };
+    let chain = Chain::connect(config, Arc::new(MemoryIntents::default())).await.expect("connects");
+    assert!(chain.head().await.expect("head").height < 1_000_000_000);
+    register(&chain, &alice, Yocto::near(1)).await;
+    assert!(proxy.spoiled() > 0, "the endpoint that lies was never asked");
+    proxy.turn(Mood::Limited);
+    assert!(chain.node(&alice.account).await.expect("the honest one is not taken for old").is_some());
+    assert!(chain.head().await.expect("head").height < 1_000_000_000);
+}
+
 /// An endpoint may turn at any time, also while a call is under way: the next one is asked, and no call is
 /// made twice. With nobody else the error says so, and nothing is taken for an answer.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! Several RPC endpoints as one: failover, bounded tries, and answers that never go back.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use near_jsonrpc_client::errors::{JsonRpcError, JsonRpcServerError};
 use near_jsonrpc_client::methods::RpcMethod;
@@ -38,6 +39,14 @@ impl Default for RpcLimits {
 
 const MAX_BACKOFF: Duration = Duration::from_secs(8);
 
+/// Blocks that an answer may be ahead of what two endpoints agree on: beside an endpoint that invents
+/// heights the answers of all others would look old for ever.
+const AHEAD: u64 = 1_000;
+/// An endpoint whose latest block is older than this has stopped: it has no say in how high the chain is.
+const STOPPED: Duration = Duration::from_secs(300);
+/// Longest wait when all endpoints are asked how high the chain is.
+const SURVEY: Duration = Duration::from_secs(3);
+
 /// The final head of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -63,6 +72,10 @@ pub(super) struct Rpc {
     preferred: AtomicUsize,
     /// Highest height of a final answer. Answers below it are old.
     floor: AtomicU64,
+    /// Answers above it are taken only after all endpoints were asked how high the chain is.
+    ceiling: AtomicU64,
+    /// An answer was above the ceiling.
+    doubt: AtomicBool,
     limits: RpcLimits,
 }
 
@@ -85,7 +98,14 @@ impl Rpc {
         let connector = JsonRpcClient::with(http);
         let endpoints =
             urls.iter().map(|url| Endpoint { url: url.clone(), client: connector.connect(url) }).collect();
-        Ok(Rpc { endpoints, preferred: AtomicUsize::new(0), floor: AtomicU64::new(0), limits })
+        Ok(Rpc {
+            endpoints,
+            preferred: AtomicUsize::new(0),
+            floor: AtomicU64::new(0),
+            ceiling: AtomicU64::new(0),
+            doubt: AtomicBool::new(false),
+            limits,
+        })
     }
 
     pub(super) fn limits(&self) -> &RpcLimits {
@@ -114,8 +134,11 @@ impl Rpc {
             }
             reasons.clear();
             let first = self.preferred.load(Ordering::Relaxed);
-            for offset in 0..self.endpoints.len() {
-                let at = (first + offset) % self.endpoints.len();
+            let count = self.endpoints.len();
+            // Who was doubted is asked once more, should the others bear it out.
+            let mut queue: VecDeque<(usize, bool)> =
+                (0..count).map(|i| ((first + i) % count, true)).collect();
+            while let Some((at, fresh)) = queue.pop_front() {
                 let endpoint = &self.endpoints[at];
                 tries += 1;
                 let reason = match tokio::time::timeout(timeout, endpoint.client.call(request)).await {
@@ -126,6 +149,11 @@ impl Rpc {
                             return Ok(value);
                         }
                         Err(Skip(reason)) => {
+                            if self.doubt.swap(false, Ordering::AcqRel) && fresh {
+                                self.survey().await;
+                                queue.push_front((at, false));
+                                continue;
+                            }
                             reasons.push(format!("{}: {reason}", endpoint.url));
                             continue;
                         }
@@ -173,8 +201,43 @@ impl Rpc {
         if height < floor {
             return Err(Skip(format!("is at block {height}, {floor} was seen before")));
         }
+        self.fits(height)?;
         self.floor.fetch_max(height, Ordering::AcqRel);
         Ok(())
+    }
+
+    fn fits(&self, height: u64) -> Result<(), Skip> {
+        let ceiling = self.ceiling.load(Ordering::Acquire);
+        if height > ceiling {
+            self.doubt.store(true, Ordering::Release);
+            return Err(Skip(format!("claims block {height}, no other endpoint is beyond {ceiling}")));
+        }
+        Ok(())
+    }
+
+    /// Asks all endpoints how high the chain is, and raises the ceiling to what two of them have
+    /// reached; to what the only one has, if no other answers.
+    async fn survey(&self) {
+        let request = methods::status::RpcStatusRequest;
+        let timeout = self.limits.try_timeout.min(SURVEY);
+        let asked = self.endpoints.iter().map(|endpoint| async {
+            let answer = tokio::time::timeout(timeout, endpoint.client.call(&request)).await;
+            let sync = answer.ok()?.ok()?.sync_info;
+            let time = sync.latest_block_time.unix_timestamp();
+            Some((u64::try_from(time).unwrap_or(0), sync.latest_block_height))
+        });
+        let mut heights: Vec<(u64, u64)> =
+            futures::future::join_all(asked).await.into_iter().flatten().collect();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let runs = |time: u64| Duration::from_secs(time).saturating_add(STOPPED) >= now;
+        if heights.iter().any(|(time, _)| runs(*time)) {
+            heights.retain(|(time, _)| runs(*time));
+        }
+        let mut heights: Vec<u64> = heights.into_iter().map(|(_, height)| height).collect();
+        heights.sort_unstable_by(|a, b| b.cmp(a));
+        if let Some(height) = heights.get(1).or(heights.first()) {
+            self.ceiling.fetch_max(height.saturating_add(AHEAD), Ordering::AcqRel);
+        }
     }
 
     /// The final head.
@@ -203,6 +266,7 @@ impl Rpc {
             if view.header.hash != block {
                 return Err(Skip("gave another block than asked for".to_owned()));
             }
+            self.fits(view.header.height)?;
             self.floor.fetch_max(view.header.height, Ordering::AcqRel);
             Ok(())
         };

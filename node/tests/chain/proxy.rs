@@ -27,6 +27,8 @@ pub enum Mood {
     Honest,
     /// Repeats old answers, where there are some.
     Frozen,
+    /// Adds a billion to each height.
+    Ahead,
     /// Too many questions.
     Limited,
     /// A page in HTML, as captive portals give it.
@@ -86,7 +88,11 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         return answer;
     }
     let response = shared.http.post(&shared.upstream).json(&request).send().await.expect("upstream");
-    let answer: Value = response.json().await.expect("JSON");
+    let mut answer: Value = response.json().await.expect("JSON");
+    if mood == Mood::Ahead && raise(&mut answer) {
+        shared.spoiled.fetch_add(1, Ordering::SeqCst);
+        return axum::Json(answer).into_response();
+    }
     shared.answers.lock().insert(question, answer.clone());
     axum::Json(answer).into_response()
 }
@@ -94,7 +100,7 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 /// The answer of this mood; `None`: the honest one.
 fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option<Response> {
     Some(match mood {
-        Mood::Honest => return None,
+        Mood::Honest | Mood::Ahead => return None,
         Mood::Frozen => {
             let mut answer = shared.answers.lock().get(question).cloned()?;
             answer["id"] = request["id"].clone();
@@ -108,4 +114,19 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
         }
         Mood::Torn => "{\"jsonrpc\": \"2.0\", \"resu".into_response(),
     })
+}
+
+/// Raises the heights that an answer names. True if there were any.
+fn raise(answer: &mut Value) -> bool {
+    let places = ["/result/block_height", "/result/header/height", "/result/sync_info/latest_block_height"];
+    let mut any = false;
+    for place in places {
+        if let Some(height) = answer.pointer_mut(place)
+            && let Some(number) = height.as_u64()
+        {
+            *height = Value::from(number + 1_000_000_000);
+            any = true;
+        }
+    }
+    any
 }
