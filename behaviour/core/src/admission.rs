@@ -128,7 +128,8 @@ impl Node {
         }
         self.dirty_channels.insert(from.channel);
         self.edge(peer).owed.insert(item.exchange, id);
-        let verdict = self.judge(&head, &from, item.again);
+        let again = item.again && (from.hop > 0 || self.may_insist(&head));
+        let verdict = self.judge(&head, &from, again);
         let now = self.now;
         let away_ms = self.edge(peer).away.total_ms(now);
         let pace = Pace::of(now, away_ms);
@@ -149,6 +150,12 @@ impl Node {
                 Ok(())
             }
         }
+    }
+
+    /// An author is under no obligation, and must not make nodes sever whom they cannot reach; but for
+    /// one that pursues, and has lost its own edge with the destination.
+    fn may_insist(&self, head: &RequestHead) -> bool {
+        head.app == ANSWER_APP && self.graph.have_parted(&head.author, &head.destination)
     }
 
     /// A request may come anew once it was refused.

@@ -1,6 +1,6 @@
 //! The node's copy of the on-chain graph, and the check of a route against it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use por_types::{ChannelId, Hop, InvalidReason, NodeKey, RequestHead, Terms};
 
@@ -19,6 +19,8 @@ pub(crate) struct Graph {
     /// Latest block time, milliseconds since 1970.
     pub chain_time_ms: u64,
     edges: HashMap<ChannelId, Known>,
+    /// Pairs of nodes of which an edge has left the graph, the lower key first.
+    parted: HashSet<(NodeKey, NodeKey)>,
 }
 
 /// Why a route was refused.
@@ -40,6 +42,7 @@ impl Graph {
         for edge in edges {
             let known = self.edges.get(&edge.channel);
             let since = known.filter(|known| known.edge == edge).map_or(version, |known| known.since);
+            self.part(&edge);
             self.edges.insert(edge.channel, Known { edge, since });
         }
     }
@@ -48,7 +51,20 @@ impl Graph {
     pub fn close(&mut self, channel: ChannelId) {
         if let Some(known) = self.edges.get_mut(&channel) {
             known.edge.open = false;
+            let edge = known.edge.clone();
+            self.part(&edge);
         }
+    }
+
+    fn part(&mut self, edge: &GraphEdge) {
+        if !edge.open {
+            self.parted.insert((edge.a.min(edge.b), edge.a.max(edge.b)));
+        }
+    }
+
+    /// An edge between these two has left the graph.
+    pub fn have_parted(&self, a: &NodeKey, b: &NodeKey) -> bool {
+        self.parted.contains(&(*a.min(b), *a.max(b)))
     }
 
     pub fn terms(&self, channel: ChannelId) -> Option<&Terms> {

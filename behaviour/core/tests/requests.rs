@@ -4,7 +4,7 @@
 mod rig;
 
 use por_core::types::{ChannelId, DalekVerify, Hash, InvalidReason, Side, Yocto};
-use por_core::wire::{self, Frame, Lane};
+use por_core::wire::{self, Frame, Lane, RequestItem};
 use por_core::*;
 use rig::*;
 
@@ -281,6 +281,27 @@ fn requests_that_cannot_be_served_are_rejected_with_the_reason() {
     let mut head = rig.head(b"question", 100);
     head.route[1].channel = ChannelId(77);
     assert_rejected(&mut rig, &head, R::NoEdge);
+}
+
+/// Otherwise any author could make a node sever a neighbour that is away.
+#[test]
+fn an_author_insists_only_on_whom_it_has_parted_with() {
+    let mut rig = Rig::new();
+    let (up, down) = (rig.up.public(), rig.down.public());
+    rig.input(Input::Disconnected { peer: down, conn: ConnId(2) });
+    let insist = |rig: &mut Rig| {
+        let mut head = rig.head(&[7; 32], ANSWER_LIMIT);
+        head.app = ANSWER_APP.into();
+        let item = RequestItem { again: true, ..rig.item(&head, &[7; 32]) };
+        let payment = Some(rig.payment(&[&head]));
+        rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+        rig.rejection().map(|(reason, _)| reason)
+    };
+    assert_eq!(insist(&mut rig), Some(RejectReason::Unreachable));
+    let edge = GraphEdge { channel: ChannelId(70), a: down, b: up, terms: rig.terms.clone(), open: false };
+    rig.input(Input::Graph { version: 6, chain_time_ms: NOW, edges: vec![edge] });
+    assert_eq!(insist(&mut rig), None);
+    assert_eq!(rig.node.unfinished(), 2, "one refused, one taken");
 }
 
 #[test]
