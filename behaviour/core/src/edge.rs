@@ -124,6 +124,10 @@ pub(crate) struct Edge {
     pub told: bool,
     /// When this node syncs next for what it owes the peer.
     pub beat: Option<Time>,
+    /// A sync fell into a time without a session.
+    pub missed: bool,
+    /// The next sync is one that is made up for, outside the rhythm.
+    pub extra: bool,
     /// When this node looks next at what the peer owes.
     pub watch: Option<Time>,
     /// The peer was last heard from, or could be for the first time.

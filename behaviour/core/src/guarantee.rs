@@ -61,6 +61,7 @@ impl Node {
             let edge = self.edge(peer);
             (edge.heard, edge.turned) = (now, now);
             edge.away.begin(now);
+            edge.missed = true;
             self.beat_later(peer);
             self.supervise(peer);
         }
@@ -87,10 +88,14 @@ impl Node {
         if runs || !self.keeps_for(peer) {
             return;
         }
-        let (beat, _) = self.rhythm(peer);
-        let time = Time(next_in_phase(self.now.0, self.phase(peer), beat));
+        let time = self.next_beat(peer);
         self.edge(peer).beat = Some(time);
         self.beats.insert((time, peer));
+    }
+
+    pub(crate) fn next_beat(&self, peer: NodeKey) -> Time {
+        let (beat, _) = self.rhythm(peer);
+        Time(next_in_phase(self.now.0, self.phase(peer), beat))
     }
 
     fn phase(&self, peer: NodeKey) -> u64 {
@@ -154,10 +159,13 @@ impl Node {
     /// A sync with an upstream peer.
     fn beat(&mut self, peer: NodeKey) {
         let owed: Vec<RequestId> = self.edge(peer).owed.values().copied().collect();
-        for id in &owed {
-            self.lose_patience(*id);
+        let edge = self.edge(peer);
+        let connected = edge.open().is_some();
+        edge.missed |= !connected;
+        // Patience is counted in heartbeats, whatever the peer's connections do.
+        if !std::mem::take(&mut edge.extra) {
+            owed.iter().for_each(|id| self.lose_patience(*id));
         }
-        let connected = self.edge(peer).open().is_some();
         let (beat, grace) = self.rhythm(peer);
         let silence = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
         for id in owed {

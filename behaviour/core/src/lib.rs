@@ -61,6 +61,7 @@ mod hold;
 mod job;
 mod jobs;
 mod ledger;
+mod makeup;
 mod node;
 mod pace;
 mod parallel;

@@ -288,6 +288,7 @@ impl Node {
                 self.dirty_channels.insert(id);
             }
         }
+        self.keep_rhythm();
         for id in gone {
             self.left_graph(id);
         }

@@ -194,9 +194,13 @@ impl Node {
     /// have been passed on before a crash, which is not to be refunded.
     pub(crate) fn has_told(&self, peer: NodeKey) -> bool {
         let Some(edge) = self.edges.get(&peer).filter(|edge| edge.open().is_some()) else { return false };
+        self.now.since_ms(edge.turned) > self.told_within_ms(peer)
+    }
+
+    pub(crate) fn told_within_ms(&self, peer: NodeKey) -> u64 {
         let trips = self.channels_with(peer).filter_map(|(_, channel)| channel.info.as_ref());
         let trip = trips.map(|info| u64::from(info.terms.rtt_ms)).max().unwrap_or_default();
-        self.now.since_ms(edge.turned) > trip.saturating_mul(2)
+        trip.saturating_mul(2)
     }
 
     /// Proof of a severed edge from downstream.

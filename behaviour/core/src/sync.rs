@@ -168,6 +168,7 @@ impl Node {
             self.syncing.retain(|(_, syncing, _)| *syncing != peer);
             self.excuse(peer);
             self.open(peer, known)?;
+            self.make_up(peer);
         }
         // The peer waits for Done of exchanges that this node has ended.
         self.outbox(peer).done.extend(ended);

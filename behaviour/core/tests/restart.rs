@@ -61,6 +61,60 @@ fn a_response_that_is_made_again_after_a_crash_pays_its_lateness_once() {
     }
 }
 
+fn paid_up(rig: &Rig) -> Yocto {
+    rig.node.channel(IN).unwrap().totals.sent_b
+}
+
+/// A request that waits here, late already, and paid for up to now at most.
+fn overdue(heartbeat_ms: u32) -> Rig {
+    let mut rig =
+        Rig::with(|rig| (rig.terms.bytes_per_s, rig.terms.heartbeat_ms) = (1_000_000, heartbeat_ms));
+    rig.input(Input::LateFee { per_ms: LATE_FEE });
+    let head = rig.head_here(b"question", 100);
+    rig.ask(&head, b"question");
+    for _ in 0..9 {
+        rig.later(100);
+    }
+    rig
+}
+
+#[test]
+fn after_a_restart_syncs_keep_to_the_rhythm_of_the_terms() {
+    let mut rig = overdue(100);
+    let before = paid_up(&rig);
+    assert!(before > Yocto::ZERO);
+    // The process starts before it knows the chain.
+    restart(&mut rig, 50);
+    rig.connect_all();
+    rig.later(100);
+    assert!(paid_up(&rig) > before);
+}
+
+#[test]
+fn a_sync_that_was_missed_is_made_up_for_when_the_session_is_open() {
+    for starts_anew in [false, true] {
+        let mut rig = overdue(2_000);
+        for conn in (1..=8).map(ConnId) {
+            let peer = rig.up.public();
+            rig.input(Input::Disconnected { peer, conn });
+        }
+        // One sync is missed, the next one is far.
+        for _ in 0..20 {
+            rig.later(100);
+        }
+        if starts_anew {
+            restart(&mut rig, 10);
+        }
+        let before = paid_up(&rig);
+        let up = rig.up.public();
+        rig.connect(up);
+        rig.later(u64::from(2 * rig.terms.rtt_ms));
+        assert_eq!(paid_up(&rig), before, "the peer may say first what it has");
+        rig.later(1);
+        assert!(paid_up(&rig) > before, "starts anew: {starts_anew}");
+    }
+}
+
 /// A small response has passed the node, which has crashed since; the edge it came over is gone.
 fn passed_and_severed() -> (Rig, ExchangeId) {
     let mut rig = Rig::new();

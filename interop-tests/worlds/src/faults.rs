@@ -501,10 +501,12 @@ mod tests {
     #[test]
     fn seeds_that_once_failed() {
         let once = [
-            1005, // A late frame that arrived twice was counted twice.
-            1015, // An own edge was severed before the request's start was told.
-            1083, // Everybody who owed a sync was silent, and nobody was ever blamed.
-            5035, // A response that was made again lost the late payment it carried.
+            1005,      // A late frame that arrived twice was counted twice.
+            1015,      // An own edge was severed before the request's start was told.
+            1083,      // Everybody who owed a sync was silent, and nobody was ever blamed.
+            5035,      // A response that was made again lost the late payment it carried.
+            1_000_175, // Restarts put syncs off by a heartbeat that was not the terms'.
+            1_001_493, // The same; nothing was paid between them.
         ];
         for seed in once {
             let mut tally = Tally::default();
