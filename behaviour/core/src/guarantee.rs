@@ -177,7 +177,11 @@ impl Node {
                 {
                     self.outbox(peer).severed.push(Queued { request: id, fresh: true });
                 }
-                Role::Relay(_) | Role::Destination { .. } if connected => {
+                // Closed: the whole answer is here and what was due for it is paid; that it is not taken
+                // yet, since somebody further up is away, is upstream's time.
+                Role::Relay(_) | Role::Destination { .. }
+                    if connected && job.from().is_some_and(|from| from.open) =>
+                {
                     let due = self.owe_late(id);
                     if !due.amount.is_zero() {
                         self.outbox(peer).late.push((id, due));

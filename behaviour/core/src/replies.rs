@@ -400,6 +400,39 @@ impl Node {
         }
     }
 
+    /// A response that had arrived as a whole has to come from downstream once more, since upstream lost
+    /// it: until it is whole again it is owed on both edges, within bounds that begin now.
+    pub(crate) fn owe_again(&mut self, id: RequestId) {
+        let (now, fee) = (self.now, self.late_fee.unwrap_or_default());
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Role::Relay(relay) = &mut job.role else { return };
+        let bound = |leg: &Leg| now.after_ms(job.head.bound_ms_at(usize::from(leg.hop)));
+        let (from_bound, to_bound) = (bound(&relay.from), bound(&relay.to));
+        let (mut from, mut to) = (None, None);
+        if !std::mem::replace(&mut relay.from.open, true) {
+            let clock = &mut relay.from.clock;
+            clock.deadline = clock.deadline.max(from_bound);
+            clock.paid_until = clock.paid_until.max(from_bound);
+            from = Some(relay.from.clone());
+        }
+        if !std::mem::replace(&mut relay.to.open, true) {
+            // What was paid before is accounted for, and is no credit for what comes now.
+            let paid_ms = relay.to.clock.late.0.checked_div(fee.0).unwrap_or_default();
+            let paid_ms = u64::try_from(paid_ms).unwrap_or(u64::MAX);
+            relay.to.clock.deadline = Time(to_bound.0.saturating_sub(paid_ms));
+            to = Some(relay.to.clone());
+        }
+        if let Some(from) = &from {
+            self.load(from, true);
+            self.beat_later(from.peer);
+        }
+        if let Some(to) = &to {
+            self.load(to, false);
+            self.supervise(to.peer);
+        }
+        self.dirty_jobs.insert(id);
+    }
+
     pub(crate) fn on_done(&mut self, peer: NodeKey, frame: Done) -> Result<(), Fault> {
         self.take_receipts(peer, &frame.receipts)?;
         for exchange in frame.exchanges {

@@ -180,6 +180,9 @@ impl Node {
         let refetch = flow.resume(from, limit)?;
         self.list(peer, id, part);
         self.sample(id, false);
+        if refetch && part == Part::ResponseBody {
+            self.owe_again(id);
+        }
         if refetch && let Some((source, exchange)) = self.source(id, part) {
             let up_to = u64::from(self.config.limits.window);
             let credit = Credit { exchange, part, body, up_to, from: Some(0) };

@@ -148,3 +148,71 @@ fn who_takes_payments_and_does_not_counter_sign_them_is_severed() {
         assert_eq!(reasons, expected);
     }
 }
+
+/// A relayed request of which the whole answer has come: late, and it was paid for.
+fn answered_late(rig: &mut Rig, answer: &Bytes) -> (ExchangeId, ExchangeId) {
+    let mut head = rig.head(b"question", answer.len() as u64);
+    head.route[1].allowance_ms += 1_000;
+    let (id, up) = rig.ask(&head, b"question");
+    let down = rig.sent.iter().find_map(|(_, _, frame)| match frame {
+        Frame::Request(request) => request.requests.first(),
+        _ => None,
+    });
+    let down = down.expect("passed on").exchange;
+    rig.acknowledge(true);
+    pass(rig, 3_500);
+    let mut item = rig.response(id, down, answer);
+    item.body = None;
+    rig.respond(item);
+    let encoder = Encoder::new(answer.clone());
+    let mut offset = 0;
+    while offset < encoder.len() {
+        let data = encoder.read(offset, encoder.len() - offset);
+        let fragment = wire::Fragment { exchange: down, part: Part::ResponseBody, offset, data };
+        offset += fragment.data.len() as u64;
+        rig.down_sends(Frame::Fragment(fragment));
+    }
+    let frames = rig.up_got();
+    assert!(paid_late(&frames) > 0, "late");
+    let passed = frames.iter().map(|frame| match frame {
+        Frame::Fragment(fragment) => fragment.data.len() as u64,
+        _ => 0,
+    });
+    assert_eq!(passed.sum::<u64>(), encoder.len(), "passed on whole");
+    (up, down)
+}
+
+#[test]
+fn an_answer_that_was_passed_on_whole_is_not_late_any_more() {
+    let mut rig = slow();
+    let answer = body().slice(..40_000);
+    answered_late(&mut rig, &answer);
+    // Further up somebody is away: the upstream node cannot say Done yet.
+    pass(&mut rig, 4_000);
+    assert_eq!(paid_late(&rig.up_got()), 0);
+    assert!(rig.orders.is_empty(), "{:?}", rig.orders);
+}
+
+#[test]
+fn an_answer_that_has_to_come_again_is_owed_again_on_both_edges() {
+    let mut rig = slow();
+    let answer = body().slice(..40_000);
+    let (exchange, _) = answered_late(&mut rig, &answer);
+    let up = rig.up.public();
+    rig.reconnect(up);
+    let root = Encoder::new(answer).root();
+    let (part, up_to) = (Part::ResponseBody, 64 << 10);
+    rig.up_sends(Frame::Credit(wire::Credit { exchange, part, body: root, up_to, from: Some(0) }));
+    let asked = rig.down_got().iter().any(|frame| matches!(frame, Frame::Credit(c) if c.from == Some(0)));
+    assert!(asked, "the body is needed once more");
+    // The downstream node has gone.
+    for _ in 0..20 {
+        rig.later(500);
+        rig.up_takes_proofs();
+    }
+    assert_eq!(rig.orders.len(), 1, "{:?}", rig.orders);
+    assert_eq!(rig.orders[0].statement.channel, OUT);
+    let frames = rig.up_got();
+    let severed = frames.iter().any(|frame| matches!(frame, Frame::Severed(_)));
+    assert!(severed && paid_late(&frames) > 0);
+}

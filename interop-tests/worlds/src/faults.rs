@@ -526,6 +526,10 @@ mod tests {
             1_000_015, // A pursuit began at the end of the run, a minute after the host's last severs.
             1_000_175, // Restarts put syncs off by a heartbeat that was not the terms'.
             1_001_493, // The same; nothing was paid between them.
+            // A relay paid on for a whole answer that somebody further up did not take.
+            1_000_212, 1_000_421, 1_000_562, 1_001_066, 1_001_516, 1_001_616,
+            // It waited without end for a body that had come and had to come again.
+            1_000_050,
         ];
         for seed in once {
             let mut tally = Tally::default();
