@@ -352,7 +352,9 @@ impl Node {
             // What was paid counts for so many milliseconds; payments come a heartbeat at a time.
             let tolerated = limit.saturating_add(rtt);
             let fee = self.late_fee.unwrap_or_default();
-            let expected = self.now.since_ms(to.clock.deadline.max(started)).saturating_sub(tolerated);
+            // What upstream has taken since the start is excused as well.
+            let excused = started.after_ms(job.pace.shifted_ms());
+            let expected = self.now.since_ms(to.clock.deadline.max(excused)).saturating_sub(tolerated);
             let expected = fee.checked_mul(u128::from(expected));
             if expected.is_ok_and(|expected| expected > to.clock.late) {
                 unpaid.push(*id);

@@ -38,6 +38,11 @@ impl Pace {
         Pace { at: now, moved: now, ..Pace::default() }
     }
 
+    /// By how much the deadlines were shifted since this process started, milliseconds.
+    pub fn shifted_ms(&self) -> u64 {
+        self.shifted_ms
+    }
+
     /// Of a request from a node that has been away for so long before.
     pub fn of(now: Time, away_ms: u64) -> Pace {
         Pace { away_ms, ..Pace::new(now) }
