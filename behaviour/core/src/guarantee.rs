@@ -5,6 +5,8 @@
 //! carries the late payment. Towards downstream it looks, as often, whether the other end is heard
 //! from, has acknowledged, and pays.
 
+use std::collections::BTreeSet;
+
 use por_types::{ChannelId, Item, ItemKind, NodeKey, RequestId, SeverReason, Yocto};
 
 use crate::api::{Event, OrderPace, Patience, Time};
@@ -386,7 +388,7 @@ impl Node {
         }
         channels.sort_unstable();
         channels.dedup_by_key(|(channel, _)| *channel);
-        if (reason == SeverReason::MissedSync && self.hears_nobody(peer)) || !self.may_sever() {
+        if (reason == SeverReason::MissedSync && self.hears_nobody(peer)) || !self.may_sever(peer) {
             return self.notify(Event::SeverWithheld { peer, reason });
         }
         for (channel, request) in channels {
@@ -407,13 +409,15 @@ impl Node {
             && others.all(|(_, edge)| self.now.since_ms(edge.heard) > limit)
     }
 
-    /// Whether the policy allows one more sever now.
-    pub(crate) fn may_sever(&mut self) -> bool {
+    /// Whether the policy allows to sever an edge with this peer now. What it caps are the peers: more
+    /// channels of one that was severed already say nothing new of where the fault is.
+    pub(crate) fn may_sever(&mut self, peer: NodeKey) -> bool {
         let window = self.config.policy.sever_window_ms;
-        while self.severs.front().is_some_and(|time| self.now.since_ms(*time) >= window) {
+        while self.severs.front().is_some_and(|(time, _)| self.now.since_ms(*time) >= window) {
             self.severs.pop_front();
         }
-        self.severs.len() < self.config.policy.max_severs as usize
+        let peers: BTreeSet<NodeKey> = self.severs.iter().map(|(_, peer)| *peer).collect();
+        peers.contains(&peer) || peers.len() < self.config.policy.max_severs as usize
     }
 
     /// The bound of a request has passed.
@@ -427,7 +431,7 @@ impl Node {
         let Patience::AfterMs(after) = self.config.policy.patience else { return };
         let until = to.clock.deadline.after_ms(after);
         if self.now >= until {
-            if self.may_sever() {
+            if self.may_sever(to.peer) {
                 self.end_leg(request, SeverReason::UnpaidLateness);
             }
         } else {
@@ -522,7 +526,7 @@ impl Node {
     pub(crate) fn judge_profit(&mut self, peer: NodeKey, channel: ChannelId, request: RequestId) {
         let Some(limit) = self.config.policy.loss_limit else { return };
         let lost = self.edges.get(&peer).map_or(0, |edge| edge.profit.1.saturating_neg());
-        if lost > i128::try_from(limit.0).unwrap_or(i128::MAX) && self.may_sever() {
+        if lost > i128::try_from(limit.0).unwrap_or(i128::MAX) && self.may_sever(peer) {
             self.sever(channel, SeverReason::Loss, Some(request));
         }
     }

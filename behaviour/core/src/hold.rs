@@ -84,7 +84,7 @@ impl Node {
         let mut channels: Vec<(ChannelId, RequestId)> = requests.iter().filter_map(leg).collect();
         channels.sort_unstable();
         channels.dedup_by_key(|(channel, _)| *channel);
-        if self.is_cut_off(peer) || !self.may_sever() {
+        if self.is_cut_off(peer) || !self.may_sever(peer) {
             return self.notify(Event::SeverWithheld { peer, reason });
         }
         for (channel, request) in channels {

@@ -72,7 +72,7 @@ pub struct Node {
     /// Per request and millisecond; `None` until the chain was read.
     pub(crate) late_fee: Option<Yocto>,
     /// When edges were severed by own decision lately.
-    pub(crate) severs: VecDeque<Time>,
+    pub(crate) severs: VecDeque<(Time, NodeKey)>,
     /// Channels of which the chain is to learn that they are severed.
     pub(crate) reported: BTreeSet<ChannelId>,
     /// Waits for this flush's batch.

@@ -23,7 +23,7 @@ impl Node {
         }
         let peer = channel.row.peer;
         let order = self.order(id, reason, request);
-        self.severs.push_back(self.now);
+        self.severs.push_back((self.now, peer));
         self.begin_pursuit(id, reason, request);
         self.reported.insert(id);
         self.held.push(Held::Output(Output::Sever { order: order.clone() }));

@@ -529,7 +529,8 @@ mod tests {
             // A relay paid on for a whole answer that somebody further up did not take.
             1_000_212, 1_000_421, 1_000_562, 1_001_066, 1_001_516, 1_001_616,
             // It waited without end for a body that had come and had to come again.
-            1_000_050,
+            1_000_050, // The channels of one silent peer used up the severs of a minute.
+            1_001_527,
         ];
         for seed in once {
             let mut tally = Tally::default();

@@ -81,8 +81,8 @@ pub struct Policy {
     /// An edge that loses more than this within the window is severed; `None` for no such limit.
     pub loss_limit: Option<Yocto>,
     pub loss_window_ms: u64,
-    /// Most edges severed by own decision within the window: when many look late at once, the fault
-    /// is more likely here.
+    /// Most peers whose edges are severed by own decision within the window: when many look late at
+    /// once, the fault is more likely here.
     pub max_severs: u32,
     pub sever_window_ms: u64,
     /// Off if `None`.
