@@ -8,8 +8,8 @@
 //! this does not work out (another user, another mount, no such node), the command fetches through
 //! the local API as from any daemon.
 //!
-//! On the socket: a line of JSON each way to begin with ([`Files`], [`Opened`]), then lines of
-//! [`Order`]s and [`Landed`]s, in any order, matched by number.
+//! On the socket: a line of JSON each way to begin with (`Files`, `Opened`), then lines of
+//! `Order`s and `Landed`s, in any order, matched by number.
 
 mod service;
 
