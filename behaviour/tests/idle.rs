@@ -11,8 +11,8 @@ use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, SwarmBuilder, identify, identity, noise, ping, tcp, yamux};
 use libp2p_por as por;
 use por::core::MyChannel;
-use por::core::types::{ChannelId, NodeKey, NodeSecret, Side, Totals, Yocto};
-use support::{DEPOSIT, account, bounded, network, terms};
+use por::core::types::{ChannelId, NodeKey, NodeSecret, Side};
+use support::{bounded, my_channel, network};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 const PEERS: u8 = 150;
@@ -21,6 +21,8 @@ const PEERS: u8 = 150;
 const MOST_KIB: u64 = 60;
 /// Marks what the hub says among what the test harness says.
 const SAYS: &str = "hub: ";
+/// Set for the process that this test starts of itself.
+const IS_HUB: &str = "POR_TEST_IDLE_HUB";
 
 #[derive(NetworkBehaviour)]
 struct Net {
@@ -34,21 +36,7 @@ fn secret(number: u8) -> NodeSecret {
 }
 
 fn channel(number: u8, peer: NodeKey, side: Side) -> MyChannel {
-    MyChannel {
-        channel: ChannelId(number.into()),
-        peer,
-        peer_account: account("peer.test.near"),
-        side,
-        deposit_mine: DEPOSIT,
-        deposit_theirs: DEPOSIT,
-        drawn_mine: Yocto::ZERO,
-        drawn_theirs: Yocto::ZERO,
-        bond: Yocto::near(50),
-        floors: Totals::default(),
-        terms: terms(),
-        open: true,
-        gone: false,
-    }
+    my_channel(ChannelId(number.into()), peer, side)
 }
 
 /// A node over TCP, noise and yamux with these channels.
@@ -81,8 +69,7 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
-#[tokio::test]
-#[ignore = "started by the other test, as a process of its own"]
+/// The node with all the connections, in a process of its own: its memory is what is measured.
 async fn hub() {
     let channels = (1..=PEERS).map(|peer| channel(peer, secret(peer).public(), Side::A)).collect();
     let (mut swarm, _control) = node(255, channels).await;
@@ -106,8 +93,12 @@ async fn hub() {
 
 #[tokio::test]
 async fn an_idle_connection_costs_little_memory() {
+    if std::env::var_os(IS_HUB).is_some() {
+        return hub().await;
+    }
     let mut child = tokio::process::Command::new(std::env::current_exe().expect("this test"))
-        .args(["hub", "--exact", "--ignored", "--nocapture"])
+        .args(["an_idle_connection_costs_little_memory", "--exact", "--nocapture"])
+        .env(IS_HUB, "1")
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

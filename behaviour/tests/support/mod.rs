@@ -159,6 +159,25 @@ async fn run(
     }
 }
 
+/// An open channel as its one side has it.
+pub fn my_channel(channel: ChannelId, peer: NodeKey, side: Side) -> MyChannel {
+    MyChannel {
+        channel,
+        peer,
+        peer_account: account("peer.test.near"),
+        side,
+        deposit_mine: DEPOSIT,
+        deposit_theirs: DEPOSIT,
+        drawn_mine: Yocto::ZERO,
+        drawn_theirs: Yocto::ZERO,
+        bond: Yocto::near(50),
+        floors: Totals::default(),
+        terms: terms(),
+        open: true,
+        gone: false,
+    }
+}
+
 /// A chain of channels between neighbours, known to all.
 pub fn chain(keys: &[NodeKey]) -> (Vec<GraphEdge>, Vec<Vec<MyChannel>>) {
     let mut edges = Vec::new();
@@ -168,21 +187,7 @@ pub fn chain(keys: &[NodeKey]) -> (Vec<GraphEdge>, Vec<Vec<MyChannel>>) {
         edges.push(GraphEdge { channel, a: pair[0], b: pair[1], terms: terms(), open: true });
         for (node, side) in [(index, Side::A), (index + 1, Side::B)] {
             let peer = if side == Side::A { pair[1] } else { pair[0] };
-            mine[node].push(MyChannel {
-                channel,
-                peer,
-                peer_account: account("peer.test.near"),
-                side,
-                deposit_mine: DEPOSIT,
-                deposit_theirs: DEPOSIT,
-                drawn_mine: Yocto::ZERO,
-                drawn_theirs: Yocto::ZERO,
-                bond: Yocto::near(50),
-                floors: Totals::default(),
-                terms: terms(),
-                open: true,
-                gone: false,
-            });
+            mine[node].push(my_channel(channel, peer, side));
         }
     }
     (edges, mine)
