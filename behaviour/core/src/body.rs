@@ -267,21 +267,21 @@ impl Outflow {
         self.inflow().and_then(|inflow| inflow.grant(next))
     }
 
-    pub fn is_sendable(&self) -> bool {
-        let ready = match &self.feed {
+    /// There are bytes to send, as far as this node is concerned.
+    pub fn is_ready(&self) -> bool {
+        match &self.feed {
             Feed::Whole(_) => self.next < self.len,
             Feed::Piped { queue, .. } => queue.front().is_some_and(|(offset, _)| *offset == self.next),
-        };
-        ready && self.next < self.limit
+        }
+    }
+
+    pub fn is_sendable(&self) -> bool {
+        self.is_ready() && self.next < self.limit
     }
 
     /// There are bytes to send, and no credit for them.
     pub fn is_held(&self) -> bool {
-        let ready = match &self.feed {
-            Feed::Whole(_) => self.next < self.len,
-            Feed::Piped { queue, .. } => queue.front().is_some_and(|(offset, _)| *offset == self.next),
-        };
-        ready && self.next >= self.limit
+        self.is_ready() && self.next >= self.limit
     }
 
     /// The next bytes to send, at most `max`.

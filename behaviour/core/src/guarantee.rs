@@ -355,7 +355,7 @@ impl Node {
             let tolerated = limit.saturating_add(rtt);
             let fee = self.late_fee.unwrap_or_default();
             // What upstream has taken since the start is excused as well.
-            let excused = started.after_ms(job.pace.shifted_ms());
+            let excused = started.after_ms(job.pace.excused_ms());
             let expected = self.now.since_ms(to.clock.deadline.max(excused)).saturating_sub(tolerated);
             let expected = fee.checked_mul(u128::from(expected));
             if expected.is_ok_and(|expected| expected > to.clock.late) {
@@ -541,6 +541,7 @@ impl Node {
         (edge.turned, edge.heard) = (now, now);
         let owed: Vec<RequestId> = edge.owed.values().copied().collect();
         for id in owed {
+            self.shift_deadlines(id);
             let Some(from) = self.jobs.get_mut(&id).and_then(Job::upstream_mut).filter(|from| from.open)
             else {
                 continue;

@@ -1,10 +1,12 @@
 //! Whose time it is while a body is under way (protocol section 5): an upload slower than promised
 //! and withheld credit are the upstream node's, and shift the deadlines; credit that downstream
-//! withholds is not, and shifts nothing.
+//! withholds is not, and shifts nothing. Nor can a downstream node be late with what upstream is not
+//! there to take; towards upstream itself its absence excuses no more than one grace.
 
 use por_types::{InvalidReason, NodeKey, RequestId};
 
 use crate::api::{RejectReason, Time};
+use crate::body::Outflow;
 use crate::graph::Refusal;
 use crate::job::{Asked, Job, Leg, Relay, Role};
 use crate::node::Node;
@@ -20,10 +22,13 @@ pub(crate) struct Pace {
     hungry: bool,
     /// Since `at` upstream has owed credit for the response.
     held: bool,
+    /// Since `at` bytes of the response have been ready for an upstream node that is not there.
+    missing: bool,
     hungry_ms: u64,
     held_ms: u64,
-    /// By this much the deadlines were shifted.
-    shifted_ms: u64,
+    missing_ms: u64,
+    /// By this much the deadline towards upstream was shifted, and the one of the downstream node.
+    shifted_ms: (u64, u64),
     /// Since `at` there has been nothing to do for the outcome but to wait for upstream, which is
     /// there.
     waits: bool,
@@ -38,9 +43,9 @@ impl Pace {
         Pace { at: now, moved: now, ..Pace::default() }
     }
 
-    /// By how much the deadlines were shifted since this process started, milliseconds.
-    pub fn shifted_ms(&self) -> u64 {
-        self.shifted_ms
+    /// By how much the downstream node's deadline was shifted since this process started, milliseconds.
+    pub fn excused_ms(&self) -> u64 {
+        self.shifted_ms.1
     }
 
     /// Of a request from a node that has been away for so long before.
@@ -61,11 +66,11 @@ impl Job {
         }
     }
 
-    /// Bytes of the response wait for upstream's credit.
-    fn is_held(&self) -> bool {
+    /// A response on its way through this node.
+    fn passing(&self) -> Option<&Outflow> {
         match &self.role {
-            Role::Relay(relay) => relay.reply.as_ref().is_some_and(|passing| passing.flow.is_held()),
-            _ => false,
+            Role::Relay(relay) => relay.reply.as_ref().map(|passing| &passing.flow),
+            _ => None,
         }
     }
 
@@ -86,18 +91,30 @@ impl Node {
     pub(crate) fn sample(&mut self, id: RequestId, moved: bool) {
         let now = self.now;
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let (hungry, held) = (job.is_hungry(), job.is_held());
         let open = |leg: &Leg| self.edges.get(&leg.peer).is_some_and(|edge| edge.open().is_some());
-        let waits = job.is_waiting() && job.from().is_some_and(open);
+        let there = job.from().is_some_and(open);
+        let hungry = job.is_hungry();
+        let held = there && job.passing().is_some_and(Outflow::is_held);
+        // Credit is left perhaps, but the downstream node's own is not given back by what stays here.
+        let missing = !there && job.passing().is_some_and(Outflow::is_ready);
+        let waits = there && job.is_waiting();
         let pace = &mut job.pace;
         let passed = now.since_ms(pace.at);
         pace.hungry_ms += if pace.hungry { passed } else { 0 };
         pace.held_ms += if pace.held { passed } else { 0 };
+        pace.missing_ms += if pace.missing { passed } else { 0 };
         pace.waits_ms += if pace.waits { passed } else { 0 };
         (pace.at, pace.hungry, pace.held, pace.waits) = (now, hungry, held, waits);
+        pace.missing = missing;
         if moved {
             pace.moved = now;
         }
+    }
+
+    /// A peer has come or gone: whose time it is from now on changes for all that it waits for.
+    pub(crate) fn sample_owed(&mut self, peer: NodeKey) {
+        let owed: Vec<RequestId> = self.edge(peer).owed.values().copied().collect();
+        owed.into_iter().for_each(|id| self.sample(id, false));
     }
 
     /// Shifts the deadlines of a job by what upstream has taken so far: of an upload's time all beyond
@@ -105,7 +122,7 @@ impl Node {
     pub(crate) fn shift_deadlines(&mut self, id: RequestId) {
         self.sample(id, false);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.pace.hungry_ms == 0 && job.pace.held_ms == 0 {
+        if job.pace.hungry_ms == 0 && job.pace.held_ms == 0 && job.pace.missing_ms == 0 {
             return;
         }
         let Some(leg) = job.from().or(job.to()) else { return };
@@ -114,14 +131,16 @@ impl Node {
         let promised = u128::from(job.head.body_len).saturating_mul(1000).div_ceil(u128::from(rate));
         let promised = u64::try_from(promised).unwrap_or(u64::MAX);
         let all = job.pace.hungry_ms.saturating_sub(promised).saturating_add(job.pace.held_ms);
-        let more = all.saturating_sub(job.pace.shifted_ms);
-        if more == 0 {
+        let below = all.saturating_add(job.pace.missing_ms);
+        let before = job.pace.shifted_ms;
+        let (more, more_below) = (all.saturating_sub(before.0), below.saturating_sub(before.1));
+        if more == 0 && more_below == 0 {
             return;
         }
-        job.pace.shifted_ms = all;
+        job.pace.shifted_ms = (all.max(before.0), below.max(before.1));
         if let Role::Author(author) = &mut job.role {
             let told = !self.due.remove(&(author.to.clock.deadline, id));
-            author.to.clock.shift(more);
+            author.to.clock.shift(more_below);
             if !told {
                 self.due.insert((author.to.clock.deadline, id));
             }
@@ -130,7 +149,7 @@ impl Node {
                 from.clock.shift(more);
             }
             if let Some(to) = job.downstream_mut() {
-                to.clock.shift(more);
+                to.clock.shift(more_below);
             }
             self.dirty_jobs.insert(id);
         }

@@ -58,6 +58,7 @@ impl Node {
         }
         self.syncing.insert((self.now.after_ms(SYNC_TIMEOUT_MS), peer, epoch));
         self.outbox(peer).probe = true;
+        self.sample_owed(peer);
     }
 
     pub(crate) fn on_disconnected(&mut self, peer: NodeKey, conn: ConnId) {
@@ -79,6 +80,8 @@ impl Node {
                 edge.reset();
                 if edge.is_idle() {
                     self.edges.remove(&peer);
+                } else {
+                    self.sample_owed(peer);
                 }
                 if told {
                     self.notify(Event::PeerLost { peer });

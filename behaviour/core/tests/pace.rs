@@ -7,7 +7,7 @@ use bytes::Bytes;
 use por_core::types::{InvalidReason, RequestHead, SeverReason, Yocto};
 use por_core::verified::Encoder;
 use por_core::wire::{self, Frame, Part};
-use por_core::{ExchangeId, Input, RejectReason};
+use por_core::{ConnId, ExchangeId, Input, RejectReason};
 use rig::*;
 
 const LATE_FEE: Yocto = Yocto(2);
@@ -215,4 +215,39 @@ fn an_answer_that_has_to_come_again_is_owed_again_on_both_edges() {
     let frames = rig.up_got();
     let severed = frames.iter().any(|frame| matches!(frame, Frame::Severed(_)));
     assert!(severed && paid_late(&frames) > 0);
+}
+
+#[test]
+fn nobody_is_late_with_what_upstream_is_not_there_to_take() {
+    let mut rig = slow();
+    let answer = body();
+    let mut head = rig.head(b"question", answer.len() as u64);
+    head.route[1].allowance_ms += 1_000;
+    let (id, _) = rig.ask(&head, b"question");
+    let down = rig.sent.iter().find_map(|(_, _, frame)| match frame {
+        Frame::Request(request) => request.requests.first(),
+        _ => None,
+    });
+    let exchange = down.expect("passed on").exchange;
+    rig.acknowledge(true);
+    // A little late by now.
+    pass(&mut rig, 4_500);
+    let mut item = rig.response(id, exchange, &answer);
+    item.body = None;
+    rig.respond(item);
+    // The upstream node goes, and has credit left for all that comes: as much as `down` has credit for.
+    let up = rig.up.public();
+    for conn in (1..=8).map(ConnId) {
+        rig.input(Input::Disconnected { peer: up, conn });
+    }
+    let (mut offset, window) = (0, u64::from(rig.limits.window));
+    while offset < window {
+        let data = Encoder::new(answer.clone()).read(offset, window - offset);
+        let fragment = wire::Fragment { exchange, part: Part::ResponseBody, offset, data };
+        offset += fragment.data.len() as u64;
+        rig.down_sends(Frame::Fragment(fragment));
+    }
+    pass(&mut rig, 10_000);
+    let severed: Vec<_> = rig.orders.iter().map(|order| order.statement.channel).collect();
+    assert_eq!(severed, [IN], "and not who has sent all that it has credit for");
 }
