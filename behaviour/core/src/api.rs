@@ -373,7 +373,7 @@ pub enum Event {
         tries: u32,
         most: Yocto,
     },
-    /// A pursuit is over. `request`: the one that was not answered.
+    /// A pursuit is over. `request`: the one that was not answered. After a crash perhaps told again.
     Pursued {
         channel: ChannelId,
         peer: NodeKey,

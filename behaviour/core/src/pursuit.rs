@@ -184,7 +184,8 @@ impl Node {
             self.pursuing.remove(&asking);
         }
         self.change_pursuit(channel, |pursuit| (pursuit.over, pursuit.asking) = (true, None));
-        self.notify_durable(Event::Pursued { channel, peer, request: pursuit.request, end });
+        // Before that is on disk: told again after a crash rather than never.
+        self.notify(Event::Pursued { channel, peer, request: pursuit.request, end });
     }
 
     /// Answers a durable request of somebody who pursues this node.

@@ -93,6 +93,25 @@ fn a_pursuit_survives_crashes() {
 }
 
 #[test]
+fn the_end_of_a_pursuit_is_told_whatever_a_crash_cuts_off() {
+    let mut clean = silent(options(1_000_000_000, 20));
+    let begun = clean.hosts[1].outputs;
+    clean.run(WINDOW_MS);
+    assert_eq!(ends(&clean), [PursuitEnd::Isolated]);
+    let outputs = clean.hosts[1].outputs;
+    assert!(outputs > begun + 20, "{begun} to {outputs}");
+    for boundary in begun..outputs {
+        let mut world = silent(options(1_000_000_000, 20));
+        world.crash_at = Some((1, boundary));
+        world.run(WINDOW_MS);
+        let told = ends(&world);
+        // Perhaps once more after the crash.
+        let isolated = told.iter().all(|end| *end == PursuitEnd::Isolated);
+        assert!(isolated && matches!(told.len(), 1..=2), "crash before output {boundary}: {told:?}");
+    }
+}
+
+#[test]
 fn without_a_policy_nobody_is_pursued() {
     let mut options = options(0, 0);
     options.policies.clear();

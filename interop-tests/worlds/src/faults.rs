@@ -532,6 +532,7 @@ mod tests {
             ("a relay waited without end for a body that had come and had to come again", &[1_000_050]),
             ("the channels of one silent peer used up the severs of a minute", &[1_001_527]),
             ("a node was late with what upstream was not there to take", &[5_001_310, 5_002_177]),
+            ("a crash swallowed what was to be told of a pursuit's end", &[7_000_549]),
         ];
         for (why, seeds) in once {
             for seed in *seeds {
