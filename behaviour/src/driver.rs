@@ -238,7 +238,8 @@ impl Driver {
             self.timer = None;
             return true;
         }
-        if self.timer.as_ref().is_none_or(|(time, _)| *time != deadline) {
+        // One that is earlier is kept: it costs less to look once more then than to set it anew each time.
+        if self.timer.as_ref().is_none_or(|(time, _)| *time > deadline) {
             let delay = Delay::new(Duration::from_millis(deadline.since_ms(now)));
             self.timer = Some((deadline, delay));
         }
@@ -246,10 +247,12 @@ impl Driver {
             Some((_, delay)) => Pin::new(delay).poll(cx).is_ready(),
             None => false,
         };
-        if expired {
-            self.timer = None;
+        if !expired {
+            return false;
         }
-        expired
+        let early = self.timer.take().is_some_and(|(time, _)| time < deadline);
+        // Sets it for what is due now.
+        if early { self.poll_timer(cx) } else { true }
     }
 
     fn on_handler(&mut self, message: FromHandler) {

@@ -58,12 +58,9 @@ impl Node {
             self.flush_credits(peer);
         }
         self.flush_rows();
-        if let Some(batch) = self.store.cut() {
-            self.outputs.push_back(batch);
-        }
-        for held in std::mem::take(&mut self.held) {
-            self.store.hold(held);
-        }
+        let held = std::mem::take(&mut self.held);
+        let batch = self.store.cut(self.now, held);
+        self.outputs.extend(batch);
         self.release();
     }
 
@@ -523,7 +520,8 @@ impl Node {
                 self.store.put(Table::Exchanges, rows::job_key(&id), value);
             } else if let Some(row) = job.answer_row(self.config.limits.max_inline) {
                 let value = rows::encode(&row, row.size_hint());
-                self.store.put(Table::Exchanges, rows::answer_key(&id), value);
+                // Without it the app is asked again.
+                self.store.put_lazily(Table::Exchanges, rows::answer_key(&id), value);
             } else if let Some(clock) = job.paid_clock() {
                 self.store.put(Table::Exchanges, rows::clock_key(&id), rows::encode(&clock, 64));
             }
@@ -531,6 +529,13 @@ impl Node {
         for id in std::mem::take(&mut self.dirty_channels) {
             if let Some(channel) = self.channels.get(&id) {
                 self.store.put(Table::Channels, rows::ChannelRow::key(id), rows::encode(&channel.row, 1024));
+            }
+            self.receipted.remove(&id);
+        }
+        for id in std::mem::take(&mut self.receipted) {
+            if let Some(channel) = self.channels.get(&id) {
+                let row = rows::encode(&channel.row, 1024);
+                self.store.put_lazily(Table::Channels, rows::ChannelRow::key(id), row);
             }
         }
     }

@@ -79,6 +79,8 @@ pub struct Node {
     pub(crate) held: Vec<Held>,
     pub(crate) dirty_jobs: BTreeSet<RequestId>,
     pub(crate) dirty_channels: BTreeSet<ChannelId>,
+    /// Channels with a new counter-signature: the counterparty has another copy of it.
+    pub(crate) receipted: BTreeSet<ChannelId>,
     /// Edges with something to send.
     pub(crate) busy: BTreeSet<NodeKey>,
     pub(crate) boot: u32,
@@ -139,6 +141,7 @@ impl Node {
             held: Vec::new(),
             dirty_jobs: BTreeSet::new(),
             dirty_channels: BTreeSet::new(),
+            receipted: BTreeSet::new(),
             busy: BTreeSet::new(),
             boot: 0,
             counter: 0,
@@ -202,7 +205,8 @@ impl Node {
         let watch = self.watches.first().map(|(time, _)| *time);
         let retry = self.retries.first().map(|(time, _)| *time);
         let pursuit = self.pursuits.first().map(|(time, _)| *time);
-        [due, sync, beat, watch, retry, pursuit].into_iter().flatten().min()
+        let store = self.store.deadline();
+        [due, sync, beat, watch, retry, pursuit, store].into_iter().flatten().min()
     }
 
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {

@@ -68,7 +68,7 @@ impl Node {
             let channel = self.channels.get_mut(&id).filter(|channel| channel.row.peer == peer);
             let channel = channel.ok_or_else(|| Fault::new("counter-signature on a foreign channel"))?;
             if channel.receive_receipt(&self.config.network, receipt)? {
-                self.dirty_channels.insert(id);
+                self.receipted.insert(id);
             }
         }
         Ok(())

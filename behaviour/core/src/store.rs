@@ -1,12 +1,21 @@
 //! What has to be on disk before what: one batch of writes per flush, and the outputs that wait
 //! for it.
+//!
+//! What nobody waits for (the end of an exchange above all) makes no batch by itself: it goes with the
+//! next one, or after [`LAZY_MS`]. A crash in between finds what it would have found that much earlier.
 
 use std::collections::VecDeque;
 
 use por_types::RequestId;
 
-use crate::api::{Output, Table, Write};
-use crate::wire::Part;
+use crate::api::{Event, Output, Table, Time, Write};
+use crate::wire::{Frame, Part};
+
+/// For how long writes wait for others when nobody waits for them, milliseconds.
+const LAZY_MS: u64 = 20;
+
+/// Most writes that wait so.
+const MAX_LAZY: usize = 256;
 
 /// Something that waits for a batch.
 #[derive(Debug)]
@@ -19,10 +28,27 @@ pub(crate) enum Held {
     Answer(RequestId),
 }
 
+impl Held {
+    /// Nobody waits for it: that an exchange is over may be told a moment later.
+    fn is_patient(&self) -> bool {
+        match self {
+            Held::Output(Output::Send { frame: Frame::Done(done), .. }) => done.receipts.is_empty(),
+            Held::Output(Output::Notify(event)) => {
+                matches!(event, Event::Relayed { .. } | Event::Served { .. })
+            }
+            Held::Output(_) | Held::Start(..) | Held::Answer(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     /// In order: later ones of a row win.
     writes: Vec<Write>,
+    /// One of them is not to wait.
+    urgent: bool,
+    /// Since when they wait.
+    since: Option<Time>,
     /// Last batch handed out.
     last: u64,
     durable: u64,
@@ -31,21 +57,47 @@ pub(crate) struct Store {
 
 impl Store {
     pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.urgent = true;
+        self.put_lazily(table, key, value);
+    }
+
+    /// Not needed after a crash: what it says would then be found out anew.
+    pub fn put_lazily(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
         self.writes.push(Write { table, key, value: Some(value) });
     }
 
+    /// What is not deleted yet is deleted anew after a crash.
     pub fn delete(&mut self, table: Table, key: Vec<u8>) {
         self.writes.push(Write { table, key, value: None });
     }
 
-    /// The writes since the last call, as one batch.
-    pub fn cut(&mut self) -> Option<Output> {
+    /// The writes since the last batch, as one more, if it is time for it; and holds back what waits
+    /// for them.
+    pub fn cut(&mut self, now: Time, held: Vec<Held>) -> Option<Output> {
+        let waiting = self.urgent || held.iter().any(|held| !held.is_patient());
+        let batch = self.cut_if(now, waiting);
+        let last = if self.writes.is_empty() { self.last } else { self.last + 1 };
+        self.held.extend(held.into_iter().map(|held| (last, held)));
+        batch
+    }
+
+    fn cut_if(&mut self, now: Time, waiting: bool) -> Option<Output> {
         if self.writes.is_empty() {
             return None;
         }
+        let since = *self.since.get_or_insert(now);
+        if !waiting && self.writes.len() < MAX_LAZY && now.since_ms(since) < LAZY_MS {
+            return None;
+        }
+        (self.urgent, self.since) = (false, None);
         let writes = std::mem::take(&mut self.writes);
         self.last += 1;
         Some(Output::Persist { batch: self.last, writes })
+    }
+
+    /// When writes that nobody waits for become a batch.
+    pub fn deadline(&self) -> Option<Time> {
+        self.since.map(|since| since.after_ms(LAZY_MS))
     }
 
     /// The batch that writes from now on are part of.
@@ -55,11 +107,6 @@ impl Store {
 
     pub fn is_durable(&self, batch: u64) -> bool {
         batch <= self.durable
-    }
-
-    /// Holds something back until every batch handed out so far is durable.
-    pub fn hold(&mut self, held: Held) {
-        self.held.push_back((self.last, held));
     }
 
     /// Numbers that were never handed out are ignored.

@@ -268,6 +268,8 @@ fn an_answer_to_an_unknown_exchange_is_done_with() {
     assert!(rig.responses_up_got().is_empty(), "passed on once");
     assert!(rig.down_got().is_empty(), "the next node keeps it until the one before has it");
     rig.up_sends(Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] }));
+    assert!(rig.down_got().is_empty(), "an end for which nobody waits makes no batch by itself");
+    rig.later(20);
     let Some(Frame::Done(done)) = rig.down_got().pop() else { panic!("not done") };
     assert_eq!(done.exchanges, [request.exchange]);
     rig.sent.clear();

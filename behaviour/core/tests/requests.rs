@@ -45,6 +45,8 @@ fn an_honest_request_is_acknowledged_passed_on_and_paid() {
     rig.respond(item);
     assert_eq!(rig.responses_up_got()[0].body.as_deref(), Some(&b"answer"[..]));
     rig.up_sends(Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] }));
+    assert!(rig.rows.keys().any(|(table, _)| *table == Table::Exchanges), "the end goes with the next batch");
+    rig.later(20);
     let earned = head.route[0].price;
     assert!(rig.events.iter().any(|e| matches!(e, Event::Relayed { earned: got, .. } if *got == earned)));
     assert_eq!(rig.node.unfinished(), 0);

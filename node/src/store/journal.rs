@@ -25,6 +25,9 @@ const ALIGN: usize = 64;
 const MAGIC: [u8; 8] = *b"por/jrn1";
 /// Bytes of the file beyond which it is cut when it is written from its start again.
 const KEEP: u64 = 64 << 20;
+/// Zeros are written this far ahead: a sync of bytes that the file has already need not make a new
+/// length durable as well, which takes as long again.
+const AHEAD: u64 = 1 << 20;
 /// Bytes of the buffer that are kept between groups.
 const KEEP_BUFFER: usize = 4 << 20;
 
@@ -90,6 +93,8 @@ pub(super) struct Journal {
     sequence: u64,
     /// Where the next group begins.
     position: u64,
+    /// Length of the file.
+    len: u64,
     buffer: Vec<u8>,
     /// A write or sync has failed. What the file holds is not known any more: a sync that is tried again
     /// may succeed without having written what the first one lost.
@@ -163,8 +168,9 @@ impl Journal {
         mut take: impl FnMut(Write),
     ) -> Result<Journal, JournalError> {
         let mut journal =
-            Journal { device, id, sequence: since, position: 0, buffer: Vec::new(), failed: false };
+            Journal { device, id, sequence: since, position: 0, len: 0, buffer: Vec::new(), failed: false };
         let len = journal.device.seek(SeekFrom::End(0))?;
+        journal.len = len;
         let (mut position, mut last) = (0, None);
         while let Some(header) = journal.read_group(position, len)? {
             // Those up to `since` are in the database; behind them the file may still be of older times.
@@ -266,9 +272,11 @@ impl Journal {
         self.buffer.resize(end, 0);
         self.device.seek(SeekFrom::Start(self.position))?;
         self.device.write_all(&self.buffer)?;
+        let end = self.position + self.buffer.len() as u64;
+        self.write_ahead(end);
         self.device.sync()?;
         self.failed = false;
-        self.position += self.buffer.len() as u64;
+        self.position = end;
         self.sequence = sequence;
         self.mark();
         self.buffer.clear();
@@ -276,11 +284,26 @@ impl Journal {
         Ok(())
     }
 
+    /// Lengthens the file, if the group has reached its end.
+    fn write_ahead(&mut self, end: u64) {
+        if end <= self.len {
+            return;
+        }
+        self.len = end;
+        let zeros = vec![0; AHEAD as usize];
+        match self.device.write_all(&zeros) {
+            Ok(()) => self.len += AHEAD,
+            // The group is written all the same; when there is no place for the next one, that one will say so.
+            Err(error) => tracing::debug!(%error, "the journal grows group by group"),
+        }
+    }
+
     /// Notes behind the group that it is durable; the next group takes the mark's place.
     fn mark(&mut self) {
         let mark = Header { sequence: self.sequence, len: MARK, checksum: [0; 32] }.encode(&self.id);
         // The group is durable with or without it, and a disk that is full now will say so again.
-        if let Err(error) = self.device.write_all(&mark) {
+        let written = self.device.seek(SeekFrom::Start(self.position));
+        if let Err(error) = written.and_then(|_| self.device.write_all(&mark)) {
             tracing::warn!(%error, "the end of the journal cannot be marked");
         }
     }
@@ -299,6 +322,7 @@ impl Journal {
     pub(super) fn restart(&mut self) -> io::Result<()> {
         if self.position > KEEP {
             self.device.set_len(KEEP)?;
+            self.len = self.len.min(KEEP);
         }
         self.position = 0;
         Ok(())

@@ -299,13 +299,21 @@ async fn a_store_that_was_not_closed_needs_its_own_journal() {
     assert!(error.to_string().contains("three.journal"), "{error}");
 }
 
+/// What was written to a journal, without the zeros ahead of it.
+fn groups(journal: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(journal).expect("read");
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(end.next_multiple_of(64));
+    bytes
+}
+
 /// A write that was cut off loses the last group at most; a flipped byte before it is damage.
 #[tokio::test]
 async fn a_torn_journal_ends_and_a_damaged_one_is_an_error() {
     let dir = tempfile::tempdir().expect("directory");
     let path = cut(dir.path(), "cut.redb", 40).await;
     let (database, journal) = (std::fs::read(&path).expect("read"), journal::file(&path));
-    let good = std::fs::read(&journal).expect("read");
+    let good = groups(&journal);
     let group = good.len() / 40;
     let seed: u64 = rand::random();
     println!("seed {seed}");
@@ -338,7 +346,7 @@ async fn a_damaged_last_group_is_told_from_an_interrupted_one() {
     let dir = tempfile::tempdir().expect("directory");
     let path = cut(dir.path(), "cut.redb", 3).await;
     let (database, journal) = (std::fs::read(&path).expect("read"), journal::file(&path));
-    let good = std::fs::read(&journal).expect("read");
+    let good = groups(&journal);
     let mark = good.len() - 64;
     let mut flipped = good.clone();
     flipped[mark - 100] ^= 1;
