@@ -9,7 +9,7 @@ use crate::edge::Queued;
 use crate::fault::Fault;
 use crate::job::{Job, Leg, Role};
 use crate::node::Node;
-use crate::store::Held;
+use crate::store::{Held, LAZY_MS};
 use crate::wire::{LateDue, LateItem, Severed};
 
 impl Node {
@@ -197,10 +197,12 @@ impl Node {
         self.now.since_ms(edge.turned) > self.told_within_ms(peer)
     }
 
+    /// How long that may take, milliseconds: the end of an exchange waits a little for other writes, and
+    /// is told once it is on disk.
     pub(crate) fn told_within_ms(&self, peer: NodeKey) -> u64 {
         let trips = self.channels_with(peer).filter_map(|(_, channel)| channel.info.as_ref());
         let trip = trips.map(|info| u64::from(info.terms.rtt_ms)).max().unwrap_or_default();
-        trip.saturating_mul(2)
+        trip.saturating_mul(2).saturating_add(LAZY_MS)
     }
 
     /// Proof of a severed edge from downstream.

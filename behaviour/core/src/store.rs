@@ -12,7 +12,7 @@ use crate::api::{Event, Output, Table, Time, Write};
 use crate::wire::{Frame, Part};
 
 /// For how long writes wait for others when nobody waits for them, milliseconds.
-const LAZY_MS: u64 = 20;
+pub(crate) const LAZY_MS: u64 = 20;
 
 /// Most writes that wait so.
 const MAX_LAZY: usize = 256;
