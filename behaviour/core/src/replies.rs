@@ -400,14 +400,21 @@ impl Node {
         }
     }
 
-    /// A response that had arrived as a whole has to come from downstream once more, since upstream lost
-    /// it: until it is whole again it is owed on both edges, within bounds that begin now.
+    /// A response has to come from downstream once more, since upstream lost it. One that had arrived as
+    /// a whole is owed on both edges again until it is whole again, within bounds that begin now; of one
+    /// that is under way so much time does not count.
     pub(crate) fn owe_again(&mut self, id: RequestId) {
         let (now, fee) = (self.now, self.late_fee.unwrap_or_default());
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Role::Relay(relay) = &mut job.role else { return };
         let bound = |leg: &Leg| now.after_ms(job.head.bound_ms_at(usize::from(leg.hop)));
         let (from_bound, to_bound) = (bound(&relay.from), bound(&relay.to));
+        for (leg, bound) in [(&mut relay.from, from_bound), (&mut relay.to, to_bound)] {
+            if leg.open {
+                let more = bound.since_ms(leg.clock.deadline.max(now));
+                leg.clock.shift(more);
+            }
+        }
         let (mut from, mut to) = (None, None);
         if !std::mem::replace(&mut relay.from.open, true) {
             let clock = &mut relay.from.clock;

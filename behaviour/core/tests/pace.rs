@@ -154,11 +154,7 @@ fn answered_late(rig: &mut Rig, answer: &Bytes) -> (ExchangeId, ExchangeId) {
     let mut head = rig.head(b"question", answer.len() as u64);
     head.route[1].allowance_ms += 1_000;
     let (id, up) = rig.ask(&head, b"question");
-    let down = rig.sent.iter().find_map(|(_, _, frame)| match frame {
-        Frame::Request(request) => request.requests.first(),
-        _ => None,
-    });
-    let down = down.expect("passed on").exchange;
+    let down = rig.passed_on();
     rig.acknowledge(true);
     pass(rig, 3_500);
     let mut item = rig.response(id, down, answer);
@@ -224,11 +220,7 @@ fn nobody_is_late_with_what_upstream_is_not_there_to_take() {
     let mut head = rig.head(b"question", answer.len() as u64);
     head.route[1].allowance_ms += 1_000;
     let (id, _) = rig.ask(&head, b"question");
-    let down = rig.sent.iter().find_map(|(_, _, frame)| match frame {
-        Frame::Request(request) => request.requests.first(),
-        _ => None,
-    });
-    let exchange = down.expect("passed on").exchange;
+    let exchange = rig.passed_on();
     rig.acknowledge(true);
     // A little late by now.
     pass(&mut rig, 4_500);
@@ -240,14 +232,50 @@ fn nobody_is_late_with_what_upstream_is_not_there_to_take() {
     for conn in (1..=8).map(ConnId) {
         rig.input(Input::Disconnected { peer: up, conn });
     }
-    let (mut offset, window) = (0, u64::from(rig.limits.window));
+    first_window(&mut rig, exchange, &answer);
+    pass(&mut rig, 10_000);
+    let severed: Vec<_> = rig.orders.iter().map(|order| order.statement.channel).collect();
+    assert_eq!(severed, [IN], "and not who has sent all that it has credit for");
+}
+
+#[test]
+fn who_has_to_send_an_answer_once_more_has_the_time_for_it() {
+    let mut rig = slow();
+    let answer = body();
+    let mut head = rig.head(b"question", answer.len() as u64);
+    head.route[1].allowance_ms += 1_000;
+    let (id, up_exchange) = rig.ask(&head, b"question");
+    let exchange = rig.passed_on();
+    rig.acknowledge(true);
+    let mut item = rig.response(id, exchange, &answer);
+    item.body = None;
+    rig.respond(item);
+    first_window(&mut rig, exchange, &answer);
+    // Late, but not for long.
+    pass(&mut rig, 5_000);
+    assert!(rig.orders.is_empty(), "{:?}", rig.orders);
+    let up = rig.up.public();
+    rig.reconnect(up);
+    let root = Encoder::new(answer).root();
+    let (part, up_to) = (Part::ResponseBody, 64 << 10);
+    let credit = wire::Credit { exchange: up_exchange, part, body: root, up_to, from: Some(0) };
+    rig.up_sends(Frame::Credit(credit));
+    let asked = rig.down_got().iter().any(|frame| matches!(frame, Frame::Credit(c) if c.from == Some(0)));
+    assert!(asked, "upstream has lost what it had");
+    pass(&mut rig, 3_000);
+    assert!(rig.orders.is_empty(), "{:?}", rig.orders);
+    pass(&mut rig, 6_000);
+    let severed: Vec<_> = rig.orders.iter().map(|order| order.statement.channel).collect();
+    assert_eq!(severed, [OUT], "but no more than that");
+}
+
+/// `down` sends as much of an answer as it has credit for at first.
+fn first_window(rig: &mut Rig, exchange: ExchangeId, answer: &Bytes) {
+    let (encoder, mut offset, window) = (Encoder::new(answer.clone()), 0, u64::from(rig.limits.window));
     while offset < window {
-        let data = Encoder::new(answer.clone()).read(offset, window - offset);
+        let data = encoder.read(offset, window - offset);
         let fragment = wire::Fragment { exchange, part: Part::ResponseBody, offset, data };
         offset += fragment.data.len() as u64;
         rig.down_sends(Frame::Fragment(fragment));
     }
-    pass(&mut rig, 10_000);
-    let severed: Vec<_> = rig.orders.iter().map(|order| order.statement.channel).collect();
-    assert_eq!(severed, [IN], "and not who has sent all that it has credit for");
 }

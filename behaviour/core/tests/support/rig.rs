@@ -248,6 +248,15 @@ impl Rig {
         self.down_sends(Frame::Ack(wire::Ack { receipts, exchanges }));
     }
 
+    /// Exchange of the request that was passed on to `down`, which has not taken it yet.
+    pub fn passed_on(&self) -> ExchangeId {
+        let request = self.sent.iter().find_map(|(_, _, frame)| match frame {
+            Frame::Request(request) => request.requests.first(),
+            _ => None,
+        });
+        request.expect("passed on").exchange
+    }
+
     /// `down` acknowledges one exchange.
     pub fn acknowledge_item(&mut self, exchange: ExchangeId) {
         self.down_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: vec![exchange] }));
