@@ -11,7 +11,7 @@ use por_types::{AccountId, ChannelId, NodeKey};
 
 use links::Links;
 
-pub(crate) use links::Link;
+pub(crate) use links::{Link, Outline};
 pub use sync::{GraphSync, GraphVersion, SharedGraph, SyncStep};
 
 /// Nodes and channels at one version of the contract's graph.
@@ -271,6 +271,11 @@ impl Graph {
         self.by_key.get(key).copied()
     }
 
+    /// Places of nodes are below this.
+    pub(crate) fn places(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(crate) fn key_at(&self, at: u32) -> NodeKey {
         self.nodes[at as usize].key
     }
@@ -278,6 +283,11 @@ impl Graph {
     /// Open channels at a node.
     pub(crate) fn links_of(&self, at: u32) -> &[Link] {
         self.links.of(at)
+    }
+
+    /// The same about, in the same order.
+    pub(crate) fn outlines_of(&self, at: u32) -> &[Outline] {
+        self.links.outlines_of(at)
     }
 }
 

@@ -4,6 +4,7 @@ use por_types::{ChannelId, Terms};
 
 /// One direction of an open channel: all that a search asks of it, in one cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(crate) struct Link {
     pub(crate) base_fee: u128,
     pub(crate) byte_fee: u128,
@@ -29,6 +30,33 @@ impl Link {
     }
 }
 
+/// A [`Link`] about: what a search reads of the many that it does not take. Three in a cache line.
+///
+/// Numbers are the nearest of their kind, 1e-7 of themselves off at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outline {
+    pub(crate) base_fee: f32,
+    pub(crate) byte_fee: f32,
+    pub(crate) bytes_per_s: f32,
+    pub(crate) max_bytes: f32,
+    pub(crate) rtt_ms: f32,
+    /// Place of the node at the other end.
+    pub(crate) to: u32,
+}
+
+impl From<&Link> for Outline {
+    fn from(link: &Link) -> Outline {
+        Outline {
+            base_fee: link.base_fee as f32,
+            byte_fee: link.byte_fee as f32,
+            bytes_per_s: link.bytes_per_s as f32,
+            max_bytes: link.max_bytes as f32,
+            rtt_ms: link.rtt_ms as f32,
+            to: link.to,
+        }
+    }
+}
+
 /// Where the links of a node are.
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
@@ -42,6 +70,8 @@ struct Span {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Links {
     pool: Vec<Link>,
+    /// Of each link in the pool.
+    outlines: Vec<Outline>,
     spans: Vec<Span>,
     unused: usize,
 }
@@ -59,12 +89,20 @@ impl Links {
         &self.pool[span.start..span.start + span.len as usize]
     }
 
+    /// In the order of [`Links::of`].
+    pub(super) fn outlines_of(&self, node: u32) -> &[Outline] {
+        let span = self.spans[node as usize];
+        &self.outlines[span.start..span.start + span.len as usize]
+    }
+
     pub(super) fn insert(&mut self, node: u32, link: Link) {
         let span = self.spans[node as usize];
         if span.len == span.room {
             self.grow(node, link);
         } else {
-            self.pool[span.start + span.len as usize] = link;
+            let place = span.start + span.len as usize;
+            self.pool[place] = link;
+            self.outlines[place] = Outline::from(&link);
             self.spans[node as usize].len += 1;
         }
     }
@@ -74,8 +112,11 @@ impl Links {
         let old = self.spans[node as usize];
         let start = self.pool.len();
         let room = (old.room * 2).max(2);
-        self.pool.extend_from_within(old.start..old.start + old.len as usize);
+        let moved = old.start..old.start + old.len as usize;
+        self.pool.extend_from_within(moved.clone());
         self.pool.resize(start + room as usize, link);
+        self.outlines.extend_from_within(moved);
+        self.outlines.resize(start + room as usize, Outline::from(&link));
         self.spans[node as usize] = Span { start, len: old.len + 1, room };
         self.unused += old.room as usize;
         if self.unused > LITTER && self.unused * 2 > self.pool.len() {
@@ -85,9 +126,12 @@ impl Links {
 
     pub(super) fn remove(&mut self, node: u32, channel: ChannelId) {
         let span = self.spans[node as usize];
-        let links = &mut self.pool[span.start..span.start + span.len as usize];
+        let all = span.start..span.start + span.len as usize;
+        let links = &mut self.pool[all.clone()];
         if let Some(place) = links.iter().position(|link| link.channel == channel) {
-            links.swap(place, links.len() - 1);
+            let last = links.len() - 1;
+            links.swap(place, last);
+            self.outlines[all].swap(place, last);
             self.spans[node as usize].len -= 1;
         }
     }
@@ -96,12 +140,16 @@ impl Links {
     pub(super) fn compact(&mut self) {
         let used = self.spans.iter().map(|span| span.len as usize).sum();
         let mut pool = Vec::with_capacity(used);
+        let mut outlines = Vec::with_capacity(used);
         for span in &mut self.spans {
             let start = pool.len();
-            pool.extend_from_slice(&self.pool[span.start..span.start + span.len as usize]);
+            let all = span.start..span.start + span.len as usize;
+            pool.extend_from_slice(&self.pool[all.clone()]);
+            outlines.extend_from_slice(&self.outlines[all]);
             *span = Span { start, len: span.len, room: span.len };
         }
         self.pool = pool;
+        self.outlines = outlines;
         self.unused = 0;
     }
 }

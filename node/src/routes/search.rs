@@ -1,18 +1,23 @@
 //! The best way under bounds, exactly, and the next best ones.
 //!
-//! Each search runs from both ends at once (see [`meet`]) and asks for more step by step:
+//! Each search runs from both ends at once and asks for more step by step:
 //!
-//! 1. The best way whatever the other bounds say. It is nearly always within them, and then it is
-//!    the answer; if there is none, there is no route at all.
-//! 2. The way that is best in the *other* criterion: if even that one is over its bound, there is
-//!    no route. Otherwise it is a route, and nothing dearer needs to be looked at.
-//! 3. The best way by a weighted sum of both, with the weights at which the two known ways, one
-//!    over the bound and one within it, are equal; it takes the place of one of them. That is
-//!    Lagrange's relaxation: a few of these leave little between the two.
-//! 4. The best way within both bounds, searched in the order of the last sum, and
-//! 5. within the limits on hops and on what each own channel can pay as well.
+//! 1. The best way whatever the other bounds say (see [`reach`]). It is nearly always within them,
+//!    and then it is the answer; if there is none, there is no route at all.
+//! 2. Weights of the two criteria by which the best way is near the bound (see [`relax`]), and a way
+//!    within it: nothing dearer needs to be looked at. Rough searches do for that.
+//! 3. The best way within both bounds, searched in the order of that weighted sum (see [`meet`]), and
+//! 4. within the limits on hops and on what each own channel can pay as well.
+//!
+//! What decides whether an edge is worth a look are rough numbers that lie close together; what is
+//! taken is counted exactly.
 
+mod heap;
+mod measure;
 mod meet;
+mod nodes;
+mod reach;
+mod relax;
 
 use std::collections::HashSet;
 
@@ -21,10 +26,15 @@ use por_types::{ChannelId, EdgeQuote, Terms, Yocto};
 use super::{Goal, RouteError, RouteQuery};
 use crate::graph::{Graph, Link};
 
-use meet::{Attempt, Meeting, Order};
+use measure::{Lexical, Load, Rank};
+use meet::{Attempt, Meeting};
+use reach::Reach;
+use relax::{Relaxation, Relaxed, share};
 
-/// Weighted sums tried for one search; more of them make the last search shorter.
-const SUMS: usize = 4;
+/// No label.
+const NONE: u32 = u32::MAX;
+/// The end at the source.
+const SOURCE: usize = 0;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message {
@@ -101,6 +111,7 @@ pub(super) struct Step {
 pub(super) struct Search<'a> {
     graph: &'a Graph,
     message: Message,
+    load: Load,
     query: &'a RouteQuery,
     start: u32,
     end: u32,
@@ -129,9 +140,53 @@ impl Cost {
 /// What a search must not touch.
 #[derive(Default)]
 struct Banned {
-    nodes: HashSet<u32>,
+    nodes: Vec<u32>,
     /// Edges not to leave the spur node by.
-    first: HashSet<ChannelId>,
+    first: Vec<ChannelId>,
+}
+
+/// Where a search begins and ends, and which edges it may take.
+#[derive(Clone, Copy)]
+struct Gate<'s, 'a> {
+    search: &'s Search<'a>,
+    banned: &'s Banned,
+    /// Where each end begins: the source, and the destination.
+    origin: [u32; 2],
+}
+
+impl Gate<'_, '_> {
+    /// True if the end of the `side` may take a link at `from`, by its place there.
+    fn pass(&self, side: usize, from: u32, to: u32, link: u32) -> bool {
+        let search = self.search;
+        let [source, end] = self.origin;
+        // Only the ends of the route may be excluded nodes.
+        let through = to != source && to != end && to != search.start;
+        if self.banned.nodes.contains(&to) || (through && search.excluded.contains(&to)) {
+            return false;
+        }
+        let at_source = at_source(side, from, to, source);
+        if !at_source && search.query.exclude.is_empty() {
+            return true;
+        }
+        let link = &search.graph.links_of(from)[link as usize];
+        !search.query.exclude.contains(&link.channel)
+            && (!at_source
+                || (!self.banned.first.contains(&link.channel) && self.own(side, from, link).is_some()))
+    }
+
+    /// What the author can spend on a way over this edge; `None` if it cannot be used.
+    fn own(&self, side: usize, from: u32, link: &Link) -> Option<u128> {
+        let [source, _] = self.origin;
+        if source != self.search.start || !at_source(side, from, link.to, source) {
+            return Some(u128::MAX);
+        }
+        self.search.own_limit(link.channel)?.checked_sub(self.search.query.server_price.0)
+    }
+}
+
+/// The edge at the source is left by the one side and arrived at by the other.
+fn at_source(side: usize, from: u32, to: u32, source: u32) -> bool {
+    source == if side == SOURCE { from } else { to }
 }
 
 impl<'a> Search<'a> {
@@ -144,7 +199,8 @@ impl<'a> Search<'a> {
         spendable: &'a dyn Fn(ChannelId) -> Option<Yocto>,
     ) -> Search<'a> {
         let excluded = query.exclude_nodes.iter().filter_map(|key| graph.place_of(key)).collect();
-        Search { graph, message, query, start, end, excluded, spendable: Some(spendable) }
+        let load = Load::new(&message, query.goal);
+        Search { graph, message, load, query, start, end, excluded, spendable: Some(spendable) }
     }
 
     /// The same search with all the money in the world.
@@ -256,46 +312,50 @@ impl<'a> Search<'a> {
     /// The best path from `source` to the destination.
     fn from(&self, source: u32, bounds: Bounds, banned: &Banned) -> Result<Option<Vec<Step>>, RouteError> {
         let goal = self.query.goal;
-        let run = |attempt| Meeting::new(self, source, &bounds, banned, attempt).run();
-        let Some(path) = run(Attempt::relaxed(Order::Goal))? else { return Ok(None) };
-        if self.fits(&path, source, &bounds) {
-            return Ok(Some(path));
-        }
+        let gate = Gate { search: self, banned, origin: [source, self.end] };
         let bounded = bounds.other(goal) != u128::MAX;
-        let (mut order, mut known) = (Order::Goal, None);
-        if bounded {
-            let Some(other) = run(Attempt::relaxed(Order::Other))? else { return Ok(None) };
-            let most = bounds.other(goal).saturating_sub(self.fixed());
-            let (mut over, mut within) = (self.cost(&path), self.cost(&other));
-            known = self.fits(&other, source, &bounds).then_some(within);
-            for _ in 0..SUMS {
-                let (first, second) =
-                    (within.first.checked_sub(over.first), over.second.checked_sub(within.second));
-                let Some((second, first)) = first.zip(second).filter(|(a, b)| *a > 0 && *b > 0) else {
-                    break;
-                };
-                order = Order::Mixed { first, second };
-                let Some(middle) = run(Attempt::relaxed(order))? else { break };
-                let cost = self.cost(&middle);
-                if order.key(&cost) >= order.key(&over).min(order.key(&within)) {
-                    break;
-                }
-                if cost.second > most {
-                    over = cost;
-                    continue;
-                }
-                within = cost;
-                if self.fits(&middle, source, &bounds) && known.is_none_or(|known| cost < known) {
-                    known = Some(cost);
-                }
-            }
-            let Some(path) = run(Attempt::bounded(order, known))? else { return Ok(None) };
+        let most = if bounded { bounds.other(goal).saturating_sub(self.fixed()) } else { u128::MAX };
+        let found = Reach::<Lexical>::new(gate, Rank::GOAL, most).run();
+        let Some(path) = &found.path else { return Ok(None) };
+        if self.fits(path, source, &bounds) {
+            return Ok(found.path);
+        }
+        let over = self.cost(path);
+        let bounds = Bounds { price: bounds.price.min(self.richest(source)), ..bounds };
+        if self.first_bound(&bounds).is_none_or(|most| over.first > most) {
+            return Ok(None);
+        }
+        let rank = Rank::GOAL;
+        let mut relaxed = Relaxed { rank, share: share(found.ends), known: None };
+        if over.second > most {
+            let Some(done) = Relaxation::new(gate, bounds, most, over, &found).run() else { return Ok(None) };
+            relaxed = done;
+            let attempt = Attempt { relaxed, bounded, all: false };
+            let Some(path) = Meeting::new(gate, &bounds, attempt).run()? else { return Ok(None) };
             if self.fits(&path, source, &bounds) {
                 return Ok(Some(path));
             }
         }
         // What an own channel can pay limits the price, whatever the goal.
-        run(Attempt::complete(order, bounded || goal == Goal::Quickest, known))
+        let attempt = Attempt { relaxed, bounded: bounded || goal == Goal::Quickest, all: true };
+        Meeting::new(gate, &bounds, attempt).run()
+    }
+
+    /// Most that the author can spend over any one of its own channels, if the way begins with one.
+    fn richest(&self, source: u32) -> u128 {
+        if source != self.start {
+            return u128::MAX;
+        }
+        let links = self.graph.links_of(source).iter();
+        links.filter_map(|link| self.own_limit(link.channel)).max().unwrap_or(0)
+    }
+
+    /// Most of the goal's criterion on the edges; `None` if nothing is within the bounds.
+    fn first_bound(&self, bounds: &Bounds) -> Option<u128> {
+        match self.query.goal {
+            Goal::Cheapest => bounds.price.checked_sub(self.query.server_price.0),
+            Goal::Quickest => Some(bounds.latency.into()),
+        }
     }
 
     /// What comes on top of the edges in the criterion that is not the goal.

@@ -1,106 +1,39 @@
-//! One search from both ends.
+//! The best way within all bounds, from both ends.
 //!
 //! A label is a way from one of the ends to a node, with its [`Cost`]. Each end settles its labels in
-//! the order of their [`Key`], a weighted sum of the criteria; a label that is no better than
-//! another of its node in anything the attempt counts is dropped. Wherever a label runs into a node
-//! that the other end has settled, the two make a whole way. A way not yet seen has at least the
-//! keys of both ends' latest labels together: once nothing of interest has as much, the best way
-//! seen is the best. A way with a loop is never the best, as every edge takes time: the same way
-//! without the loop is better.
+//! the order of a weighted sum of the criteria; a label that is no better than another of its node
+//! in anything the attempt counts is dropped. Wherever a label runs into a node that the other end
+//! has settled, the two make a whole way. The bounds, and the best way seen, limit the weighted sum;
+//! the limit is divided between the ends as in [`super::reach`]. Sums are rough and their limit a
+//! little above what it says, costs are exact. A way with a loop is never the best, as every edge
+//! takes time: the same way without the loop is better.
 
 use std::cell::Cell;
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::hint::black_box;
 
 use por_types::ChannelId;
 
-use super::{Banned, Bounds, Cost, Search, Step, cost};
-use crate::graph::Link;
+use super::heap::{Heap, Waiting};
+use super::measure::SLACK;
+use super::nodes::Nodes;
+use super::relax::Relaxed;
+use super::{Bounds, Cost, Gate, NONE, Step, cost};
 use crate::routes::{Goal, RouteError};
 
 /// Labels of one search, all nodes together.
 const MAX_LABELS: usize = 1_000_000;
 /// Labels of an end for which a thread keeps room from one search to the next.
 const KEPT_LABELS: usize = 1 << 14;
-const NONE: u32 = u32::MAX;
-
-/// In which order labels are settled: what a search is best at.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Order {
-    /// The criterion of the query's goal, then the other one.
-    Goal,
-    /// The other way round.
-    Other,
-    /// The weighted sum. With weights between the best way without a bound and one within it, the
-    /// best way within the bound is among the first.
-    Mixed { first: u128, second: u128 },
-}
-
-impl Order {
-    pub(super) fn key(self, cost: &Cost) -> Key {
-        let (key, tie) = match self {
-            Order::Goal => (cost.first, cost.second),
-            Order::Other => (cost.second, cost.first),
-            // A sum that does not fit makes the search longer, not wrong.
-            Order::Mixed { first, second } => {
-                let sum = times(first, cost.first).saturating_add(times(second, cost.second));
-                (sum, cost.first)
-            }
-        };
-        Key { key, tie, hops: cost.hops }
-    }
-}
-
-/// The product, or the largest number where it might not fit. Several times faster than the exact
-/// check, and a search computes little else.
-fn times(a: u128, b: u128) -> u128 {
-    if a.leading_zeros() + b.leading_zeros() >= u128::BITS { a.wrapping_mul(b) } else { u128::MAX }
-}
-
-/// A cost in the order of an attempt.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Key {
-    key: u128,
-    tie: u128,
-    hops: u32,
-}
-
-impl Key {
-    fn plus(self, other: Key) -> Key {
-        Key {
-            key: self.key.saturating_add(other.key),
-            tie: self.tie.saturating_add(other.tie),
-            hops: self.hops.saturating_add(other.hops),
-        }
-    }
-}
 
 /// What a search counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt {
-    order: Order,
-    /// Both criteria are held to their bounds, and the goal decides among what is within.
-    second: bool,
-    /// So are the hops and what each own channel can pay.
-    all: bool,
-    /// The cost of a way that is known already: nothing dearer is of interest.
-    known: Option<Cost>,
-}
-
-impl Attempt {
-    /// The first in the order, whatever else is asked of it.
-    pub(super) fn relaxed(order: Order) -> Attempt {
-        Attempt { order, second: false, all: false, known: None }
-    }
-
-    pub(super) fn bounded(order: Order, known: Option<Cost>) -> Attempt {
-        Attempt { order, second: true, all: false, known }
-    }
-
-    /// Counts everything. `second`: there is a bound on the criterion that is not the goal.
-    pub(super) fn complete(order: Order, second: bool, known: Option<Cost>) -> Attempt {
-        Attempt { order, second, all: true, known }
-    }
+    /// Weights, and a way that is known already: nothing dearer is of interest.
+    pub(super) relaxed: Relaxed,
+    /// There is a bound on the criterion that is not the goal.
+    pub(super) bounded: bool,
+    /// The hops, and what each own channel can pay, count as well.
+    pub(super) all: bool,
 }
 
 /// A way from an end to `node`.
@@ -115,25 +48,7 @@ struct Label {
     before: u32,
     /// Label of the same node that was settled before this one.
     sibling: u32,
-}
-
-#[derive(PartialEq, Eq)]
-struct Queued {
-    key: Key,
-    label: u32,
-}
-
-impl Ord for Queued {
-    /// The cheapest is the greatest; equal ones in the order of their making.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.key.cmp(&self.key).then_with(|| other.label.cmp(&self.label))
-    }
-}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
+    key: f64,
 }
 
 /// What one end knows of a node: its label settled last, and the best one that waits.
@@ -143,50 +58,17 @@ struct Here {
     waiting: u32,
 }
 
-const NOWHERE: [Here; 2] = [Here { settled: NONE, waiting: NONE }; 2];
-
-/// What both ends know of each node. Of searches before, which the stamps tell apart, nothing counts:
-/// beginning a search costs nothing, whatever the size of the graph.
-#[derive(Default)]
-struct Nodes {
-    known: Vec<(u32, [Here; 2])>,
-    stamp: u32,
-}
-
-impl Nodes {
-    fn begin(&mut self) {
-        self.stamp = self.stamp.wrapping_add(1);
-        if self.stamp == 0 {
-            self.known.clear();
-            self.stamp = 1;
-        }
-    }
-
-    fn of(&self, node: u32) -> [Here; 2] {
-        match self.known.get(node as usize) {
-            Some((stamp, here)) if *stamp == self.stamp => *here,
-            _ => NOWHERE,
-        }
-    }
-
-    fn of_mut(&mut self, node: u32) -> &mut [Here; 2] {
-        let place = node as usize;
-        if place >= self.known.len() {
-            self.known.resize((place + 1).next_power_of_two(), (0, NOWHERE));
-        }
-        let (stamp, here) = &mut self.known[place];
-        if *stamp != self.stamp {
-            (*stamp, *here) = (self.stamp, NOWHERE);
-        }
-        here
-    }
-}
-
 /// The memory of a search, which the next one of the thread takes over.
-#[derive(Default)]
 struct Room {
-    nodes: Nodes,
+    nodes: Nodes<[Here; 2]>,
     ends: [End; 2],
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        let nowhere = [Here { settled: NONE, waiting: NONE }; 2];
+        Room { nodes: Nodes::new(nowhere), ends: Default::default() }
+    }
 }
 
 thread_local! {
@@ -196,9 +78,13 @@ thread_local! {
 #[derive(Default)]
 struct End {
     labels: Vec<Label>,
-    queue: BinaryHeap<Queued>,
-    /// Every label that is not settled has at least this key.
-    reached: Key,
+    queue: Heap,
+    /// Every label that is not settled, and of interest, has at least this key.
+    bound: f64,
+    /// Labels from here on are not noted.
+    part: f64,
+    /// There were some.
+    cut: bool,
 }
 
 /// Where the ends met best so far: labels at both sides of an edge, at the source's side first.
@@ -209,32 +95,20 @@ struct Joint {
     channel: ChannelId,
 }
 
-/// The end at the source, and the one at the destination.
-const SOURCE: usize = 0;
-
 pub(super) struct Meeting<'s, 'a> {
-    search: &'s Search<'a>,
-    banned: &'s Banned,
+    gate: Gate<'s, 'a>,
     attempt: Attempt,
-    /// Where each end begins.
-    origin: [u32; 2],
     /// Most that the way may cost: first and second criterion, hops.
     most: Cost,
-    nodes: Nodes,
-    ends: [End; 2],
+    room: Box<Room>,
     best: Option<Joint>,
-    /// Ways of this key and more are of no interest; `None` while all are.
-    limit: Option<Key>,
+    /// Ways of this key and more are of no interest.
+    limit: f64,
 }
 
 impl<'s, 'a> Meeting<'s, 'a> {
-    pub(super) fn new(
-        search: &'s Search<'a>,
-        source: u32,
-        bounds: &Bounds,
-        banned: &'s Banned,
-        attempt: Attempt,
-    ) -> Meeting<'s, 'a> {
+    pub(super) fn new(gate: Gate<'s, 'a>, bounds: &Bounds, attempt: Attempt) -> Meeting<'s, 'a> {
+        let search = gate.search;
         // Nothing is within a price bound below what the server asks.
         let price = bounds.price.checked_sub(search.query.server_price.0);
         let mut most = match search.query.goal {
@@ -242,14 +116,13 @@ impl<'s, 'a> Meeting<'s, 'a> {
             Goal::Quickest => Cost { first: bounds.latency.into(), second: price.unwrap_or(0), hops: 0 },
         };
         most.hops = if price.is_some() { bounds.hops as u32 } else { 0 };
-        if let Some(known) = attempt.known {
+        if let Some(known) = attempt.relaxed.known {
             most.first = most.first.min(known.first);
         }
-        let origin = [source, search.end];
-        let Room { mut nodes, ends } = *SPARE.take().unwrap_or_default();
-        nodes.begin();
-        let mut new = Meeting { search, banned, attempt, origin, most, nodes, ends, best: None, limit: None };
-        new.limit = new.limit();
+        let mut room = SPARE.take().unwrap_or_default();
+        room.nodes.begin(search.graph.places());
+        let mut new = Meeting { gate, attempt, most, room, best: None, limit: 0.0 };
+        new.divide();
         new
     }
 
@@ -259,7 +132,7 @@ impl<'s, 'a> Meeting<'s, 'a> {
             return Ok(None);
         }
         for side in [0, 1] {
-            let node = self.origin[side];
+            let node = self.gate.origin[side];
             let zero = Label {
                 cost: Cost::default(),
                 own: u128::MAX,
@@ -267,20 +140,35 @@ impl<'s, 'a> Meeting<'s, 'a> {
                 node,
                 before: NONE,
                 sibling: NONE,
+                key: 0.0,
             };
-            self.ends[side].labels.push(zero);
-            self.nodes.of_mut(node)[side].settled = 0;
+            self.room.ends[side].labels.push(zero);
+            self.room.nodes.of_mut(node)[side].settled = 0;
         }
         self.expand(0, 0)?;
         self.expand(1, 0)?;
-        loop {
-            // The end with less to do goes on.
-            let side = usize::from(self.ends[1].queue.len() < self.ends[0].queue.len());
-            let Some(Queued { key, label }) = self.ends[side].queue.pop() else { break };
+        while let Some(side) = self.next() {
+            let end = &mut self.room.ends[side];
+            let labels = &end.labels;
+            let before = |a: u32, b: u32| labels[a as usize].cost < labels[b as usize].cost;
+            let Some(label) = end.queue.pop(before) else { break };
+            let key = end.labels[label as usize].key;
+            if key >= end.part {
+                // It was noted before its end's part was known to be as small.
+                end.queue.clear(KEPT_LABELS);
+                end.cut = true;
+                continue;
+            }
             if self.over(key, side) {
                 break;
             }
-            self.ends[side].reached = key;
+            let end = &mut self.room.ends[side];
+            end.bound = key;
+            // Its edges are far away in memory. They come while those of this label are looked at.
+            if let Some(next) = end.queue.first() {
+                let node = end.labels[next as usize].node;
+                black_box(self.gate.search.graph.outlines_of(node).first().map(|edge| edge.to));
+            }
             if self.settle(side, label) {
                 self.expand(side, label)?;
             }
@@ -288,104 +176,100 @@ impl<'s, 'a> Meeting<'s, 'a> {
         Ok(self.best.map(|joint| self.unwind(&joint)))
     }
 
+    /// The end that goes on, the one with less to do; none if all is done.
+    fn next(&mut self) -> Option<usize> {
+        let [source, end] = [0, 1].map(|side| self.room.ends[side].queue.len());
+        for end in self.room.ends.iter_mut().filter(|end| end.queue.len() == 0) {
+            if !end.cut {
+                // It has seen everything, up to the other end.
+                return None;
+            }
+            end.bound = end.bound.max(end.part);
+        }
+        match (source, end) {
+            (0, 0) => None,
+            (0, _) => Some(1),
+            (_, 0) => Some(0),
+            _ => Some(usize::from(end < source)),
+        }
+    }
+
     /// True if no way through a label with this key, and one that the other end has not settled, is
     /// of interest.
-    fn over(&self, key: Key, side: usize) -> bool {
-        self.limit.is_some_and(|limit| key.plus(self.ends[1 - side].reached) >= limit)
+    fn over(&self, key: f64, side: usize) -> bool {
+        key + self.room.ends[1 - side].bound >= self.limit
     }
 
-    /// The key at which ways stop to be of interest.
-    fn limit(&self) -> Option<Key> {
-        let order = self.attempt.order;
-        let above = |cost: &Cost| {
-            let key = order.key(cost).key.checked_add(1)?;
-            Some(Key { key, ..Key::default() })
-        };
-        match &self.best {
-            Some(best) if !self.attempt.second => Some(order.key(&best.cost)),
-            // What is better has no more of the one, and is within the bound of the other.
-            Some(best) => above(&Cost { first: best.cost.first, ..self.most }),
-            None if self.attempt.second => above(&self.most),
-            None => None,
+    /// The key at which ways stop to be of interest, divided between the ends: what is better than the
+    /// best has no more of the one criterion, and is within the bound of the other.
+    fn divide(&mut self) {
+        let first = self.best.as_ref().map_or(self.most.first, |best| best.cost.first);
+        // Where everything is free, a way that costs nothing still is of interest.
+        self.limit =
+            self.attempt.relaxed.rank.key(first, self.most.second) * (1.0 + SLACK) + f64::MIN_POSITIVE;
+        let share = self.attempt.relaxed.share;
+        for (end, share) in self.room.ends.iter_mut().zip([share, 1.0 - share]) {
+            end.part = self.limit * share * (1.0 + SLACK);
         }
-    }
-
-    /// Within the bounds of the criteria that the attempt counts.
-    fn within(&self, cost: &Cost) -> bool {
-        let (first, second) = (cost.first <= self.most.first, cost.second <= self.most.second);
-        match self.attempt.order {
-            _ if self.attempt.second => first && second,
-            Order::Goal => first,
-            Order::Other => second,
-            Order::Mixed { .. } => true,
-        }
-    }
-
-    /// True if a whole way is better than the best one known.
-    fn improves(&self, cost: &Cost) -> bool {
-        let order = self.attempt.order;
-        self.best.as_ref().is_none_or(|best| match self.attempt.second {
-            true => *cost < best.cost,
-            false => order.key(cost) < order.key(&best.cost),
-        })
     }
 
     /// Notes the label at its node, unless a settled one is as good in everything.
     fn settle(&mut self, side: usize, label: u32) -> bool {
-        let new = self.ends[side].labels[label as usize];
-        let here = &mut self.nodes.of_mut(new.node)[side];
-        if self.attempt.beaten(&self.ends[side].labels, here.settled, &new) {
+        let Room { nodes, ends } = &mut *self.room;
+        let new = ends[side].labels[label as usize];
+        let here = &mut nodes.of_mut(new.node)[side];
+        if self.attempt.beaten(&ends[side].labels, here.settled, &new) {
             return false;
         }
-        self.ends[side].labels[label as usize].sibling = here.settled;
+        ends[side].labels[label as usize].sibling = here.settled;
         here.settled = label;
         true
     }
 
     fn expand(&mut self, side: usize, label: u32) -> Result<(), RouteError> {
-        let graph = self.search.graph;
-        let from = self.ends[side].labels[label as usize];
-        for link in graph.links_of(from.node) {
-            let Some((cost, own)) = self.extend(side, &from, link) else { continue };
-            let new = Label { cost, own, channel: link.channel, node: link.to, before: label, sibling: NONE };
-            self.arrive(side, new)?;
+        let search = self.gate.search;
+        let from = self.room.ends[side].labels[label as usize];
+        let rank = self.attempt.relaxed.rank;
+        for (edge, link) in search.graph.outlines_of(from.node).iter().zip(0..) {
+            let Some((first, second)) = search.load.on(edge) else { continue };
+            let key = from.key + rank.first * first + rank.second * second;
+            if key >= self.limit {
+                continue;
+            }
+            let here = self.room.nodes.of(edge.to);
+            let within = key < self.room.ends[side].part;
+            self.room.ends[side].cut |= !within;
+            let further = within && edge.to != self.gate.origin[1 - side] && !self.over(key, side);
+            if further || here[1 - side].settled != NONE {
+                let Some(new) = self.extend(side, label, link, key) else { continue };
+                self.arrive(side, new, further)?;
+            }
         }
         Ok(())
     }
 
-    /// Cost and own limit of going on over `link`; `None` if that must not be.
-    fn extend(&self, side: usize, from: &Label, link: &Link) -> Option<(Cost, u128)> {
-        let (search, to) = (self.search, link.to);
+    /// The label at the end of a link of `before`'s node; `None` if that must not be.
+    fn extend(&self, side: usize, before: u32, link: u32, key: f64) -> Option<Label> {
+        let search = self.gate.search;
+        let from = &self.room.ends[side].labels[before as usize];
+        let (place, link) = (link, &search.graph.links_of(from.node)[link as usize]);
         let (price, latency) = search.message.weigh(link)?;
         let cost = from.cost.plus(cost(search.query.goal, price, latency))?;
-        if !self.within(&cost) {
+        let better = self.best.as_ref().is_none_or(|best| cost < best.cost);
+        if !better || cost.first > self.most.first || cost.second > self.most.second {
             return None;
         }
-        if search.query.exclude.contains(&link.channel) || self.banned.nodes.contains(&to) {
+        if !self.gate.pass(side, from.node, link.to, place) {
             return None;
         }
-        // Only the ends of the route may be excluded nodes.
-        let [source, end] = self.origin;
-        if to != source && to != end && to != search.start && search.excluded.contains(&to) {
-            return None;
-        }
-        // The edge at the source is left by the one side and arrived at by the other.
-        let at_source = if side == SOURCE { from.node == source } else { to == source };
-        let mut own = from.own;
-        if at_source {
-            if self.banned.first.contains(&link.channel) {
-                return None;
-            }
-            if source == search.start {
-                own = search.own_limit(link.channel)?.checked_sub(search.query.server_price.0)?;
-            }
-        }
-        self.affordable(&cost, own).then_some((cost, own))
+        let own = self.gate.own(side, from.node, link)?.min(from.own);
+        let new = Label { cost, own, channel: link.channel, node: link.to, before, sibling: NONE, key };
+        self.affordable(&cost, own).then_some(new)
     }
 
     /// Within the hops and the own channel's balance, if the attempt counts them.
     fn affordable(&self, cost: &Cost, own: u128) -> bool {
-        let price = match self.search.query.goal {
+        let price = match self.gate.search.query.goal {
             Goal::Cheapest => cost.first,
             Goal::Quickest => cost.second,
         };
@@ -393,49 +277,49 @@ impl<'s, 'a> Meeting<'s, 'a> {
     }
 
     /// A way reaches a node: it may meet the other end there, and it may go on.
-    fn arrive(&mut self, side: usize, new: Label) -> Result<(), RouteError> {
-        let here = self.nodes.of(new.node);
+    fn arrive(&mut self, side: usize, new: Label, further: bool) -> Result<(), RouteError> {
+        let here = self.room.nodes.of(new.node);
         self.join(side, &new, here[1 - side].settled);
-        let key = self.attempt.order.key(&new.cost);
-        if new.node == self.origin[1 - side] || self.over(key, side) {
-            return Ok(());
-        }
-        let labels = &self.ends[side].labels;
+        let labels = &self.room.ends[side].labels;
         let waiting = here[side].waiting;
         let queued = waiting != NONE && self.attempt.beats(&labels[waiting as usize], &new);
-        if queued || self.attempt.beaten(labels, here[side].settled, &new) {
+        if !further || queued || self.attempt.beaten(labels, here[side].settled, &new) {
             return Ok(());
         }
         if labels.len() >= MAX_LABELS {
             return Err(RouteError::TooComplex);
         }
         let label = labels.len() as u32;
-        self.nodes.of_mut(new.node)[side].waiting = label;
-        self.ends[side].queue.push(Queued { key, label });
-        self.ends[side].labels.push(new);
+        self.room.nodes.of_mut(new.node)[side].waiting = label;
+        let end = &mut self.room.ends[side];
+        end.labels.push(new);
+        let labels = &end.labels;
+        let before = |a: u32, b: u32| labels[a as usize].cost < labels[b as usize].cost;
+        end.queue.push(Waiting { rough: new.key.to_bits(), label }, before);
         Ok(())
     }
 
     /// Tries a label against everything the other end has settled at its node.
     fn join(&mut self, side: usize, new: &Label, mut settled: u32) {
         while settled != NONE {
-            let other = self.ends[1 - side].labels[settled as usize];
+            let other = self.room.ends[1 - side].labels[settled as usize];
             if let Some(cost) = new.cost.plus(other.cost)
-                && self.within(&cost)
-                && self.improves(&cost)
+                && cost.first <= self.most.first
+                && cost.second <= self.most.second
+                && self.best.as_ref().is_none_or(|best| cost < best.cost)
                 && self.affordable(&cost, new.own.min(other.own))
             {
                 let mut labels = [settled; 2];
                 labels[side] = new.before;
                 self.best = Some(Joint { cost, labels, channel: new.channel });
-                self.limit = self.limit();
+                self.divide();
             }
             settled = other.sibling;
         }
     }
 
     fn unwind(&self, joint: &Joint) -> Vec<Step> {
-        let [source, end] = &self.ends;
+        let [source, end] = &self.room.ends;
         let mut path = Vec::with_capacity(joint.cost.hops as usize);
         let mut at = &source.labels[joint.labels[0] as usize];
         while at.before != NONE {
@@ -444,7 +328,8 @@ impl<'s, 'a> Meeting<'s, 'a> {
             at = before;
         }
         path.reverse();
-        let (from, mut at) = (at_node(source, joint.labels[0]), &end.labels[joint.labels[1] as usize]);
+        let from = source.labels[joint.labels[0] as usize].node;
+        let mut at = &end.labels[joint.labels[1] as usize];
         path.push(Step { channel: joint.channel, from, to: at.node });
         while at.before != NONE {
             let before = &end.labels[at.before as usize];
@@ -458,32 +343,27 @@ impl<'s, 'a> Meeting<'s, 'a> {
 impl Drop for Meeting<'_, '_> {
     /// Leaves its memory to the next search, unless it was an unusual one.
     fn drop(&mut self) {
-        let mut room = Room { nodes: std::mem::take(&mut self.nodes), ends: std::mem::take(&mut self.ends) };
+        let mut room = std::mem::take(&mut self.room);
         for end in &mut room.ends {
             end.labels.clear();
             end.labels.shrink_to(KEPT_LABELS);
-            end.queue.clear();
-            end.queue.shrink_to(KEPT_LABELS);
-            end.reached = Key::default();
+            end.queue.clear(KEPT_LABELS);
+            (end.bound, end.cut) = (0.0, false);
         }
-        SPARE.set(Some(Box::new(room)));
+        SPARE.set(Some(room));
     }
-}
-
-fn at_node(end: &End, label: u32) -> u32 {
-    end.labels[label as usize].node
 }
 
 impl Attempt {
     /// True if `other` need not be looked at where `one` is.
     fn beats(&self, one: &Label, other: &Label) -> bool {
         let (a, b) = (&one.cost, &other.cost);
-        let better = if self.second {
+        let better = if self.bounded {
             a.first <= b.first
                 && a.second <= b.second
                 && (a.hops <= b.hops || (a.first, a.second) != (b.first, b.second))
         } else {
-            self.order.key(a) <= self.order.key(b)
+            a <= b
         };
         better && (!self.all || (a.hops <= b.hops && one.own >= other.own))
     }
