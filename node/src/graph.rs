@@ -52,6 +52,12 @@ pub struct Edge {
 }
 
 impl Edge {
+    /// Each end's, with its place.
+    fn links(&self) -> [(u32, Link); 2] {
+        let link = |to| Link::new(self.view.channel, &self.view.terms, to);
+        [(self.a, link(self.b)), (self.b, link(self.a))]
+    }
+
     fn to_core(&self) -> GraphEdge {
         GraphEdge {
             channel: self.view.channel,
@@ -142,9 +148,10 @@ impl Graph {
             graph.put_node(node);
         }
         for channel in channels {
-            graph.put_channel(channel);
+            graph.record(channel);
         }
-        graph.links.compact();
+        let open = graph.edges.iter().filter(|edge| edge.open);
+        graph.links = Links::new(graph.nodes.len(), open.flat_map(Edge::links));
         graph
     }
 
@@ -156,9 +163,21 @@ impl Graph {
     }
 
     fn put_channel(&mut self, view: &ChannelView) -> GraphEdge {
+        let place = self.record(view);
+        let edge = &self.edges[place as usize];
+        if edge.open {
+            for (end, link) in edge.links() {
+                self.links.insert(end, link);
+            }
+        }
+        edge.to_core()
+    }
+
+    /// Takes over what the chain says of a channel, and what was open of it before out of the links.
+    /// Returns its place.
+    fn record(&mut self, view: &ChannelView) -> u32 {
         let (a, b) = (self.vertex(view.key_a), self.vertex(view.key_b));
         let edge = Edge { view: view.clone(), open: is_open(&view.status), a, b };
-        let core = edge.to_core();
         match self.by_channel.get(&view.channel) {
             Some(&place) => {
                 let old = std::mem::replace(&mut self.edges[place as usize], edge);
@@ -169,19 +188,16 @@ impl Graph {
                     self.detach(place, &old);
                     self.attach(place, a, b);
                 }
+                place
             }
             None => {
                 let place = self.edges.len() as u32;
                 self.edges.push(edge);
                 self.by_channel.insert(view.channel, place);
                 self.attach(place, a, b);
+                place
             }
         }
-        if core.open {
-            self.links.insert(a, Link::new(view.channel, &view.terms, b));
-            self.links.insert(b, Link::new(view.channel, &view.terms, a));
-        }
-        core
     }
 
     fn unlink(&mut self, edge: &Edge) {

@@ -80,6 +80,30 @@ pub(super) struct Links {
 const LITTER: usize = 4096;
 
 impl Links {
+    /// The links at each of `nodes` nodes, in the order in which they come.
+    pub(super) fn new(nodes: usize, links: impl Iterator<Item = (u32, Link)> + Clone) -> Links {
+        let mut spans = vec![Span::default(); nodes];
+        for (node, _) in links.clone() {
+            spans[node as usize].room += 1;
+        }
+        let mut used = 0;
+        for span in &mut spans {
+            span.start = used;
+            used += span.room as usize;
+        }
+        let Some((_, any)) = links.clone().next() else {
+            return Links { spans, ..Links::default() };
+        };
+        let (mut pool, mut outlines) = (vec![any; used], vec![Outline::from(&any); used]);
+        for (node, link) in links {
+            let span = &mut spans[node as usize];
+            let place = span.start + span.len as usize;
+            (pool[place], outlines[place]) = (link, Outline::from(&link));
+            span.len += 1;
+        }
+        Links { pool, outlines, spans, unused: 0 }
+    }
+
     pub(super) fn add_node(&mut self) {
         self.spans.push(Span::default());
     }
