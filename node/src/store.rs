@@ -40,7 +40,7 @@ use ledger::Shared;
 use rows::{KeyValue, StoreTable};
 
 /// Version of the layout of the database.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const IDENTITY_KEY: &[u8] = b"identity";
 /// Pages kept in memory.
 const CACHE_BYTES: usize = 64 << 20;

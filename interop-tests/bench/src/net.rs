@@ -14,6 +14,7 @@ use libp2p_por as por;
 use por_core::{GraphEdge, MyChannel};
 use por_node::store::{NodeStore, StoreIdentity};
 use por_types::{ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto};
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 /// Longest wait for nodes to connect.
@@ -23,6 +24,8 @@ pub struct Node {
     pub key: NodeKey,
     pub control: por::Control,
     pub address: Multiaddr,
+    /// Where its tasks run.
+    pub runtime: Handle,
     swarm: Option<Swarm<por::Behaviour>>,
     _store: Option<NodeStore>,
 }
@@ -106,7 +109,7 @@ impl Node {
                 break address;
             }
         };
-        Ok(Node { key, control, address, swarm: Some(swarm), _store: kept })
+        Ok(Node { key, control, address, runtime: Handle::current(), swarm: Some(swarm), _store: kept })
     }
 
     pub async fn know(&self, edges: Vec<GraphEdge>, channels: Vec<MyChannel>) -> anyhow::Result<()> {
@@ -118,6 +121,7 @@ impl Node {
     /// Dials, and polls the swarm from now on. Resolves when `neighbours` peers are ready.
     pub fn run(&mut self, dial: &[Multiaddr], neighbours: usize) -> anyhow::Result<oneshot::Receiver<()>> {
         let mut swarm = self.swarm.take().context("started once")?;
+        let _guard = self.runtime.enter();
         for address in dial {
             swarm.dial(address.clone())?;
         }
@@ -145,19 +149,38 @@ impl Node {
 pub struct Net {
     pub nodes: Vec<Node>,
     edges: Vec<(usize, usize)>,
+    /// Of nodes that do not share one.
+    runtimes: Vec<Runtime>,
     _dir: tempfile::TempDir,
 }
 
 impl Net {
     /// `edges[i]` is channel `i`, from its side a to its side b. Every node has its store on disk.
     pub async fn start(count: usize, edges: &[(usize, usize)]) -> anyhow::Result<Net> {
+        Net::on(vec![Handle::current(); count], Vec::new(), edges).await
+    }
+
+    /// The same with threads of its own for each node, as if each were a process: which of them runs
+    /// is the kernel's choice.
+    pub async fn start_apart(count: usize, edges: &[(usize, usize)]) -> anyhow::Result<Net> {
+        let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtimes: Vec<Runtime> = (0..count).map(|_| runtime()).collect::<Result<_, _>>()?;
+        let handles = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+        Net::on(handles, runtimes, edges).await
+    }
+
+    async fn on(
+        handles: Vec<Handle>,
+        runtimes: Vec<Runtime>,
+        edges: &[(usize, usize)],
+    ) -> anyhow::Result<Net> {
         let dir = tempfile::tempdir()?;
         let mut nodes = Vec::new();
-        for number in 0..count {
+        for (number, handle) in (0u32..).zip(handles) {
             let path = dir.path().join(format!("{number}.redb"));
-            nodes.push(Node::start(number as u32, Some(&path)).await?);
+            nodes.push(handle.spawn(async move { Node::start(number, Some(&path)).await }).await??);
         }
-        let mut net = Net { nodes, edges: edges.to_vec(), _dir: dir };
+        let mut net = Net { nodes, edges: edges.to_vec(), runtimes, _dir: dir };
         net.open().await?;
         net.connect().await?;
         Ok(net)
@@ -236,10 +259,19 @@ impl Net {
     }
 }
 
+impl Drop for Net {
+    fn drop(&mut self) {
+        // Must not wait here, where other tasks run.
+        for runtime in std::mem::take(&mut self.runtimes) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Answers every request of `app` with its own body from now on.
-pub async fn echo(control: &por::Control, app: &'static str, max_queued: u32) -> anyhow::Result<()> {
-    let mut serving = control.serve(app, por_core::AppPricing::default(), max_queued).await?;
-    tokio::spawn(async move {
+pub async fn echo(node: &Node, app: &'static str, max_queued: u32) -> anyhow::Result<()> {
+    let mut serving = node.control.serve(app, por_core::AppPricing::default(), max_queued).await?;
+    node.runtime.spawn(async move {
         while let Some(request) = serving.next().await {
             if request.respond(request.body().clone()).await.is_err() {
                 return;

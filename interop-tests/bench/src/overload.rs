@@ -1,7 +1,9 @@
 //! More load than a server can carry: 999 greedy clients that share one node and its channel to
 //! the server, and a modest one with a node and a channel of its own. All three nodes are in this
-//! process, so what the clients cost is part of the capacity.
+//! process, each with its clients on threads of its own, so what the clients cost is part of the
+//! capacity.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use por_core::Event;
 use serde_json::json;
 
 use crate::figures::{Compared, median, quantile};
-use crate::net::{Net, echo};
+use crate::net::{Net, Node, echo};
 use crate::process::Usage;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -78,8 +80,8 @@ async fn once(control: &Control, request: OutboundRequest) -> anyhow::Result<Opt
 
 /// `rate` requests a second for `time`, whatever becomes of them.
 async fn offer(
-    control: &Control,
-    request: &OutboundRequest,
+    control: Control,
+    request: OutboundRequest,
     rate: f64,
     clients: usize,
     time: Duration,
@@ -95,7 +97,7 @@ async fn offer(
                 while sent < due {
                     sent += 1;
                     if open.len() < clients * PATIENCE {
-                        open.push(once(control, request.clone()));
+                        open.push(once(&control, request.clone()));
                     } else {
                         seen.skipped += 1;
                     }
@@ -112,24 +114,24 @@ async fn offer(
 }
 
 /// One request at a time.
-async fn gently(control: &Control, request: &OutboundRequest, time: Duration) -> anyhow::Result<Seen> {
+async fn gently(control: Control, request: OutboundRequest, time: Duration) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     let start = Instant::now();
     while start.elapsed() < time {
-        seen.note(once(control, request.clone()).await)?;
+        seen.note(once(&control, request.clone()).await)?;
         tokio::time::sleep(PAUSE).await;
     }
     Ok(seen)
 }
 
 /// Requests a second with many always open.
-async fn capacity(control: &Control, request: &OutboundRequest, time: Duration) -> anyhow::Result<f64> {
+async fn capacity(control: Control, request: OutboundRequest, time: Duration) -> anyhow::Result<f64> {
     let mut seen = Seen::default();
     let mut open = FuturesUnordered::new();
     let start = Instant::now();
     while start.elapsed() < time {
         while open.len() < 1024 {
-            open.push(once(control, request.clone()));
+            open.push(once(&control, request.clone()));
         }
         if let Some(took) = open.next().await {
             seen.note(took)?;
@@ -140,6 +142,16 @@ async fn capacity(control: &Control, request: &OutboundRequest, time: Duration) 
         took?;
     }
     Ok(rate)
+}
+
+/// Runs clients of a node where the node runs.
+fn on<T, F>(node: &Node, clients: impl FnOnce(Control) -> F) -> impl Future<Output = anyhow::Result<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = anyhow::Result<T>> + Send + 'static,
+{
+    let running = node.runtime.spawn(clients(node.control.clone()));
+    async { running.await? }
 }
 
 /// Counts signs of a heartbeat that was not on time, from now on.
@@ -189,24 +201,26 @@ struct Load {
 
 pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
     ensure!(!args.load.is_empty() && args.seconds > 0 && args.rounds > 0, "nothing to do");
-    let net = Net::start(3, &[(GREEDY, SERVER), (MODEST, SERVER)]).await?;
-    echo(&net.nodes[SERVER].control, "echo", 4_096).await?;
+    let net = Net::start_apart(3, &[(GREEDY, SERVER), (MODEST, SERVER)]).await?;
+    echo(&net.nodes[SERVER], "echo", 4_096).await?;
     let missed = watch(&net).await?;
     let time = Duration::from_secs(args.seconds);
     let body = Bytes::from_static(&[7; BODY]);
     let greedy = net.request(GREEDY, &[0], "echo", body.clone())?;
     let modest = net.request(MODEST, &[1], "echo", body)?;
-    let (many, one) = (&net.nodes[GREEDY].control, &net.nodes[MODEST].control);
+    let (many, one) = (&net.nodes[GREEDY], &net.nodes[MODEST]);
     let (mut peak, mut quiet) = (Vec::new(), Vec::new());
     let mut loads: Vec<Load> = args.load.iter().map(|_| Load::default()).collect();
     for round in 0..args.rounds {
-        peak.push(capacity(many, &greedy, time).await?);
-        quiet.push(quantile(&gently(one, &modest, time).await?.ms, 0.99));
+        peak.push(on(many, |control| capacity(control, greedy.clone(), time)).await?);
+        let alone = on(one, |control| gently(control, modest.clone(), time)).await?;
+        quiet.push(quantile(&alone.ms, 0.99));
         for at in 0..loads.len() {
             let at = if round % 2 == 0 { at } else { loads.len() - 1 - at };
             let rate = median(&peak) * args.load[at];
-            let (crowd, single) =
-                tokio::try_join!(offer(many, &greedy, rate, args.clients, time), gently(one, &modest, time))?;
+            let crowd = on(many, |control| offer(control, greedy.clone(), rate, args.clients, time));
+            let single = on(one, |control| gently(control, modest.clone(), time));
+            let (crowd, single) = tokio::try_join!(crowd, single)?;
             loads[at].add(&crowd, &single, time)?;
         }
     }

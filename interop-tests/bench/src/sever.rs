@@ -31,7 +31,7 @@ pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
     edges.extend((0..args.severs).map(|_| (1, 2)));
     let net = Net::start(3, &edges).await?;
     let body = Bytes::from_static(&[7; 256]);
-    echo(&net.nodes[1].control, "echo", 16).await?;
+    echo(&net.nodes[1], "echo", 16).await?;
     let mut silent = net.nodes[2].control.serve("silent", AppPricing::default(), 4_000).await?;
     let (mut trips, mut proofs) = (Vec::new(), Vec::new());
     for channel in 1..=args.severs {

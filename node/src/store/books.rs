@@ -8,11 +8,14 @@ use redb::Database;
 
 use super::error::StoreError;
 use super::journal::{Device, Journal, JournalError, JournalId};
-use super::memory::Memory;
+use super::memory::{Key, Memory};
 use super::rows::{self, AppTable, ReadError, StoreTable};
 
-/// Bytes of the journal after which the database is brought up to date.
+/// Bytes of the journal whose rows go into the database together.
 pub(super) const CHECKPOINT_BYTES: u64 = 32 << 20;
+/// Bytes of the journal after them until they do: what is overtaken by then is never written. Commits
+/// wait for the database, which has little to take then.
+const RIPEN_BYTES: u64 = CHECKPOINT_BYTES / 4;
 
 const HEAD_KEY: &[u8] = b"journal";
 const TABLES: [Table; 3] = [Table::Channels, Table::Exchanges, Table::Meta];
@@ -23,6 +26,8 @@ pub(super) struct JournalRow {
     id: JournalId,
     /// Groups up to this one are in the database.
     sequence: u64,
+    /// Where the one after it is in the journal.
+    start: u64,
     /// All groups are, and none was written since.
     pub closed: bool,
 }
@@ -41,6 +46,17 @@ pub(super) struct Books {
     id: JournalId,
     journal: Journal,
     memory: Memory,
+    /// Up to where the aging rows go, while there are any.
+    ripening: Option<Ripening>,
+    /// Bytes of the journal since it last changed whether rows are aging.
+    written: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Ripening {
+    sequence: u64,
+    /// Where the group after it begins.
+    start: u64,
 }
 
 impl Books {
@@ -51,63 +67,86 @@ impl Books {
         head: Option<JournalRow>,
         device: Box<dyn Device>,
     ) -> Result<Books, StoreError> {
-        let head = head.unwrap_or_else(|| JournalRow { id: rand::random(), sequence: 0, closed: true });
+        let head =
+            head.unwrap_or_else(|| JournalRow { id: rand::random(), sequence: 0, start: 0, closed: true });
         let mut stored = Vec::new();
         for table in TABLES {
             let keys = rows::keys(database, StoreTable::Ledger(table)).map_err(|error| error.at(path))?;
             stored.extend(keys.into_iter().map(|key| (table, key)));
         }
         let mut memory = Memory::new(stored);
-        let journal = Journal::replay(device, head.id, head.sequence, |write| memory.apply(write))
-            .map_err(|error| error.at(path))?;
-        let mut books = Books { id: head.id, journal, memory };
+        let journal =
+            Journal::replay(device, head.id, head.sequence, head.start, |write| memory.apply(write))
+                .map_err(|error| error.at(path))?;
+        let mut books = Books { id: head.id, journal, memory, ripening: None, written: 0 };
         books.checkpoint(path, database, false)?;
         Ok(books)
     }
 
     /// Makes batches durable, as one group.
-    pub(super) fn commit(&mut self, batches: Vec<Vec<Write>>) -> Result<(), JournalError> {
+    pub(super) fn commit(
+        &mut self,
+        path: &Path,
+        database: &Database,
+        batches: Vec<Vec<Write>>,
+    ) -> Result<(), StoreError> {
         for write in batches.iter().flatten() {
             self.journal.add(write);
         }
-        self.journal.commit()?;
+        if !self.journal.fits() {
+            self.ripe(path, database)?;
+        }
+        let before = self.journal.position();
+        self.journal.commit().map_err(|error| JournalError::from(error).at(path))?;
+        self.written = self.written.saturating_add(self.journal.position() - before);
         for write in batches.into_iter().flatten() {
             self.memory.apply(write);
         }
         Ok(())
     }
 
-    pub(super) fn is_due(&self) -> bool {
-        self.journal.bytes() >= CHECKPOINT_BYTES
+    /// Moves rows on towards the database, when it is time.
+    pub(super) fn upkeep(&mut self, path: &Path, database: &Database) -> Result<(), StoreError> {
+        match self.ripening {
+            Some(_) if self.written >= RIPEN_BYTES => self.ripe(path, database),
+            None if self.written >= CHECKPOINT_BYTES => {
+                self.memory.age();
+                self.journal.turn(CHECKPOINT_BYTES);
+                let (sequence, start) = (self.journal.sequence(), self.journal.position());
+                self.ripening = Some(Ripening { sequence, start });
+                self.written = 0;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Brings the database up to date.
+    /// What is left of the aging rows goes into the database. Whatever has overtaken others of them is in
+    /// the journal, behind the place from which it is read from now on.
+    fn ripe(&mut self, path: &Path, database: &Database) -> Result<(), StoreError> {
+        let Some(Ripening { sequence, start }) = self.ripening else { return Ok(()) };
+        let head = JournalRow { id: self.id, sequence, start, closed: false };
+        let rows = self.memory.aged().collect();
+        write(database, rows, head).map_err(|error| StoreError::from_redb(path, error))?;
+        self.memory.aged_stored();
+        self.journal.release(start);
+        self.ripening = None;
+        Ok(())
+    }
+
+    /// Brings the database up to date with everything.
     pub(super) fn checkpoint(
         &mut self,
         path: &Path,
         database: &Database,
         closed: bool,
     ) -> Result<(), StoreError> {
-        let head = JournalRow { id: self.id, sequence: self.journal.sequence(), closed };
-        self.write(database, head).map_err(|error| StoreError::from_redb(path, error))?;
-        self.memory.stored();
+        let head = JournalRow { id: self.id, sequence: self.journal.sequence(), start: 0, closed };
+        let rows = self.memory.all().collect();
+        write(database, rows, head).map_err(|error| StoreError::from_redb(path, error))?;
+        self.memory.all_stored();
+        (self.ripening, self.written) = (None, 0);
         self.journal.restart().map_err(|error| JournalError::from(error).at(path))
-    }
-
-    fn write(&self, database: &Database, head: JournalRow) -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        let mut writer = rows::Writer::new(&transaction);
-        // In the order of the tree.
-        let mut changes: Vec<_> = self.memory.rows().collect();
-        changes.sort_unstable_by_key(|(key, _)| *key);
-        for ((table, key), value) in changes {
-            writer.write(StoreTable::Ledger(*table), key, value)?;
-        }
-        let head = borsh::to_vec(&head)?;
-        writer.write(StoreTable::App(AppTable::Metadata), HEAD_KEY, Some(&head))?;
-        drop(writer);
-        transaction.commit()?;
-        Ok(())
     }
 
     pub(super) fn restored(&self, database: &Database) -> Result<Restored, ReadError> {
@@ -118,4 +157,23 @@ impl Books {
         }
         Ok(restored)
     }
+}
+
+fn write(
+    database: &Database,
+    mut changes: Vec<(&Key, Option<&[u8]>)>,
+    head: JournalRow,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    let mut writer = rows::Writer::new(&transaction);
+    // In the order of the tree.
+    changes.sort_unstable_by_key(|(key, _)| *key);
+    for ((table, key), value) in changes {
+        writer.write(StoreTable::Ledger(*table), key, value)?;
+    }
+    let head = borsh::to_vec(&head)?;
+    writer.write(StoreTable::App(AppTable::Metadata), HEAD_KEY, Some(&head))?;
+    drop(writer);
+    transaction.commit()?;
+    Ok(())
 }

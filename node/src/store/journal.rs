@@ -2,7 +2,9 @@
 //!
 //! Most rows live for a second: a request's row is written, changed and removed before anybody reads
 //! it. So a commit appends its writes here, with one sync, and only what is left of them after
-//! megabytes goes into the database. The file is then written from its start again.
+//! megabytes goes into the database. The file is a ring: once the database holds what its beginning
+//! says, groups are written from there again. Where the first group that the database lacks begins is
+//! known to the database; the chain goes on behind each group, or at the start of the file.
 //!
 //! A group is one commit: a header of 64 bytes and the writes, padded to [`ALIGN`]. Groups are
 //! numbered from 1 for ever, and each is begun only after the one before it is durable. Therefore
@@ -23,7 +25,7 @@ use super::error::StoreError;
 /// Groups begin at multiples of this, so that they can be found behind a damaged one.
 const ALIGN: usize = 64;
 const MAGIC: [u8; 8] = *b"por/jrn1";
-/// Bytes of the file beyond which it is cut when it is written from its start again.
+/// Bytes of the file beyond which it is cut when nothing in it is needed.
 const KEEP: u64 = 64 << 20;
 /// Zeros are written this far ahead: a sync of bytes that the file has already need not make a new
 /// length durable as well, which takes as long again.
@@ -95,6 +97,9 @@ pub(super) struct Journal {
     position: u64,
     /// Length of the file.
     len: u64,
+    /// Where the first group begins that may still be needed; `position` is below it after a turn to the
+    /// start of the file, and must stay there.
+    oldest: u64,
     buffer: Vec<u8>,
     /// A write or sync has failed. What the file holds is not known any more: a sync that is tried again
     /// may succeed without having written what the first one lost.
@@ -157,7 +162,8 @@ impl Header {
 }
 
 impl Journal {
-    /// Reads the groups after number `since` into `take`, oldest first.
+    /// Reads the groups after number `since` into `take`, oldest first. `start`: where the first of them
+    /// was written, or would be.
     ///
     /// # Errors
     /// The file cannot be read, or a group that was durable does not read well.
@@ -165,34 +171,42 @@ impl Journal {
         device: Box<dyn Device>,
         id: JournalId,
         since: u64,
+        start: u64,
         mut take: impl FnMut(Write),
     ) -> Result<Journal, JournalError> {
-        let mut journal =
-            Journal { device, id, sequence: since, position: 0, len: 0, buffer: Vec::new(), failed: false };
-        let len = journal.device.seek(SeekFrom::End(0))?;
-        journal.len = len;
-        let (mut position, mut last) = (0, None);
-        while let Some(header) = journal.read_group(position, len)? {
-            // Those up to `since` are in the database; behind them the file may still be of older times.
-            let follows = last.map_or(header.sequence <= since.saturating_add(1), |last: u64| {
-                last.checked_add(1) == Some(header.sequence)
-            });
-            if !follows {
-                break;
-            }
-            if header.sequence > since {
-                decode(&journal.buffer, &mut take).ok_or_else(|| {
-                    JournalError::Damaged(format!("group {} is malformed", header.sequence))
-                })?;
-            }
-            last = Some(header.sequence);
-            position += padded(header.len);
+        let mut journal = Journal {
+            device,
+            id,
+            sequence: since,
+            position: 0,
+            len: 0,
+            oldest: 0,
+            buffer: Vec::new(),
+            failed: false,
+        };
+        journal.len = journal.device.seek(SeekFrom::End(0))?;
+        journal.replay_from(start, &mut take)?;
+        if start > 0 {
+            journal.replay_from(0, &mut take)?;
         }
-        journal.sequence = last.unwrap_or(0).max(since);
-        journal.look_behind(position, len)?;
+        journal.look_for_later()?;
         // The caller brings the database up to date, hence from the start.
         journal.buffer = Vec::new();
         Ok(journal)
+    }
+
+    /// Follows the chain of groups from here on, if the next one is here.
+    fn replay_from(&mut self, mut position: u64, take: &mut impl FnMut(Write)) -> Result<(), JournalError> {
+        while let Some(header) = self.read_group(position, self.len)? {
+            if header.sequence != self.sequence.saturating_add(1) {
+                break;
+            }
+            decode(&self.buffer, take)
+                .ok_or_else(|| JournalError::Damaged(format!("group {} is malformed", header.sequence)))?;
+            self.sequence = header.sequence;
+            position += padded(header.len);
+        }
+        Ok(())
     }
 
     /// The group at `position`, its writes in the buffer; `None` if there is no sound one.
@@ -216,12 +230,12 @@ impl Journal {
 
     /// A later group than the last one, or a mark of a later one, proves that one between them was
     /// durable and is lost.
-    fn look_behind(&mut self, from: u64, len: u64) -> Result<(), JournalError> {
+    fn look_for_later(&mut self) -> Result<(), JournalError> {
         let mut chunk = vec![0; 1 << 20];
-        let mut position = from;
-        self.device.seek(SeekFrom::Start(from))?;
-        while position < len {
-            let part = usize::try_from((len - position).min(chunk.len() as u64)).unwrap_or(chunk.len());
+        let mut position = 0;
+        self.device.seek(SeekFrom::Start(0))?;
+        while position < self.len {
+            let part = usize::try_from((self.len - position).min(chunk.len() as u64)).unwrap_or(chunk.len());
             self.device.read_exact(&mut chunk[..part])?;
             for bytes in chunk[..part].as_chunks::<ALIGN>().0 {
                 let Some(header) = Header::decode(bytes, &self.id) else { continue };
@@ -254,7 +268,14 @@ impl Journal {
         self.buffer.extend_from_slice(value.unwrap_or_default());
     }
 
-    /// Makes what was added durable, as one group. After an error nothing more is written: every
+    /// Whether what was added has a place that is not needed any more.
+    pub(super) fn fits(&self) -> bool {
+        // With the mark behind it.
+        let end = self.position + (self.buffer.len().next_multiple_of(ALIGN) + ALIGN) as u64;
+        self.position >= self.oldest || end <= self.oldest
+    }
+
+    /// Makes what was added durable, as one group. It has to fit. After an error nothing more is written: every
     /// later call fails.
     pub(super) fn commit(&mut self) -> io::Result<()> {
         if self.failed {
@@ -308,9 +329,21 @@ impl Journal {
         }
     }
 
-    /// Bytes since the start.
-    pub(super) fn bytes(&self) -> u64 {
+    /// Where the next group begins.
+    pub(super) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Goes on at the start of the file, if there are `room` bytes that are not needed any more.
+    pub(super) fn turn(&mut self, room: u64) {
+        if self.position >= self.oldest && self.oldest >= room {
+            self.position = 0;
+        }
+    }
+
+    /// The database durably holds all groups before the one that begins here.
+    pub(super) fn release(&mut self, oldest: u64) {
+        self.oldest = oldest;
     }
 
     /// Number of the last group.
@@ -324,7 +357,7 @@ impl Journal {
             self.device.set_len(KEEP)?;
             self.len = self.len.min(KEEP);
         }
-        self.position = 0;
+        (self.position, self.oldest) = (0, 0);
         Ok(())
     }
 }

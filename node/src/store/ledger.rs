@@ -164,21 +164,20 @@ impl Shared {
             Job::App { .. } => None,
         });
         let batches: Vec<Vec<Write>> = batches.collect();
-        let written = guarded(&self.path, || self.books.lock().commit(batches))?;
-        written.map_err(|error| error.at(&self.path))?;
+        guarded(&self.path, || self.books.lock().commit(&self.path, database, batches))??;
         guarded(&self.path, || commit_apps(database, jobs))?
             .map_err(|error| StoreError::from_redb(&self.path, error))
     }
 
-    /// Brings the database up to date, if it is time or the store closes.
+    /// Moves rows on to the database, if it is time; all of them if the store closes.
     fn checkpoint(&self, closing: bool) -> Result<(), StoreError> {
         let guard = self.database.read();
         let database = guard.as_ref().ok_or(StoreError::Closed)?;
         let mut books = self.books.lock();
-        if closing || books.is_due() {
-            guarded(&self.path, || books.checkpoint(&self.path, database, closing))??;
-        }
-        Ok(())
+        guarded(&self.path, || match closing {
+            true => books.checkpoint(&self.path, database, true),
+            false => books.upkeep(&self.path, database),
+        })?
     }
 
     pub(super) fn restored(&self) -> Result<Restored, StoreError> {

@@ -1,54 +1,91 @@
 //! What the journal holds and the database does not yet, by key: the latest value of each row.
+//!
+//! Rows age: those that are to go into the database next wait a while in a generation of their own, in
+//! which most of them are overtaken.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use por_core::{Row, Table, Write};
 
-type Key = (Table, Vec<u8>);
+pub(super) type Key = (Table, Vec<u8>);
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     rows: HashMap<Key, Option<Vec<u8>>>,
+    /// As of the last [`Memory::age`].
+    aging: HashMap<Key, Option<Vec<u8>>>,
     /// Keys in the database: a row that is not there and was removed leaves nothing at all.
     stored: HashSet<Key>,
 }
 
 impl Memory {
     pub(super) fn new(stored: impl IntoIterator<Item = Key>) -> Memory {
-        Memory { rows: HashMap::new(), stored: stored.into_iter().collect() }
+        Memory { stored: stored.into_iter().collect(), ..Memory::default() }
     }
 
     pub(super) fn apply(&mut self, write: Write) {
         let Write { table, key, value } = write;
         let key = (table, key);
-        if value.is_none() && !self.stored.contains(&key) {
+        if value.is_none() && !self.stored.contains(&key) && !self.aging.contains_key(&key) {
             self.rows.remove(&key);
         } else {
             self.rows.insert(key, value);
         }
     }
 
-    /// What the database lacks.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (&Key, Option<&[u8]>)> {
-        self.rows.iter().map(|(key, value)| (key, value.as_deref()))
+    /// Begins a new generation; the one before is in the database.
+    pub(super) fn age(&mut self) {
+        debug_assert!(self.aging.is_empty());
+        self.aging = std::mem::take(&mut self.rows);
+    }
+
+    /// What the database lacks of the old generation and nothing later has overtaken.
+    pub(super) fn aged(&self) -> impl Iterator<Item = (&Key, Option<&[u8]>)> {
+        let left = self.aging.iter().filter(|(key, _)| !self.rows.contains_key(*key));
+        left.map(|(key, value)| (key, value.as_deref()))
+    }
+
+    /// The database holds [`Memory::aged`].
+    pub(super) fn aged_stored(&mut self) {
+        for (key, value) in std::mem::take(&mut self.aging) {
+            match self.rows.get(&key) {
+                None => self.note(key, value.is_some()),
+                // Was never stored and is gone: nothing is left to do for it.
+                Some(None) if !self.stored.contains(&key) => {
+                    self.rows.remove(&key);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Everything that the database lacks.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, Option<&[u8]>)> {
+        self.aged().chain(self.rows.iter().map(|(key, value)| (key, value.as_deref())))
     }
 
     /// The database holds everything.
-    pub(super) fn stored(&mut self) {
+    pub(super) fn all_stored(&mut self) {
+        self.aged_stored();
         for (key, value) in std::mem::take(&mut self.rows) {
-            match value {
-                Some(_) => self.stored.insert(key),
-                None => self.stored.remove(&key),
-            };
+            self.note(key, value.is_some());
+        }
+    }
+
+    fn note(&mut self, key: Key, stored: bool) {
+        if stored {
+            self.stored.insert(key);
+        } else {
+            self.stored.remove(&key);
         }
     }
 
     /// The database's rows of a table with what came after them.
     pub(super) fn over(&self, table: Table, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<Row> {
         let mut all: BTreeMap<Vec<u8>, Vec<u8>> = rows.into_iter().collect();
-        for ((_, key), value) in self.rows.iter().filter(|((of, _), _)| *of == table) {
+        for ((_, key), value) in self.all().filter(|((of, _), _)| *of == table) {
             match value {
-                Some(value) => all.insert(key.clone(), value.clone()),
+                Some(value) => all.insert(key.clone(), value.to_vec()),
                 None => all.remove(key),
             };
         }
