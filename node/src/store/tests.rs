@@ -573,3 +573,28 @@ async fn a_crash_anywhere_in_the_ring_loses_nothing() {
         assert!(found == model, "seed {seed}: after group {number}");
     }
 }
+
+/// A group that reaches into what the database still lacks waits until it does not.
+#[tokio::test]
+async fn a_large_group_does_not_overrun_what_is_needed() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, copy) = (dir.path().join("store.redb"), dir.path().join("copy.redb"));
+    NodeStore::open(&path, &identity(1)).expect("create").close().await.expect("close");
+    let database = open_checked(&path).expect("a sound database");
+    let head = journal_head(&database).expect("readable");
+    let (device, platter) = Faulty::holding(&[]);
+    let mut books = Books::open(&path, &database, head, Box::new(device)).expect("open");
+    let mib = 1 << 20;
+    // Ages, ripens, turns to the start of the file; what was written last before that is needed.
+    let sizes = [33 * mib, 9 * mib, 33 * mib, mib, 60 * mib];
+    for (number, size) in (1u64..).zip(sizes) {
+        books.upkeep(&path, &database).expect("written");
+        let batch = vec![put(&number.to_be_bytes(), &vec![number as u8; size])];
+        books.commit(&path, &database, vec![batch]).expect("durable");
+    }
+    std::fs::copy(&path, &copy).expect("copy");
+    let on_disk = platter.lock().on_disk.clone();
+    assert!(on_disk.len() < 100 * mib, "the start of the file was used again");
+    let rows = start_on(&copy, Faulty::holding(&on_disk).0).restored().expect("rows").rows;
+    assert_eq!(rows.iter().map(|row| row.value.len()).collect::<Vec<_>>(), sizes);
+}
