@@ -17,7 +17,9 @@ use por_core::types::NodeKey;
 use por_core::wire::{Frame, Hello, HelloError, Lane, PROTOCOL_NAME};
 
 use crate::config::Config;
-use crate::link::{FromHandler, LINK_QUEUE, MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Outbound, Shared};
+use crate::link::{
+    FromHandler, LINK_QUEUE, MAX_BATCH_BYTES, MAX_BATCH_FRAMES, MAX_CONTROL_BYTES, Outbound, Shared,
+};
 use crate::protocol::{LaneError, LaneReader, LaneWriter, Stall};
 
 /// Attempts to open a lane before the connection is given up for this protocol.
@@ -353,9 +355,10 @@ impl Handler {
 
     fn read_batch(&mut self, cx: &mut Context<'_>) -> (Vec<Frame>, Option<LaneError>) {
         let (mut frames, mut bytes) = (Vec::new(), 0);
-        for lane in [&mut self.in_control, &mut self.in_bulk] {
+        let lanes = [(&mut self.in_control, MAX_CONTROL_BYTES), (&mut self.in_bulk, MAX_BATCH_BYTES)];
+        for (lane, most) in lanes {
             let Some(reader) = lane else { continue };
-            while frames.len() < MAX_BATCH_FRAMES && bytes < MAX_BATCH_BYTES {
+            while frames.len() < MAX_BATCH_FRAMES && bytes < most {
                 match reader.poll_frame(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Ok((frame, size))) => {

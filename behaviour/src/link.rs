@@ -21,6 +21,9 @@ use por_core::wire::{Frame, Hello, Lane};
 pub(crate) const MAX_BATCH_FRAMES: usize = 256;
 /// Bytes of frames, roughly, that one message to the driver may hold.
 pub(crate) const MAX_BATCH_BYTES: usize = 256 << 10;
+/// The same of frames with requests and responses, each of which costs more than its bytes: the driver
+/// takes a message whole, and what another connection says waits meanwhile.
+pub(crate) const MAX_CONTROL_BYTES: usize = 64 << 10;
 
 /// Messages that wait for the driver on one connection, beside the one that its handler holds.
 pub(crate) const LINK_QUEUE: usize = 3;
