@@ -10,6 +10,9 @@ use common::link::Link;
 use common::{DEPOSIT, assert_books, content, end, exe, get_from, impatient, serve, under_way};
 use por_fileshare::demo::cluster::{Cluster, until};
 use por_fileshare::demo::terms;
+use por_node::client::{PursuitEnd, What};
+use por_node::config::{Config, Overrides};
+use por_node::home::Home;
 use por_node::sdk::Multiaddr;
 use por_types::interface::ChannelStatus;
 use por_types::{ChannelId, Terms, Yocto};
@@ -74,6 +77,26 @@ impl Net {
         member.wait_channel(channel, |info| info.connected == wanted).await.expect("it is noticed");
     }
 
+    /// Starts a member again with this much for the pursuit of silent neighbours.
+    async fn pursues(&mut self, dir: &Path, name: &str, budget: Yocto) {
+        self.cluster.kill(name).await.expect("killed");
+        let home = Home::at(dir.join(name));
+        let mut config = Config::load(&home, Overrides::default()).expect("a configuration");
+        config.policy.pursuit_budget = budget;
+        config.save(&home).expect("saved");
+        self.cluster.revive(name).await.expect("started");
+    }
+
+    /// How the pursuits of a member ended.
+    async fn pursued(&self, name: &str) -> Vec<PursuitEnd> {
+        let news = self.cluster.member(name).client.news(0).await.expect("news");
+        let ends = news.happenings.into_iter().filter_map(|happening| match happening.what {
+            What::Pursued { end, .. } => Some(end),
+            _ => None,
+        });
+        ends.collect()
+    }
+
     async fn got_late(&self, name: &str) -> Yocto {
         self.cluster.member(name).status().await.expect("status").traffic.got_late
     }
@@ -124,7 +147,10 @@ async fn links_that_are_cut_for_a_moment_heal_and_the_get_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_swallows_everything_is_paid_for_severed_and_gone_around() {
     let dir = tempfile::tempdir().expect("a folder");
-    let net = Net::start(dir.path(), impatient, true).await;
+    let mut net = Net::start(dir.path(), impatient, true).await;
+    net.pursues(dir.path(), "relay", Yocto::near(1)).await;
+    net.connected("relay", net.channels[0], true).await;
+    net.connected("relay", net.channels[1], true).await;
     let file = dir.path().join("file");
     let bytes = content(64 << 20);
     std::fs::write(&file, &bytes).expect("written");
@@ -149,6 +175,10 @@ async fn a_link_that_swallows_everything_is_paid_for_severed_and_gone_around() {
     assert_eq!(code, 0, "{said}");
     assert!(std::fs::read(&target).expect("the file") == bytes, "byte for byte the same");
     net.assert_severed(&[("reader", 0), ("relay", 1), ("other", 0)]).await;
+    // The relay asks over the reader and the other one what it did not hear.
+    let heard = || async { Ok(net.pursued("relay").await.pop()) };
+    let end = until("the end of the pursuit", heard).await.expect("it ends");
+    assert!(matches!(end, PursuitEnd::Answered { .. }), "{end:?}");
     let around = net.cluster.member("reader").channel(net.channels[2]).await.expect("asked");
     let around = around.expect("a channel");
     assert!(around.balance_mine < DEPOSIT, "the rest came the other way");

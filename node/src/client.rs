@@ -22,6 +22,7 @@ use por_types::{AccountId, ChannelId, NodeKey, RequestId, Terms, Yocto};
 use reqwest::{Method, Response, StatusCode};
 
 pub use error::{ClientError, ErrorBody, ErrorCode};
+pub use por_core::PursuitEnd;
 pub use types::{
     ActionResult, AmountBody, Announced, ApiIncoming, ApiRequest, ApiResponse, AppStatus, ChannelInfo,
     ConfirmBody, GraphEdgeInfo, GraphInfo, Happening, News, PeerInfo, ProposeBody, Provider, Quote,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use por_core::SignedReceipt;
+use por_core::{PursuitEnd, SignedReceipt};
 use por_types::interface::ChannelStatus;
 use por_types::{AccountId, ChannelId, Network, NodeKey, RequestId, SeverReason, Side, Terms, Totals, Yocto};
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,9 @@ pub enum What {
         refund: Yocto,
         late: Yocto,
     },
+    /// The pursuit of a severed neighbour for its answer to a request is over. After a restart perhaps
+    /// told again.
+    Pursued { channel: ChannelId, peer: NodeKey, request: RequestId, end: PursuitEnd },
 }
 
 /// A peer, known or connected.

@@ -39,7 +39,8 @@ pub struct Pursue {
 }
 
 /// How a pursuit ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PursuitEnd {
     /// The node has answered over another route; `held`: with the missing answer.
     Answered { held: bool },
