@@ -3,6 +3,8 @@
 //! One round: take in everything that is ready (bounded), then drain the state machine once. What
 //! arrived together thus leaves together: one payment, one signature and one commit per flush.
 
+mod events;
+mod messages;
 mod requests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,16 +19,14 @@ use futures::{Future, StreamExt};
 use futures_timer::Delay;
 use por_core::types::{NodeKey, NodeSecret, SeverOrder, Signed};
 use por_core::wire::{Frame, Lane};
-use por_core::{Command, ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
+use por_core::{ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
 use tokio::sync::mpsc as queue;
 
 use crate::behaviour::{Behaviour, Event};
 use crate::config::Config;
-use crate::control::{Control, Delivery, Message, Outcome, Progress};
+use crate::control::{Control, Message};
 use crate::deliveries;
 use crate::link::{FromHandler, Outbound, Shared};
-use crate::peer::peer_id;
-use crate::pending::Teller;
 use crate::store::{Store, StoreError};
 use requests::Requests;
 
@@ -285,104 +285,6 @@ impl Driver {
         }
     }
 
-    fn on_message(&mut self, message: Message) {
-        match message {
-            Message::Request { request, teller } => self.start_request(request, teller),
-            Message::Watch { request, teller } => self.requests.watch(request, teller),
-            Message::Respond { request, body } => {
-                self.input(Input::Command(Command::Respond { request, body }))
-            }
-            Message::Serve { app, pricing, max_queued, reply } => {
-                let max_queued = max_queued.max(1);
-                // The core never has more than `max_queued` unanswered, but for what an earlier and larger
-                // queue has left over.
-                let (sender, receiver) = deliveries::channel();
-                self.servings.insert(app.clone(), sender);
-                if reply.send(receiver).is_ok() {
-                    // Stop first, so that unanswered requests are delivered to the new server.
-                    self.input(Input::Command(Command::StopServing { app: app.clone() }));
-                    self.input(Input::Command(Command::Serve { app, pricing, max_queued }));
-                }
-            }
-            Message::Pursue(command) => self.input(Input::Command(command)),
-            Message::StopServing { app } => self.stop_serving(&app),
-            Message::Channels { channels, reply } => {
-                // Peers to keep a connection with: counterparties of open channels. Others come by themselves.
-                self.shared.want(channels.iter().filter(|c| c.open).map(|c| c.peer).collect());
-                self.input(Input::Channels { channels });
-                let _ = reply.send(());
-            }
-            Message::Graph { version, chain_time_ms, edges, reply } => {
-                self.input(Input::Graph { version, chain_time_ms, edges });
-                let _ = reply.send(());
-            }
-            Message::LateFee { per_ms, reply } => {
-                self.input(Input::LateFee { per_ms });
-                let _ = reply.send(());
-            }
-            Message::Sever { channel, reply } => {
-                self.input(Input::Command(Command::Sever { channel }));
-                let _ = reply.send(());
-            }
-            Message::Orders { reply } => {
-                let (sender, receiver) = mpsc::unbounded();
-                for order in std::mem::take(&mut self.unread_orders) {
-                    let _ = sender.unbounded_send(order);
-                }
-                self.orders = Some(sender);
-                let _ = reply.send(receiver);
-            }
-            Message::Snapshots { reply } => {
-                let _ = reply.send(self.node.channels());
-            }
-            Message::Balances { reply } => {
-                let _ = reply.send(self.node.balances());
-            }
-            Message::Snapshot { channel, reply } => {
-                let _ = reply.send(self.node.channel(channel));
-            }
-            Message::Subscribe { reply } => {
-                let (sender, receiver) = mpsc::channel(self.event_queue);
-                if reply.send(receiver).is_ok() {
-                    self.subscribers.push(sender);
-                }
-            }
-        }
-    }
-
-    fn start_request(&mut self, request: crate::OutboundRequest, teller: Teller) {
-        let token = self.requests.start(teller);
-        let crate::OutboundRequest {
-            destination,
-            app,
-            body,
-            response_limit,
-            server_price,
-            expires_ms,
-            graph_version,
-            route,
-        } = request;
-        self.input(Input::Command(Command::Request {
-            token,
-            destination,
-            app,
-            body,
-            response_limit,
-            server_price,
-            expires_ms,
-            graph_version,
-            route,
-        }));
-    }
-
-    fn stop_serving(&mut self, app: &str) {
-        // A newer server of the same app may have taken over: its stream is open.
-        if self.servings.get(app).is_some_and(|sender| sender.is_closed()) {
-            self.servings.remove(app);
-            self.input(Input::Command(Command::StopServing { app: app.to_owned() }));
-        }
-    }
-
     /// Carries out what the state machine asks for. True if there was anything.
     fn carry_out(&mut self) -> bool {
         let mut any = false;
@@ -419,15 +321,6 @@ impl Driver {
         any
     }
 
-    /// An order for the chain; kept until somebody takes orders. One a channel.
-    fn hand_over(&mut self, order: Signed<SeverOrder>) {
-        let left = match &self.orders {
-            Some(orders) => orders.unbounded_send(order).map_err(|error| error.into_inner()).err(),
-            None => Some(order),
-        };
-        self.unread_orders.extend(left);
-    }
-
     fn send(&mut self, conn: ConnId, lane: Lane, frame: Frame) {
         let Some(link) = self.links.get(&conn) else { return };
         let waiting = link.outbound.push(lane, frame);
@@ -435,73 +328,6 @@ impl Driver {
             tracing::warn!(peer = %link.peer, waiting, "peer reads too slowly: disconnecting");
             link.outbound.close();
         }
-    }
-
-    fn notify(&mut self, event: CoreEvent, stopped: &mut VecDeque<String>) {
-        self.publish(&event);
-        match event {
-            CoreEvent::Started { token, request, price } => self.requests.started(token, request, price),
-            CoreEvent::Refused { token, reason } => {
-                self.requests.refused(token, reason);
-            }
-            CoreEvent::Acked { request, bound_ms } => {
-                self.requests.progress(request, Progress::Acked { bound_ms })
-            }
-            CoreEvent::Overdue { request } => self.requests.progress(request, Progress::Overdue),
-            CoreEvent::Response { request, receipt, body } => {
-                self.requests.finish(request, Outcome::Response { receipt, body });
-            }
-            CoreEvent::Late { request, amount } => self.requests.progress(request, Progress::Late { amount }),
-            CoreEvent::Severed { request, order, refund, late } => {
-                self.requests.finish(request, Outcome::Severed { order: Box::new(order), refund, late });
-            }
-            CoreEvent::Rejected { request, reason, refund, invalid } => {
-                self.requests.finish(request, Outcome::Rejected { reason, refund, invalid });
-            }
-            CoreEvent::Incoming { request, from, author, app, body, response_limit, server_price } => {
-                let name = app.clone();
-                let delivery =
-                    Delivery { id: request, from, author, app, body, response_limit, server_price };
-                let taken = self.servings.get(&name).is_some_and(|sender| sender.send(delivery));
-                if !taken {
-                    // Kept by the core and delivered to the app's next server.
-                    stopped.push_back(name);
-                }
-            }
-            CoreEvent::PeerReady { peer } => self.tell(peer, |peer| Event::PeerReady { peer }),
-            CoreEvent::PeerLost { peer } => self.tell(peer, |peer| Event::PeerLost { peer }),
-            CoreEvent::Misbehaved { peer, reason } => {
-                self.tell(peer, |peer| Event::Misbehaved { peer, reason });
-            }
-            CoreEvent::EdgeSevered { channel, peer, reason } => {
-                tracing::warn!(%channel, %peer, ?reason, "edge severed");
-            }
-            CoreEvent::SeverWithheld { peer, reason } => {
-                tracing::warn!(%peer, ?reason, "a peer is in breach, but the fault may be here");
-            }
-            CoreEvent::Pursued { channel, peer, request, end } => {
-                tracing::warn!(%channel, %peer, %request, ?end, "pursuit over");
-            }
-            CoreEvent::PaidLate { .. } | CoreEvent::Relayed { .. } | CoreEvent::Served { .. } => {}
-            CoreEvent::Pursue { .. } => {}
-        }
-    }
-
-    fn tell(&mut self, peer: NodeKey, event: impl FnOnce(libp2p_identity::PeerId) -> Event) {
-        let Some(peer) = peer_id(&peer) else { return };
-        if let Err(error) = self.to_behaviour.try_send(event(peer))
-            && error.is_full()
-        {
-            tracing::warn!(%peer, "the swarm is not polled: an event about this peer is lost");
-        }
-    }
-
-    fn publish(&mut self, event: &CoreEvent) {
-        if self.subscribers.is_empty() {
-            return;
-        }
-        let event = light(event);
-        self.subscribers.retain_mut(|subscriber| subscriber.try_send(event.clone()).is_ok());
     }
 
     fn is_finished(&self) -> bool {
@@ -521,15 +347,6 @@ fn weight(message: &FromHandler) -> usize {
         _ => 1,
     });
     items.sum()
-}
-
-/// Bodies are the business of those who asked for them.
-fn light(event: &CoreEvent) -> CoreEvent {
-    let mut event = event.clone();
-    if let CoreEvent::Incoming { body, .. } | CoreEvent::Response { body, .. } = &mut event {
-        body.clear();
-    }
-    event
 }
 
 impl Future for Driver {

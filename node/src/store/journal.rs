@@ -275,8 +275,8 @@ impl Journal {
         self.position >= self.oldest || end <= self.oldest
     }
 
-    /// Makes what was added durable, as one group. It has to fit. After an error nothing more is written: every
-    /// later call fails.
+    /// Makes what was added durable, as one group, which has to fit. After an error nothing more is
+    /// written: every later call fails.
     pub(super) fn commit(&mut self) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other("an earlier write to the journal has failed"));
@@ -353,9 +353,9 @@ impl Journal {
 
     /// The database holds all groups durably: goes on from the start of the file.
     pub(super) fn restart(&mut self) -> io::Result<()> {
-        if self.position > KEEP {
+        if self.len > KEEP {
             self.device.set_len(KEEP)?;
-            self.len = self.len.min(KEEP);
+            self.len = KEEP;
         }
         (self.position, self.oldest) = (0, 0);
         Ok(())

@@ -1,0 +1,109 @@
+//! What the controls ask of the node.
+
+use futures::channel::mpsc;
+use por_core::{Command, Input};
+
+use super::Driver;
+use crate::control::Message;
+use crate::deliveries;
+use crate::pending::Teller;
+
+impl Driver {
+    pub(super) fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Request { request, teller } => self.start_request(request, teller),
+            Message::Watch { request, teller } => self.requests.watch(request, teller),
+            Message::Respond { request, body } => {
+                self.input(Input::Command(Command::Respond { request, body }))
+            }
+            Message::Serve { app, pricing, max_queued, reply } => {
+                let max_queued = max_queued.max(1);
+                // The core never has more than `max_queued` unanswered, but for what an earlier and larger
+                // queue has left over.
+                let (sender, receiver) = deliveries::channel();
+                self.servings.insert(app.clone(), sender);
+                if reply.send(receiver).is_ok() {
+                    // Stop first, so that unanswered requests are delivered to the new server.
+                    self.input(Input::Command(Command::StopServing { app: app.clone() }));
+                    self.input(Input::Command(Command::Serve { app, pricing, max_queued }));
+                }
+            }
+            Message::Pursue(command) => self.input(Input::Command(command)),
+            Message::StopServing { app } => self.stop_serving(&app),
+            Message::Channels { channels, reply } => {
+                // Peers to keep a connection with: counterparties of open channels. Others come by themselves.
+                self.shared.want(channels.iter().filter(|c| c.open).map(|c| c.peer).collect());
+                self.input(Input::Channels { channels });
+                let _ = reply.send(());
+            }
+            Message::Graph { version, chain_time_ms, edges, reply } => {
+                self.input(Input::Graph { version, chain_time_ms, edges });
+                let _ = reply.send(());
+            }
+            Message::LateFee { per_ms, reply } => {
+                self.input(Input::LateFee { per_ms });
+                let _ = reply.send(());
+            }
+            Message::Sever { channel, reply } => {
+                self.input(Input::Command(Command::Sever { channel }));
+                let _ = reply.send(());
+            }
+            Message::Orders { reply } => {
+                let (sender, receiver) = mpsc::unbounded();
+                for order in std::mem::take(&mut self.unread_orders) {
+                    let _ = sender.unbounded_send(order);
+                }
+                self.orders = Some(sender);
+                let _ = reply.send(receiver);
+            }
+            Message::Snapshots { reply } => {
+                let _ = reply.send(self.node.channels());
+            }
+            Message::Balances { reply } => {
+                let _ = reply.send(self.node.balances());
+            }
+            Message::Snapshot { channel, reply } => {
+                let _ = reply.send(self.node.channel(channel));
+            }
+            Message::Subscribe { reply } => {
+                let (sender, receiver) = mpsc::channel(self.event_queue);
+                if reply.send(receiver).is_ok() {
+                    self.subscribers.push(sender);
+                }
+            }
+        }
+    }
+
+    fn start_request(&mut self, request: crate::OutboundRequest, teller: Teller) {
+        let token = self.requests.start(teller);
+        let crate::OutboundRequest {
+            destination,
+            app,
+            body,
+            response_limit,
+            server_price,
+            expires_ms,
+            graph_version,
+            route,
+        } = request;
+        self.input(Input::Command(Command::Request {
+            token,
+            destination,
+            app,
+            body,
+            response_limit,
+            server_price,
+            expires_ms,
+            graph_version,
+            route,
+        }));
+    }
+
+    pub(super) fn stop_serving(&mut self, app: &str) {
+        // A newer server of the same app may have taken over: its stream is open.
+        if self.servings.get(app).is_some_and(|sender| sender.is_closed()) {
+            self.servings.remove(app);
+            self.input(Input::Command(Command::StopServing { app: app.to_owned() }));
+        }
+    }
+}
