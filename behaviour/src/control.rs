@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, SeverOrder, S
 use por_core::{AppPricing, Command, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
 use tokio::sync::mpsc as queue;
 
+use crate::answers::{self, Answer};
 use crate::deliveries;
 use crate::pending::{self, Listener, Teller};
 
@@ -90,10 +92,6 @@ pub(crate) enum Message {
         request: RequestId,
         teller: Teller,
     },
-    Respond {
-        request: RequestId,
-        body: Bytes,
-    },
     Serve {
         app: String,
         pricing: AppPricing,
@@ -160,11 +158,12 @@ pub(crate) struct Delivery {
 #[derive(Clone, Debug)]
 pub struct Control {
     sender: queue::Sender<Message>,
+    answers: answers::Sender,
 }
 
 impl Control {
-    pub(crate) fn new(sender: queue::Sender<Message>) -> Control {
-        Control { sender }
+    pub(crate) fn new(sender: queue::Sender<Message>, answers: answers::Sender) -> Control {
+        Control { sender, answers }
     }
 
     async fn send(&self, message: Message) -> Result<(), Stopped> {
@@ -348,7 +347,7 @@ impl Stream for Serving {
         let control = self.control.clone();
         self.requests
             .poll_next_unpin(cx)
-            .map(|request| request.map(|delivery| IncomingRequest { delivery, control }))
+            .map(|request| request.map(|delivery| IncomingRequest::new(delivery, control)))
     }
 }
 
@@ -366,9 +365,14 @@ impl Drop for Serving {
 pub struct IncomingRequest {
     delivery: Delivery,
     control: Control,
+    answered: AtomicBool,
 }
 
 impl IncomingRequest {
+    fn new(delivery: Delivery, control: Control) -> IncomingRequest {
+        IncomingRequest { delivery, control, answered: AtomicBool::new(false) }
+    }
+
     pub fn id(&self) -> RequestId {
         self.delivery.id
     }
@@ -400,13 +404,18 @@ impl IncomingRequest {
         self.delivery.server_price
     }
 
-    /// Answers from anywhere, without the swarm.
+    /// Answers from anywhere, without the swarm and without waiting for the driver. The first answer that is
+    /// not too large counts, further ones have no effect.
     pub async fn respond(&self, body: Bytes) -> Result<(), RespondError> {
         let (len, limit) = (body.len() as u64, self.delivery.response_limit);
         if len > limit {
             return Err(RespondError::TooLarge { len, limit });
         }
-        Ok(self.control.send(Message::Respond { request: self.delivery.id, body }).await?)
+        if self.answered.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Delivery { id: request, from, author, .. } = self.delivery;
+        Ok(self.control.answers.send(from, author, Answer { request, body })?)
     }
 }
 

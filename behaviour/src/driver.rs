@@ -3,6 +3,7 @@
 //! One round: take in everything that is ready (bounded), then drain the state machine once. What
 //! arrived together thus leaves together: one payment, one signature and one commit per flush.
 
+mod crowd;
 mod events;
 mod messages;
 mod requests;
@@ -22,17 +23,21 @@ use por_core::wire::{Frame, Lane};
 use por_core::{ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
 use tokio::sync::mpsc as queue;
 
+use crate::answers;
 use crate::behaviour::{Behaviour, Event};
 use crate::config::Config;
 use crate::control::{Control, Message};
 use crate::deliveries;
 use crate::link::{FromHandler, Outbound, Shared};
 use crate::store::{Store, StoreError};
+use crowd::Crowd;
 use requests::Requests;
 
 /// Messages, and requests and responses of peers, taken in per round. More would share a signature,
 /// but the next node would wait for them all: small rounds keep all nodes of a path busy.
 const MAX_ROUND: usize = 256;
+/// The same while several ask: what one of them sends waits for a few rounds of what the others send.
+const CROWDED_ROUND: usize = 64;
 /// Batches under way in the store before what is new waits: it then shares the next flush, with its
 /// signatures. One may be on its way to the disk while the next is made.
 const MAX_UNCOMMITTED: u64 = 2;
@@ -40,8 +45,8 @@ const MAX_UNCOMMITTED: u64 = 2;
 const MAX_UNCOMMITTED_STREAMING: u64 = 64;
 /// How long after a fragment bodies count as passing, milliseconds.
 const STREAMING_MS: u64 = 50;
-/// Rounds before the executor gets a turn.
-const MAX_ROUNDS: usize = 8;
+/// Rounds before the executor gets a turn: what they send is on its way only when connections get theirs.
+const MAX_ROUNDS: usize = 1;
 /// Why the driver ended. Nothing is sent any more.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -66,11 +71,13 @@ pub struct Driver {
     /// `None` once all controls are gone. Unlike the other queues it has many senders at once: one whose
     /// receiver never spins on a sender that lost its turn.
     messages: Option<queue::Receiver<Message>>,
+    answers: answers::Receiver,
     to_behaviour: mpsc::Sender<Event>,
     links: HashMap<ConnId, Link>,
     /// Connections that have closed, until everything they said has been taken in.
     closing: Vec<ConnId>,
     requests: Requests,
+    crowd: Crowd,
     servings: HashMap<String, deliveries::Sender>,
     subscribers: Vec<mpsc::Sender<CoreEvent>>,
     /// Where SeverOrders for the chain go, and those that nobody has taken yet.
@@ -108,6 +115,7 @@ pub(crate) fn assemble(
     let shared = Arc::new(Shared::default());
     let (handler_sender, inbox) = mpsc::channel(64);
     let (message_sender, messages) = queue::channel(MAX_ROUND);
+    let (answer_sender, answers) = answers::channel();
     let (to_behaviour, from_driver) = mpsc::channel(256);
     let (max_control_queue, event_queue) = (config.max_control_queue, config.event_queue);
     let behaviour = Behaviour::new(Arc::new(config), Arc::clone(&shared), handler_sender, from_driver);
@@ -120,10 +128,12 @@ pub(crate) fn assemble(
         inbox,
         inbound: SelectAll::new(),
         messages: Some(messages),
+        answers,
         to_behaviour,
         links: HashMap::new(),
         closing: Vec::new(),
         requests: Requests::default(),
+        crowd: Crowd::default(),
         servings: HashMap::new(),
         subscribers: Vec::new(),
         orders: None,
@@ -135,7 +145,7 @@ pub(crate) fn assemble(
         start_ms: wall_ms(),
         timer: None,
     };
-    Ok((behaviour, Control::new(message_sender), driver))
+    Ok((behaviour, Control::new(message_sender, answer_sender), driver))
 }
 
 fn wall_ms() -> u64 {
@@ -166,14 +176,19 @@ impl Driver {
     }
 
     /// Takes in what is ready. True if there was anything.
-    fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {
-        let mut any = self.poll_store(cx)?;
+    fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
         self.shared.register_driver(cx.waker());
         // What a connection said before it closed is on its way already, and is taken in first.
         self.closing.extend(self.shared.take_closed());
         // While the store lags, peers wait: what they sent is held in their own buffers, not here.
         let behind = self.is_store_behind();
-        let mut room = if behind { 0 } else { MAX_ROUND };
+        let most = match self.crowd.is_mixed(self.now()) {
+            _ if behind => 0,
+            true => CROWDED_ROUND,
+            false => MAX_ROUND,
+        };
+        let mut room = most;
         while room > 0 {
             let mut next = self.inbox.poll_next_unpin(cx);
             if !matches!(next, Poll::Ready(Some(_))) {
@@ -184,13 +199,16 @@ impl Driver {
             any = true;
             self.on_handler(message);
         }
+        let answers = self.answers.take(cx, most);
+        any |= !answers.is_empty();
+        self.on_answers(answers);
         if room > 0 {
             for conn in std::mem::take(&mut self.closing) {
                 any = true;
                 self.on_closed(conn);
             }
         }
-        for _ in 0..if behind { 0 } else { MAX_ROUND } {
+        for _ in 0..most {
             let next = self.messages.as_mut().map(|messages| messages.poll_recv(cx));
             let Some(Poll::Ready(message)) = next else { break };
             any = true;
@@ -203,7 +221,7 @@ impl Driver {
             any = true;
             self.input(Input::Tick);
         }
-        Ok(any)
+        any
     }
 
     fn is_store_behind(&self) -> bool {
@@ -266,6 +284,9 @@ impl Driver {
                 let Some(peer) = self.links.get(&conn).map(|link| link.peer) else { return };
                 if frames.iter().any(|frame| matches!(frame, Frame::Fragment(_))) {
                     self.streamed = self.now();
+                }
+                if frames.iter().any(|frame| matches!(frame, Frame::Request(_))) {
+                    self.crowd.asked(peer, self.now());
                 }
                 for frame in frames {
                     self.input(Input::Frame { peer, conn, frame });
@@ -334,6 +355,7 @@ impl Driver {
         self.messages.is_none()
             && self.inbox.is_terminated()
             && self.inbound.is_empty()
+            && self.answers.is_empty()
             && self.submitted <= self.durable
     }
 }
@@ -355,12 +377,14 @@ impl Future for Driver {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         for _ in 0..MAX_ROUNDS {
-            let taken = this.take_in(cx)?;
+            // What has become durable goes out first: others work on it while more is taken in here.
+            let released = this.poll_store(cx)? && this.carry_out();
+            let taken = this.take_in(cx);
             let done = this.carry_out();
             if this.is_finished() {
                 return Poll::Ready(Ok(()));
             }
-            if !taken && !done {
+            if !released && !taken && !done {
                 return Poll::Pending;
             }
         }

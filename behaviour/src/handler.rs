@@ -75,6 +75,15 @@ enum OutLane {
     Open(Box<LaneWriter>),
 }
 
+/// What was read at once.
+#[derive(Default)]
+struct Batch {
+    frames: Vec<Frame>,
+    /// There may be more: nothing wakes the task for it.
+    more: bool,
+    error: Option<LaneError>,
+}
+
 /// The connection's state as a whole.
 enum State {
     /// Not a node, failed, or the driver has ended: substreams are refused.
@@ -306,24 +315,23 @@ impl Handler {
         }
     }
 
-    /// Passes frames to the driver as long as it takes them; control first.
+    /// Passes frames to the driver if it takes them; control first. One message at a time: other
+    /// connections get their turn in between.
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Result<(), LaneError> {
-        loop {
-            if !self.poll_staged(cx) {
-                return Ok(());
-            }
-            let (frames, error) = self.read_batch(cx);
-            let idle = frames.is_empty();
-            if !idle {
-                self.staged.push_back(FromHandler::Frames { conn: self.conn, frames });
-            }
-            if let Some(error) = error {
-                return Err(error);
-            }
-            if idle {
-                return Ok(());
-            }
+        if !self.poll_staged(cx) {
+            return Ok(());
         }
+        let Batch { frames, more, error } = self.read_batch(cx);
+        if !frames.is_empty() {
+            self.staged.push_back(FromHandler::Frames { conn: self.conn, frames });
+        }
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if self.poll_staged(cx) && more {
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
     }
 
     /// True once the driver has taken everything staged.
@@ -353,23 +361,30 @@ impl Handler {
         }
     }
 
-    fn read_batch(&mut self, cx: &mut Context<'_>) -> (Vec<Frame>, Option<LaneError>) {
-        let (mut frames, mut bytes) = (Vec::new(), 0);
+    fn read_batch(&mut self, cx: &mut Context<'_>) -> Batch {
+        let (mut batch, mut bytes) = (Batch::default(), 0);
         let lanes = [(&mut self.in_control, MAX_CONTROL_BYTES), (&mut self.in_bulk, MAX_BATCH_BYTES)];
         for (lane, most) in lanes {
             let Some(reader) = lane else { continue };
-            while frames.len() < MAX_BATCH_FRAMES && bytes < most {
+            loop {
+                if batch.frames.len() >= MAX_BATCH_FRAMES || bytes >= most {
+                    batch.more = true;
+                    break;
+                }
                 match reader.poll_frame(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Ok((frame, size))) => {
                         bytes += size;
-                        frames.push(frame);
+                        batch.frames.push(frame);
                     }
-                    Poll::Ready(Err(error)) => return (frames, Some(error)),
+                    Poll::Ready(Err(error)) => {
+                        batch.error = Some(error);
+                        return batch;
+                    }
                 }
             }
         }
-        (frames, None)
+        batch
     }
 
     fn poll_ready_state(&mut self, cx: &mut Context<'_>) {

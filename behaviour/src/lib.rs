@@ -22,6 +22,7 @@
 //!
 //! See `examples/ping_identify.rs` for a swarm that composes it with ping and identify.
 
+mod answers;
 mod behaviour;
 mod config;
 mod control;

@@ -185,6 +185,38 @@ async fn a_full_serving_queue_is_busy() {
     assert!(matches!(bounded("first", first.outcome()).await, Ok(Outcome::Response { .. })));
 }
 
+/// More answers than the driver takes at once are on their way to it when another server takes over.
+#[tokio::test]
+async fn what_one_server_has_answered_is_not_given_to_the_next() {
+    const ANSWERED: usize = 300;
+    let nodes = row(2).await;
+    let mut serving = nodes[1].control.serve("echo", AppPricing::default(), 1_000).await.expect("runs");
+    let mut open = Vec::new();
+    for _ in 0..ANSWERED {
+        let request = request(&nodes, pattern(1, 0), 8, Yocto::ZERO);
+        open.push(bounded("start", nodes[0].control.request(request)).await.expect("sent"));
+    }
+    let mut incoming = Vec::new();
+    for _ in 0..ANSWERED {
+        incoming.push(bounded("incoming", serving.next()).await.expect("serving"));
+    }
+    for request in &incoming {
+        request.respond(Bytes::from_static(b"first")).await.expect("runs");
+        // Only the first one counts.
+        request.respond(Bytes::from_static(b"second")).await.expect("runs");
+    }
+    let mut next = nodes[1].control.serve("echo", AppPricing::default(), 1_000).await.expect("runs");
+    for request in open {
+        match bounded("outcome", request.outcome()).await.expect("runs") {
+            Outcome::Response { body, .. } => assert_eq!(body, b"first".as_slice()),
+            outcome => panic!("not answered: {outcome:?}"),
+        }
+    }
+    let own = nodes[0].control.request(request(&nodes, pattern(2, 0), 8, Yocto::ZERO)).await.expect("sent");
+    let delivered = bounded("incoming", next.next()).await.expect("serving");
+    assert_eq!(delivered.id(), own.id, "a request that was answered is delivered again");
+}
+
 #[tokio::test]
 async fn a_response_over_the_limit_is_refused_at_once() {
     let nodes = row(2).await;

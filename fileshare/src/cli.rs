@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
     let daemon = matches!(args.command, Command::Node(_));
     start_log(if daemon { "warn,por_node=info,libp2p_por=info,por_fileshare=info" } else { "warn" });
     let json = args.json;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match por_node::runtime::executor().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::io("starting", &error), json),
     };

@@ -67,10 +67,7 @@ fn usage(error: &clap::Error) -> CliError {
 }
 
 fn start(args: Args) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::io("starting", &error))?;
+    let runtime = crate::runtime::executor().build().map_err(|error| CliError::io("starting", &error))?;
     let result = runtime.block_on(dispatch(args));
     // Tasks that still wait for a peer or a disk must not hold the process up.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

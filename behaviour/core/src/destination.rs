@@ -62,6 +62,8 @@ impl Node {
         if self.apps.insert(app.clone(), served).is_some() {
             return;
         }
+        // What the last server has answered does not wait any more.
+        self.flush_answers();
         for request in self.waiting(&app) {
             self.deliver(request);
         }

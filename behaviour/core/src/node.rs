@@ -209,6 +209,10 @@ impl Node {
         [due, sync, beat, watch, retry, pursuit, store].into_iter().flatten().min()
     }
 
+    pub fn key(&self) -> NodeKey {
+        self.key
+    }
+
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {
         self.channels.get(&id).map(Channel::snapshot)
     }

@@ -4,6 +4,7 @@ use futures::channel::mpsc;
 use por_core::{Command, Input};
 
 use super::Driver;
+use crate::answers::Answer;
 use crate::control::Message;
 use crate::deliveries;
 use crate::pending::Teller;
@@ -13,9 +14,6 @@ impl Driver {
         match message {
             Message::Request { request, teller } => self.start_request(request, teller),
             Message::Watch { request, teller } => self.requests.watch(request, teller),
-            Message::Respond { request, body } => {
-                self.input(Input::Command(Command::Respond { request, body }))
-            }
             Message::Serve { app, pricing, max_queued, reply } => {
                 let max_queued = max_queued.max(1);
                 // The core never has more than `max_queued` unanswered, but for what an earlier and larger
@@ -23,6 +21,9 @@ impl Driver {
                 let (sender, receiver) = deliveries::channel();
                 self.servings.insert(app.clone(), sender);
                 if reply.send(receiver).is_ok() {
+                    // What the last server has answered is not for the new one.
+                    let answers = self.answers.drain();
+                    self.on_answers(answers);
                     // Stop first, so that unanswered requests are delivered to the new server.
                     self.input(Input::Command(Command::StopServing { app: app.clone() }));
                     self.input(Input::Command(Command::Serve { app, pricing, max_queued }));
@@ -74,8 +75,15 @@ impl Driver {
         }
     }
 
+    pub(super) fn on_answers(&mut self, answers: Vec<Answer>) {
+        for Answer { request, body } in answers {
+            self.input(Input::Command(Command::Respond { request, body }));
+        }
+    }
+
     fn start_request(&mut self, request: crate::OutboundRequest, teller: Teller) {
         let token = self.requests.start(teller);
+        self.crowd.asked(self.node.key(), self.now());
         let crate::OutboundRequest {
             destination,
             app,

@@ -145,6 +145,46 @@ impl Node {
     }
 }
 
+/// Where the threads of a node run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// On this core only; else where the kernel wants.
+    pub core: Option<usize>,
+    /// After the threads of others that are on the core.
+    pub behind: bool,
+}
+
+/// Priority of threads that are behind others: -20 to 19, 0 is usual.
+const BEHIND: i32 = 10;
+
+impl Place {
+    fn runtime(self) -> std::io::Result<Runtime> {
+        let mut builder = por_node::runtime::executor();
+        if self.core.is_some() {
+            builder.worker_threads(1);
+        }
+        // Threads that these start, the ledger's above all, are in the same place.
+        let settle = move || {
+            if let Err(error) = self.settle() {
+                eprintln!("a thread stays where the kernel wants it: {error}");
+            }
+        };
+        builder.on_thread_start(settle).build()
+    }
+
+    fn settle(self) -> std::io::Result<()> {
+        if let Some(core) = self.core {
+            let mut cores = rustix::thread::CpuSet::new();
+            cores.set(core);
+            rustix::thread::sched_setaffinity(None, &cores)?;
+        }
+        if self.behind {
+            rustix::process::setpriority_process(None, BEHIND)?;
+        }
+        Ok(())
+    }
+}
+
 /// Nodes with channels between them, all connected.
 pub struct Net {
     pub nodes: Vec<Node>,
@@ -160,11 +200,9 @@ impl Net {
         Net::on(vec![Handle::current(); count], Vec::new(), edges).await
     }
 
-    /// The same with threads of its own for each node, as if each were a process: which of them runs
-    /// is the kernel's choice.
-    pub async fn start_apart(count: usize, edges: &[(usize, usize)]) -> anyhow::Result<Net> {
-        let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtimes: Vec<Runtime> = (0..count).map(|_| runtime()).collect::<Result<_, _>>()?;
+    /// The same with threads of its own for each node, as if each were a process, where its place says.
+    pub async fn start_apart(places: &[Place], edges: &[(usize, usize)]) -> anyhow::Result<Net> {
+        let runtimes: Vec<Runtime> = places.iter().map(|place| place.runtime()).collect::<Result<_, _>>()?;
         let handles = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
         Net::on(handles, runtimes, edges).await
     }

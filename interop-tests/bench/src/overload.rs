@@ -1,7 +1,6 @@
 //! More load than a server can carry: 999 greedy clients that share one node and its channel to
 //! the server, and a modest one with a node and a channel of its own. All three nodes are in this
-//! process, each with its clients on threads of its own, so what the clients cost is part of the
-//! capacity.
+//! process, each with its clients on threads of its own; the server is alone on its core.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use por_core::Event;
 use serde_json::json;
 
 use crate::figures::{Compared, median, quantile};
-use crate::net::{Net, Node, echo};
+use crate::net::{Net, Node, Place, echo};
 use crate::process::Usage;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -34,6 +33,9 @@ pub struct Args {
     /// Rounds of each, in turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Lets all nodes run on all cores: the clients then take what the server needs.
+    #[arg(long)]
+    shared: bool,
 }
 
 const BODY: usize = 256;
@@ -144,6 +146,18 @@ async fn capacity(control: Control, request: OutboundRequest, time: Duration) ->
     Ok(rate)
 }
 
+/// The server has a core for itself; on the other one the modest client has what it needs, as if it
+/// were on a machine of its own, and the greedy ones the rest.
+fn places(shared: bool) -> [Place; 3] {
+    let mut places = [Place::default(); 3];
+    if !shared {
+        places[SERVER].core = Some(0);
+        places[MODEST].core = Some(1);
+        places[GREEDY] = Place { core: Some(1), behind: true };
+    }
+    places
+}
+
 /// Runs clients of a node where the node runs.
 fn on<T, F>(node: &Node, clients: impl FnOnce(Control) -> F) -> impl Future<Output = anyhow::Result<T>>
 where
@@ -201,7 +215,7 @@ struct Load {
 
 pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
     ensure!(!args.load.is_empty() && args.seconds > 0 && args.rounds > 0, "nothing to do");
-    let net = Net::start_apart(3, &[(GREEDY, SERVER), (MODEST, SERVER)]).await?;
+    let net = Net::start_apart(&places(args.shared), &[(GREEDY, SERVER), (MODEST, SERVER)]).await?;
     echo(&net.nodes[SERVER], "echo", 4_096).await?;
     let missed = watch(&net).await?;
     let time = Duration::from_secs(args.seconds);
