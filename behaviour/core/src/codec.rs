@@ -64,7 +64,7 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
         Frame::Late(p) => put_cbor(out, kind::LATE, p),
         Frame::Severed(p) => put_cbor(out, kind::SEVERED, p),
         Frame::Fragment(f) => {
-            put_fragment_payload(out, f);
+            put_fragment_header(out, f);
             out.put_slice(&f.data);
         }
     }
@@ -72,15 +72,7 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
 
-/// Appends the bytes of a fragment up to its data, so that a driver can write the data itself
-/// without a copy.
-pub fn encode_fragment_header(fragment: &Fragment, out: &mut BytesMut) {
-    let len = FRAGMENT_HEADER_LEN - 4 + fragment.data.len();
-    out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
-    put_fragment_payload(out, fragment);
-}
-
-fn put_fragment_payload(out: &mut BytesMut, fragment: &Fragment) {
+fn put_fragment_header(out: &mut BytesMut, fragment: &Fragment) {
     out.put_u8(kind::FRAGMENT);
     out.put_u64(fragment.exchange.0);
     out.put_u8(match fragment.part {

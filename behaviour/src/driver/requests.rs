@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::quality::RandomState;
 use por_core::RejectReason;
 use por_core::types::{RequestId, Yocto};
 
@@ -11,8 +12,8 @@ use crate::pending::Teller;
 #[derive(Default)]
 pub(super) struct Requests {
     next_token: u64,
-    starting: HashMap<u64, Teller>,
-    running: HashMap<RequestId, Teller>,
+    starting: HashMap<u64, Teller, RandomState>,
+    running: HashMap<RequestId, Teller, RandomState>,
 }
 
 impl Requests {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::BufReader,
     net::{
@@ -128,19 +129,21 @@ async fn carry_out(place: &Arc<Place>, order: Order, net: &Daemon) -> Landed {
     let number = order.number;
     let (price, problem) = match ask(place, &order, net).await {
         Ok((reply, window)) => {
-            let place = Arc::clone(place);
-            let body = reply.body;
-            let written = blocking(move || {
-                let (id, size) = (place.files.span.id, place.files.span.size);
-                let verified = verify(id, size, window, &body)?;
-                place.write(&verified).map_err(Spoiled::Here)
-            });
-            let result = written.await.unwrap_or_else(|failure| Err(Spoiled::Here(failure)));
+            let result = land(place, reply.body, window).await;
             (Some(reply.price), result.err().map(problem))
         }
         Err(failure) => (None, Some(Problem::new(None, failure))),
     };
     Landed { number, price, problem }
+}
+
+/// Checks what was answered and writes it.
+async fn land(place: &Arc<Place>, body: Bytes, window: Window) -> Result<(), Spoiled> {
+    let (id, size) = (place.files.span.id, place.files.span.size);
+    let verified = blocking(move || verify(id, size, window, &body)).await.map_err(Spoiled::Here)??;
+    let _turn = place.writing.lock().await;
+    let place = Arc::clone(place);
+    blocking(move || place.write(&verified)).await.and_then(|written| written).map_err(Spoiled::Here)
 }
 
 fn problem(spoiled: Spoiled) -> Problem {
@@ -175,6 +178,8 @@ struct Place {
     files: Files,
     data: File,
     state: File,
+    /// The kernel lets one thread at a time write to a file, and the others spin.
+    writing: Mutex<()>,
 }
 
 impl Place {
@@ -184,7 +189,7 @@ impl Place {
             return Err(io::Error::other("the file has another length"));
         }
         data.try_lock_shared().map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Place { files: files.clone(), data, state })
+        Ok(Place { files: files.clone(), data, state, writing: Mutex::default() })
     }
 
     fn write(&self, verified: &Verified) -> Result<(), Failure> {

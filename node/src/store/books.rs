@@ -46,6 +46,8 @@ pub(super) struct Books {
     id: JournalId,
     journal: Journal,
     memory: Memory,
+    /// Durable in the journal and not in memory yet.
+    fresh: Vec<Vec<Write>>,
     /// Up to where the aging rows go, while there are any.
     ripening: Option<Ripening>,
     /// Bytes of the journal since it last changed whether rows are aging.
@@ -78,18 +80,19 @@ impl Books {
         let journal =
             Journal::replay(device, head.id, head.sequence, head.start, |write| memory.apply(write))
                 .map_err(|error| error.at(path))?;
-        let mut books = Books { id: head.id, journal, memory, ripening: None, written: 0 };
+        let mut books = Books { id: head.id, journal, memory, fresh: Vec::new(), ripening: None, written: 0 };
         books.checkpoint(path, database, false)?;
         Ok(books)
     }
 
-    /// Makes batches durable, as one group.
+    /// Makes batches durable, as one group; [`Books::upkeep`] is due once those who wait know.
     pub(super) fn commit(
         &mut self,
         path: &Path,
         database: &Database,
         batches: Vec<Vec<Write>>,
     ) -> Result<(), StoreError> {
+        self.note();
         for write in batches.iter().flatten() {
             self.journal.add(write);
         }
@@ -99,14 +102,19 @@ impl Books {
         let before = self.journal.position();
         self.journal.commit().map_err(|error| JournalError::from(error).at(path))?;
         self.written = self.written.saturating_add(self.journal.position() - before);
-        for write in batches.into_iter().flatten() {
+        self.fresh = batches;
+        Ok(())
+    }
+
+    fn note(&mut self) {
+        for write in std::mem::take(&mut self.fresh).into_iter().flatten() {
             self.memory.apply(write);
         }
-        Ok(())
     }
 
     /// Moves rows on towards the database, when it is time.
     pub(super) fn upkeep(&mut self, path: &Path, database: &Database) -> Result<(), StoreError> {
+        self.note();
         match self.ripening {
             Some(_) if self.written >= RIPEN_BYTES => self.ripe(path, database),
             None if self.written >= CHECKPOINT_BYTES => {
@@ -141,6 +149,7 @@ impl Books {
         database: &Database,
         closed: bool,
     ) -> Result<(), StoreError> {
+        self.note();
         let head = JournalRow { id: self.id, sequence: self.journal.sequence(), start: 0, closed };
         let rows = self.memory.all().collect();
         write(database, rows, head).map_err(|error| StoreError::from_redb(path, error))?;
@@ -149,7 +158,8 @@ impl Books {
         self.journal.restart().map_err(|error| JournalError::from(error).at(path))
     }
 
-    pub(super) fn restored(&self, database: &Database) -> Result<Restored, ReadError> {
+    pub(super) fn restored(&mut self, database: &Database) -> Result<Restored, ReadError> {
+        self.note();
         let mut restored = Restored::default();
         for table in TABLES {
             let rows = rows::list(database, StoreTable::Ledger(table))?;

@@ -87,12 +87,12 @@ fn run(shared: &Shared) {
         let done = result.is_ok();
         shared.report(jobs, &result);
         // Nobody waits for it.
-        if done && let Err(error) = shared.checkpoint(false) {
+        if done && let Err(error) = shared.upkeep() {
             shared.fail(error);
         }
     }
     if shared.failure().is_none()
-        && let Err(error) = shared.checkpoint(true)
+        && let Err(error) = shared.checkpoint()
     {
         shared.fail(error);
     }
@@ -169,15 +169,18 @@ impl Shared {
             .map_err(|error| StoreError::from_redb(&self.path, error))
     }
 
-    /// Moves rows on to the database, if it is time; all of them if the store closes.
-    fn checkpoint(&self, closing: bool) -> Result<(), StoreError> {
+    /// Notes what is durable now, and moves rows on to the database, if it is time.
+    fn upkeep(&self) -> Result<(), StoreError> {
         let guard = self.database.read();
         let database = guard.as_ref().ok_or(StoreError::Closed)?;
-        let mut books = self.books.lock();
-        guarded(&self.path, || match closing {
-            true => books.checkpoint(&self.path, database, true),
-            false => books.upkeep(&self.path, database),
-        })?
+        guarded(&self.path, || self.books.lock().upkeep(&self.path, database))?
+    }
+
+    /// Brings the database up to date with everything, as the store closes.
+    fn checkpoint(&self) -> Result<(), StoreError> {
+        let guard = self.database.read();
+        let database = guard.as_ref().ok_or(StoreError::Closed)?;
+        guarded(&self.path, || self.books.lock().checkpoint(&self.path, database, true))?
     }
 
     pub(super) fn restored(&self) -> Result<Restored, StoreError> {

@@ -5,17 +5,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use foldhash::quality::RandomState;
 use por_core::{Row, Table, Write};
 
 pub(super) type Key = (Table, Vec<u8>);
 
+/// Peers choose parts of keys: hashes of them must not be known before.
+type Rows = HashMap<Key, Option<Vec<u8>>, RandomState>;
+
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    rows: HashMap<Key, Option<Vec<u8>>>,
+    rows: Rows,
     /// As of the last [`Memory::age`].
-    aging: HashMap<Key, Option<Vec<u8>>>,
+    aging: Rows,
     /// Keys in the database: a row that is not there and was removed leaves nothing at all.
-    stored: HashSet<Key>,
+    stored: HashSet<Key, RandomState>,
 }
 
 impl Memory {
