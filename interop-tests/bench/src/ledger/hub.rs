@@ -295,14 +295,20 @@ impl Hub {
 
     /// One turn: whatever has come in since the last one makes one flush.
     fn turn(&mut self) -> anyhow::Result<()> {
+        let answered = self.answered;
+        if self.node.next_deadline().is_some_and(|due| due <= self.now()) {
+            self.tell(Input::Tick);
+        }
         self.drain();
         self.peers();
         if let Some(failed) = self.failed.take() {
             bail!("the ledger's node or a counterparty of it: {failed}");
         }
-        if !self.durable()? && self.dirty.is_empty() && self.drain() == 0 && self.dirty.is_empty() {
-            // Everything waits for the disk.
-            std::thread::park_timeout(Duration::from_millis(100));
+        let news = self.durable()? || !self.dirty.is_empty() || self.drain() != 0 || !self.dirty.is_empty();
+        if !news && self.answered == answered {
+            // Everything waits for the disk, or for a moment at which the node wants to be asked.
+            let due = self.node.next_deadline().map_or(100, |due| due.since_ms(self.now()).min(100));
+            std::thread::park_timeout(Duration::from_millis(due.max(1)));
         }
         Ok(())
     }
