@@ -45,8 +45,6 @@ const MAX_UNCOMMITTED: u64 = 2;
 const MAX_UNCOMMITTED_STREAMING: u64 = 64;
 /// How long after a fragment bodies count as passing, milliseconds.
 const STREAMING_MS: u64 = 50;
-/// Rounds before the executor gets a turn: what they send is on its way only when connections get theirs.
-const MAX_ROUNDS: usize = 1;
 /// Why the driver ended. Nothing is sent any more.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -376,19 +374,17 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        for _ in 0..MAX_ROUNDS {
-            // What has become durable goes out first: others work on it while more is taken in here.
-            let released = this.poll_store(cx)? && this.carry_out();
-            let taken = this.take_in(cx);
-            let done = this.carry_out();
-            if this.is_finished() {
-                return Poll::Ready(Ok(()));
-            }
-            if !released && !taken && !done {
-                return Poll::Pending;
-            }
+        // What has become durable goes out first: others work on it while more is taken in here.
+        let released = this.poll_store(cx)? && this.carry_out();
+        let taken = this.take_in(cx);
+        let done = this.carry_out();
+        if this.is_finished() {
+            return Poll::Ready(Ok(()));
         }
-        cx.waker().wake_by_ref();
+        if released || taken || done {
+            // One round a turn: what it sends is on its way only when connections get theirs.
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 }

@@ -209,6 +209,7 @@ impl Node {
         [due, sync, beat, watch, retry, pursuit, store].into_iter().flatten().min()
     }
 
+    /// Its name on the network.
     pub fn key(&self) -> NodeKey {
         self.key
     }
