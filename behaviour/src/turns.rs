@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 
-use foldhash::quality::RandomState;
 use por_core::types::NodeKey;
 
 /// What a request costs a server whatever its size, in bytes of bodies.
@@ -24,7 +23,7 @@ struct Turns<K> {
     waiting: BTreeMap<(u64, u64), K>,
     /// Flows with nothing waiting whose last item has not ended yet, by that end.
     resting: BTreeMap<(u64, u64), K>,
-    ends: HashMap<K, (u64, u64), RandomState>,
+    ends: HashMap<K, (u64, u64)>,
     now: u64,
     arrivals: u64,
 }
@@ -34,7 +33,7 @@ impl<K> Default for Turns<K> {
         Turns {
             waiting: BTreeMap::new(),
             resting: BTreeMap::new(),
-            ends: HashMap::default(),
+            ends: HashMap::new(),
             now: 0,
             arrivals: 0,
         }
@@ -88,12 +87,12 @@ impl<K: Copy + Eq + Hash> Turns<K> {
 #[derive(Debug)]
 struct Lane<T> {
     turns: Turns<NodeKey>,
-    items: HashMap<NodeKey, VecDeque<(u64, T)>, RandomState>,
+    items: HashMap<NodeKey, VecDeque<(u64, T)>>,
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Lane<T> {
-        Lane { turns: Turns::default(), items: HashMap::default() }
+        Lane { turns: Turns::default(), items: HashMap::new() }
     }
 }
 
@@ -126,13 +125,13 @@ impl<T> Lane<T> {
 #[derive(Debug)]
 pub struct FairQueue<T> {
     turns: Turns<NodeKey>,
-    lanes: HashMap<NodeKey, Lane<T>, RandomState>,
+    lanes: HashMap<NodeKey, Lane<T>>,
     len: usize,
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> FairQueue<T> {
-        FairQueue { turns: Turns::default(), lanes: HashMap::default(), len: 0 }
+        FairQueue { turns: Turns::default(), lanes: HashMap::new(), len: 0 }
     }
 }
 

@@ -28,7 +28,6 @@ const INTEROP: &[&str] =
 const BEHAVIOUR_MAY_USE: &[&str] = &[
     "bytes",
     "either",
-    "foldhash",
     "futures",
     "futures-timer",
     "libp2p-core",

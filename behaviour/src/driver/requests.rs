@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use foldhash::quality::RandomState;
 use por_core::RejectReason;
 use por_core::types::{RequestId, Yocto};
 
@@ -12,8 +11,8 @@ use crate::pending::Teller;
 #[derive(Default)]
 pub(super) struct Requests {
     next_token: u64,
-    starting: HashMap<u64, Teller, RandomState>,
-    running: HashMap<RequestId, Teller, RandomState>,
+    starting: HashMap<u64, Teller>,
+    running: HashMap<RequestId, Teller>,
 }
 
 impl Requests {

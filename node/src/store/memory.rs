@@ -10,7 +10,7 @@ use por_core::{Row, Table, Write};
 
 pub(super) type Key = (Table, Vec<u8>);
 
-/// Peers choose parts of keys: hashes of them must not be known before.
+/// Keys hold hashes that peers can choose only by trying; how they fall here differs in each process.
 type Rows = HashMap<Key, Option<Vec<u8>>, RandomState>;
 
 #[derive(Debug, Default)]

@@ -1,0 +1,360 @@
+//! Stores whose disk fails or loses its power: what was promised is there afterwards.
+
+use super::*;
+
+/// The files of a store as a power cut would leave them after `groups` commits.
+async fn cut(dir: &Path, name: &str, groups: u64) -> PathBuf {
+    let path = dir.join("live.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    for number in 1..=groups {
+        let row = put(&number.to_be_bytes(), &[number as u8; 300]);
+        let last = number.checked_sub(1).map(|last| last.to_be_bytes().to_vec());
+        let gone = last.map(|key| Write { table: Table::Channels, key, value: None });
+        ledger.submit(number, [Some(row), gone].into_iter().flatten().collect());
+        durable(&mut ledger, number).await.expect("durable");
+    }
+    let copy = dir.join(name);
+    std::fs::copy(&path, &copy).expect("copy");
+    std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+    drop(ledger);
+    store.close().await.expect("close");
+    std::fs::remove_file(&path).expect("remove");
+    copy
+}
+
+fn rows(path: &Path) -> Result<Vec<u64>, StoreError> {
+    let restored = NodeStore::open(path, &identity(1))?.restored()?;
+    let mut keys = Vec::new();
+    for row in restored.rows {
+        let number = u64::from_be_bytes(row.key.as_slice().try_into().expect("key"));
+        assert_eq!(row.value, [number as u8; 300]);
+        keys.push(number);
+    }
+    Ok(keys)
+}
+
+#[tokio::test]
+async fn what_the_database_lacks_is_taken_from_the_journal() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = cut(dir.path(), "cut.redb", 20).await;
+    assert_eq!(rows(&path), Ok(vec![20]));
+    assert_eq!(rows(&path), Ok(vec![20]), "again, from the database");
+    std::fs::remove_file(journal::file(&path)).expect("remove");
+    assert_eq!(rows(&path), Ok(vec![20]), "a store that was closed needs none");
+}
+
+#[tokio::test]
+async fn a_store_that_was_not_closed_needs_its_own_journal() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (one, two) = (cut(dir.path(), "one.redb", 5).await, cut(dir.path(), "two.redb", 7).await);
+    std::fs::copy(journal::file(&two), journal::file(&one)).expect("copy");
+    assert_eq!(rows(&one), Ok(vec![]), "groups of another store are none of this one's");
+    let three = cut(dir.path(), "three.redb", 5).await;
+    std::fs::remove_file(journal::file(&three)).expect("remove");
+    let error = rows(&three).expect_err("the journal is missing");
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("three.journal"), "{error}");
+}
+
+/// What was written to a journal, without the zeros ahead of it.
+fn groups(journal: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(journal).expect("read");
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.truncate(end.next_multiple_of(64));
+    bytes
+}
+
+/// A write that was cut off loses the last group at most; a flipped byte before it is damage.
+#[tokio::test]
+async fn a_torn_journal_ends_and_a_damaged_one_is_an_error() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = cut(dir.path(), "cut.redb", 40).await;
+    let (database, journal) = (std::fs::read(&path).expect("read"), journal::file(&path));
+    let good = groups(&journal);
+    let group = good.len() / 40;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    for round in 0..40 {
+        std::fs::write(&path, &database).expect("write");
+        let len = rng.random_range(0..=good.len());
+        std::fs::write(&journal, &good[..len]).expect("write");
+        let found = rows(&path).expect("a shorter journal is an earlier one");
+        let last = found.last().copied().unwrap_or(0) as usize;
+        assert!(last <= 40 && last + 2 >= len / group, "round {round}: {last} of {len} bytes");
+
+        std::fs::write(&path, &database).expect("write");
+        let (mut bad, place) = (good.clone(), rng.random_range(0..good.len()));
+        bad[place] ^= 1 << rng.random_range(0..8);
+        std::fs::write(&journal, &bad).expect("write");
+        match rows(&path) {
+            Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{error}"),
+            Ok(found) => {
+                assert_eq!(found, [40], "round {round}: byte {place} of {} flipped", good.len());
+            }
+        }
+    }
+}
+
+/// The last group is followed by the mark that it was durable. Only without it, as a power cut may
+/// leave the file, is a damaged last group one that was never whole.
+#[tokio::test]
+async fn a_damaged_last_group_is_told_from_an_interrupted_one() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = cut(dir.path(), "cut.redb", 3).await;
+    let (database, journal) = (std::fs::read(&path).expect("read"), journal::file(&path));
+    let good = groups(&journal);
+    let mark = good.len() - 64;
+    let mut flipped = good.clone();
+    flipped[mark - 100] ^= 1;
+    let restored = |bytes: &[u8]| {
+        std::fs::write(&path, &database).expect("write");
+        std::fs::write(&journal, bytes).expect("write");
+        rows(&path)
+    };
+    let error = restored(&flipped).expect_err("it was durable");
+    assert!(error.to_string().contains("group 3 does not read well"), "{error}");
+    assert_eq!(restored(&flipped[..mark]), Ok(vec![2]));
+    assert_eq!(restored(&good[..mark]), Ok(vec![3]));
+    assert_eq!(restored(&good), Ok(vec![3]));
+}
+
+/// What a journal's disk does wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// Half of a write arrives before there is no more space.
+    Short,
+    /// A write fails.
+    Write,
+    /// A sync fails, once, and what it was for is not on the disk.
+    Sync,
+}
+
+/// A disk under a journal, as the process sees it and as a power cut would leave it.
+#[derive(Default)]
+struct Platter {
+    seen: Vec<u8>,
+    on_disk: Vec<u8>,
+    fault: Option<Fault>,
+    /// Writes and syncs so far.
+    accesses: u64,
+}
+
+struct Faulty {
+    platter: Arc<Mutex<Platter>>,
+    position: usize,
+}
+
+impl Faulty {
+    fn holding(bytes: &[u8]) -> (Faulty, Arc<Mutex<Platter>>) {
+        let platter = Platter { seen: bytes.to_vec(), on_disk: bytes.to_vec(), ..Platter::default() };
+        let platter = Arc::new(Mutex::new(platter));
+        (Faulty { platter: platter.clone(), position: 0 }, platter)
+    }
+}
+
+impl std::io::Read for Faulty {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let platter = self.platter.lock();
+        let mut rest = platter.seen.get(self.position..).unwrap_or_default();
+        let read = rest.read(out)?;
+        self.position += read;
+        Ok(read)
+    }
+}
+
+impl std::io::Seek for Faulty {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        let end = self.platter.lock().seen.len() as i64;
+        let position = match to {
+            std::io::SeekFrom::Start(place) => place as i64,
+            std::io::SeekFrom::End(offset) => end + offset,
+            std::io::SeekFrom::Current(offset) => self.position as i64 + offset,
+        };
+        self.position = usize::try_from(position).expect("within the file");
+        Ok(self.position as u64)
+    }
+}
+
+impl Device for Faulty {
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut platter = self.platter.lock();
+        platter.accesses += 1;
+        let (part, result) = match platter.fault {
+            Some(Fault::Short) => (&bytes[..bytes.len() / 2], Err(std::io::ErrorKind::StorageFull.into())),
+            Some(Fault::Write) => (&[][..], Err(std::io::Error::other("the disk does not answer"))),
+            _ => (bytes, Ok(())),
+        };
+        let end = self.position + part.len();
+        let len = platter.seen.len().max(end);
+        platter.seen.resize(len, 0);
+        platter.seen[self.position..end].copy_from_slice(part);
+        self.position = end;
+        result
+    }
+    fn sync(&mut self) -> std::io::Result<()> {
+        let mut platter = self.platter.lock();
+        platter.accesses += 1;
+        if platter.fault == Some(Fault::Sync) {
+            // As an operating system does it: the next sync knows nothing of what this one lost.
+            platter.fault = None;
+            return Err(std::io::Error::other("the disk has lost a write"));
+        }
+        platter.on_disk = platter.seen.clone();
+        Ok(())
+    }
+    fn set_len(&mut self, len: u64) -> std::io::Result<()> {
+        self.platter.lock().seen.truncate(len as usize);
+        Ok(())
+    }
+}
+
+fn start_on(path: &Path, device: Faulty) -> NodeStore {
+    let database = open_checked(path).expect("a sound database");
+    let head = journal_head(&database).expect("readable");
+    NodeStore::start(path, database, head, Box::new(device)).expect("start")
+}
+
+/// After a failed write or sync nothing is promised, and nothing is tried again; whatever is left of
+/// the journal, everything that was promised before is there.
+#[tokio::test]
+async fn a_disk_that_fails_once_is_not_written_again() {
+    for fault in [Fault::Short, Fault::Write, Fault::Sync] {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("store.redb");
+        NodeStore::open(&path, &identity(1)).expect("create").close().await.expect("close");
+        let (device, platter) = Faulty::holding(&[]);
+        let store = start_on(&path, device);
+        let mut ledger = store.ledger();
+        for number in 1..=3u64 {
+            ledger.submit(number, vec![put(b"last", &number.to_be_bytes())]);
+            durable(&mut ledger, number).await.expect("durable");
+        }
+        let database = std::fs::read(&path).expect("read");
+        platter.lock().fault = Some(fault);
+        ledger.submit(4, vec![put(b"last", &4u64.to_be_bytes())]);
+        let error = durable(&mut ledger, 4).await.expect_err("the disk fails");
+        let error = error.source.and_then(|cause| cause.downcast::<StoreError>().ok()).expect("ours");
+        let code = if fault == Fault::Short { ErrorCode::DiskFull } else { ErrorCode::Other };
+        assert_eq!(error.code(), code, "{fault:?}: {error}");
+
+        platter.lock().fault = None;
+        let accesses = platter.lock().accesses;
+        ledger.submit(5, vec![put(b"last", &5u64.to_be_bytes())]);
+        durable(&mut ledger, 5).await.expect_err("it stays so");
+        store.put(AppTable::Intents, b"i", b"late".to_vec()).await.expect_err("for all rows");
+        drop(ledger);
+        assert_eq!(store.close().await, Err(*error), "{fault:?}");
+        assert_eq!(platter.lock().accesses, accesses, "{fault:?}: nothing is tried again");
+        drop(store);
+
+        let seen = platter.lock().seen.clone();
+        let on_disk = platter.lock().on_disk.clone();
+        for (name, journal) in [("crash", seen), ("power cut", on_disk)] {
+            let copy = dir.path().join(format!("{name}.redb"));
+            std::fs::write(&copy, &database).expect("write");
+            let rows = start_on(&copy, Faulty::holding(&journal).0).restored().expect("rows").rows;
+            let last = u64::from_be_bytes(rows[0].value.as_slice().try_into().expect("a number"));
+            // Of the fourth nobody was told: it may have arrived as a whole.
+            let whole = fault == Fault::Sync && name == "crash";
+            assert_eq!(last, if whole { 4 } else { 3 }, "{fault:?}, {name}");
+        }
+    }
+}
+
+/// The file is written from its start again, and what it held before is not taken for new.
+#[tokio::test]
+async fn the_journal_goes_round() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("store.redb");
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    let big = vec![7; 4 << 20];
+    for number in 1..=20u64 {
+        ledger.submit(
+            number,
+            vec![put(&(number % 3).to_be_bytes(), &big), put(b"last", &number.to_be_bytes())],
+        );
+        durable(&mut ledger, number).await.expect("durable");
+    }
+    let copy = dir.path().join("copy.redb");
+    std::fs::copy(&path, &copy).expect("copy");
+    std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+    let size = std::fs::metadata(journal::file(&path)).expect("journal").len();
+    assert!(size < 3 * books::CHECKPOINT_BYTES, "the journal has {size} bytes");
+    let crashed = NodeStore::open(&copy, &identity(1)).expect("open");
+    let size = std::fs::metadata(journal::file(&copy)).expect("journal").len();
+    assert!(size <= 2 * books::CHECKPOINT_BYTES, "nothing in it is needed, and it keeps {size} bytes");
+    for store in [crashed, store] {
+        let rows = store.restored().expect("rows").rows;
+        assert_eq!(rows.len(), 4);
+        assert_eq!(rows[3].value, 20u64.to_be_bytes());
+    }
+}
+
+/// At any time a crash leaves what was durable, wherever the ring is: rows that age, that are overtaken
+/// while they do, groups that do not fit before what is still needed.
+#[tokio::test]
+async fn a_crash_anywhere_in_the_ring_loses_nothing() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, copy) = (dir.path().join("store.redb"), dir.path().join("copy.redb"));
+    let store = NodeStore::open(&path, &identity(1)).expect("create");
+    let mut ledger = store.ledger();
+    let mut model = std::collections::BTreeMap::new();
+    for number in 1..=90u64 {
+        let huge = rng.random_ratio(1, 15);
+        let mut writes = Vec::new();
+        for _ in 0..rng.random_range(1..4) {
+            let key = vec![rng.random_range(0..12u8)];
+            let size = if huge { 9 << 20 } else { rng.random_range(0..3 << 20) };
+            let value = rng.random_ratio(2, 3).then(|| vec![rng.random(); size]);
+            match &value {
+                Some(value) => model.insert(key.clone(), value.clone()),
+                None => model.remove(&key),
+            };
+            writes.push(Write { table: Table::Exchanges, key, value });
+        }
+        ledger.submit(number, writes);
+        durable(&mut ledger, number).await.expect("durable");
+        if !rng.random_ratio(1, 6) {
+            continue;
+        }
+        // Behind what the ledger's thread does after a commit.
+        store.put(AppTable::Intents, b"i", b"quiet".to_vec()).await.expect("stored");
+        std::fs::copy(&path, &copy).expect("copy");
+        std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+        let rows = NodeStore::open(&copy, &identity(1)).expect("open").restored().expect("rows").rows;
+        let found: std::collections::BTreeMap<_, _> =
+            rows.into_iter().map(|row| (row.key, row.value)).collect();
+        assert!(found == model, "seed {seed}: after group {number}");
+    }
+}
+
+/// A group that reaches into what the database still lacks waits until it does not.
+#[tokio::test]
+async fn a_large_group_does_not_overrun_what_is_needed() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, copy) = (dir.path().join("store.redb"), dir.path().join("copy.redb"));
+    NodeStore::open(&path, &identity(1)).expect("create").close().await.expect("close");
+    let database = open_checked(&path).expect("a sound database");
+    let head = journal_head(&database).expect("readable");
+    let (device, platter) = Faulty::holding(&[]);
+    let mut books = Books::open(&path, &database, head, Box::new(device)).expect("open");
+    let mib = 1 << 20;
+    // Ages, ripens, turns to the start of the file; what was written last before that is needed.
+    let sizes = [33 * mib, 9 * mib, 33 * mib, mib, 60 * mib];
+    for (number, size) in (1u64..).zip(sizes) {
+        books.upkeep(&path, &database).expect("written");
+        let batch = vec![put(&number.to_be_bytes(), &vec![number as u8; size])];
+        books.commit(&path, &database, vec![batch]).expect("durable");
+    }
+    std::fs::copy(&path, &copy).expect("copy");
+    let on_disk = platter.lock().on_disk.clone();
+    assert!(on_disk.len() < 100 * mib, "the start of the file was used again");
+    let rows = start_on(&copy, Faulty::holding(&on_disk).0).restored().expect("rows").rows;
+    assert_eq!(rows.iter().map(|row| row.value.len()).collect::<Vec<_>>(), sizes);
+}
