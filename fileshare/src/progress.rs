@@ -13,8 +13,11 @@ use serde::Serialize;
 
 use crate::{fetch::Session, net::Network};
 
-const REDRAW: Duration = Duration::from_millis(100);
+/// How often a download is looked at, and the line redrawn.
+const LOOK: Duration = Duration::from_millis(100);
+/// JSON lines are this far apart at most, and a twentieth of the download.
 const JSON_EVERY: Duration = Duration::from_secs(1);
+const JSON_STEPS: u64 = 20;
 /// Speed is that of the last moments, not of the whole.
 const SMOOTHING: f64 = 0.15;
 
@@ -154,7 +157,8 @@ impl Drop for Watch {
 
 async fn run<N: Network>(session: Arc<Session<N>>, name: String, style: Style, bar: Option<ProgressBar>) {
     let mut speed = Speed::default();
-    let mut ticks = tokio::time::interval(if style == Style::Json { JSON_EVERY } else { REDRAW });
+    let mut told = Told::default();
+    let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
         let (done, total) = session.meter.get();
@@ -170,9 +174,27 @@ async fn run<N: Network>(session: Arc<Session<N>>, name: String, style: Style, b
         };
         match (style, &bar) {
             (Style::Line, Some(bar)) => bar.set_message(snapshot.line()),
-            (Style::Json, _) => event(&snapshot),
+            (Style::Json, _) if told.is_due(Instant::now(), done, total) => event(&snapshot),
             _ => (),
         }
+    }
+}
+
+/// The last JSON line of a download.
+#[derive(Debug, Default)]
+struct Told(Option<(Instant, u64)>);
+
+impl Told {
+    /// Whether the next one is due; then it is the last one.
+    fn is_due(&mut self, now: Instant, done: u64, total: u64) -> bool {
+        let due = self.0.is_none_or(|(then, before)| {
+            let further = done.saturating_sub(before);
+            now.duration_since(then) >= JSON_EVERY || (further > 0 && further >= total / JSON_STEPS)
+        });
+        if due {
+            self.0 = Some((now, done));
+        }
+        due
     }
 }
 
@@ -267,6 +289,19 @@ mod tests {
         snapshot.budget = None;
         snapshot.spent = Yocto::ZERO;
         assert_eq!(snapshot.line(), "file 100% 0/0 B 0 B/s ETA - 1 peer 0.0000 NEAR");
+    }
+
+    #[test]
+    fn json_lines_come_each_second_and_each_twentieth() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut told = Told::default();
+        assert!(told.is_due(start, 0, 1000));
+        assert!(!told.is_due(after(900), 49, 1000));
+        assert!(told.is_due(after(901), 50, 1000));
+        assert!(!told.is_due(after(1900), 99, 1000));
+        assert!(told.is_due(after(1901), 99, 1000), "a second later");
+        assert!(!told.is_due(after(1902), 99, 10), "nothing is new");
     }
 
     #[test]

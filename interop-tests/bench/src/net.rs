@@ -14,6 +14,10 @@ use libp2p_por as por;
 use por_core::{GraphEdge, MyChannel};
 use por_node::store::{NodeStore, StoreIdentity};
 use por_types::{ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto};
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
@@ -150,12 +154,9 @@ impl Node {
 pub struct Place {
     /// On this core only; else where the kernel wants.
     pub core: Option<usize>,
-    /// After the threads of others that are on the core.
+    /// After the threads of others that are on the core: only while these have nothing to do.
     pub behind: bool,
 }
-
-/// Priority of threads that are behind others: -20 to 19, 0 is usual.
-const BEHIND: i32 = 10;
 
 impl Place {
     fn runtime(self) -> std::io::Result<Runtime> {
@@ -179,7 +180,10 @@ impl Place {
             rustix::thread::sched_setaffinity(None, &cores)?;
         }
         if self.behind {
-            rustix::process::setpriority_process(None, BEHIND)?;
+            // A lower priority is not enough: who runs is left to run for some milliseconds.
+            let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+                .map_err(|error| std::io::Error::other(format!("{error:?}")))?;
         }
         Ok(())
     }

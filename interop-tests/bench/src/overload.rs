@@ -175,7 +175,8 @@ async fn watch(net: &Net) -> anyhow::Result<Arc<AtomicU64>> {
         let mut events = node.control.events().await?;
         let missed = missed.clone();
         let control = node.control.clone();
-        tokio::spawn(async move {
+        // Where the node runs: a thread for it elsewhere would take time from the server's core.
+        node.runtime.spawn(async move {
             loop {
                 while let Some(event) = events.next().await {
                     if matches!(

@@ -109,7 +109,7 @@ pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
     make(&file, args)?;
     let network = Network::start(dir.path(), &file, false).await?;
     let (size, put_s) = (args.gib << 30, network.put_s);
-    let first = get(network.get(NEAR, &target), 0, Some(size / 100 * 85)).await?;
+    let first = get(network.get(NEAR, &target), 0, Some(size / 10 * 9)).await?;
     ensure!(!first.complete, "it was over before it could be interrupted: take a larger file");
     tokio::time::sleep(Duration::from_millis(100)).await;
     let second = get(network.get(NEAR, &target), first.done, None).await?;
