@@ -23,7 +23,7 @@ pub(crate) const MAX_BATCH_FRAMES: usize = 256;
 pub(crate) const MAX_BATCH_BYTES: usize = 256 << 10;
 /// The same of frames with requests and responses, each of which costs more than its bytes: the driver
 /// takes a message whole, and what another connection says waits meanwhile.
-pub(crate) const MAX_CONTROL_BYTES: usize = 64 << 10;
+pub(crate) const MAX_CONTROL_BYTES: usize = 32 << 10;
 
 /// Messages that wait for the driver on one connection, beside the one that its handler holds.
 pub(crate) const LINK_QUEUE: usize = 3;

@@ -60,7 +60,7 @@ use requester::Requester;
 
 /// Tasks that a thread runs before it looks for bytes that have arrived. Where threads never rest, a request
 /// of somebody new waits for as many turns; tokio's 61 make some 20 ms of it.
-const TASKS_BETWEEN_IO: u32 = 4;
+const TASKS_BETWEEN_IO: u32 = 2;
 
 /// The executor of a process with a node in it, to be built.
 pub fn executor() -> tokio::runtime::Builder {

@@ -156,7 +156,12 @@ pub struct Place {
     pub core: Option<usize>,
     /// After the threads of others that are on the core: only while these have nothing to do.
     pub behind: bool,
+    /// Its store is in memory, where there is a file system for that: as if it had a disk of its own.
+    pub in_memory: bool,
 }
+
+/// The file system in memory.
+const MEMORY: &str = "/dev/shm";
 
 impl Place {
     fn runtime(self) -> std::io::Result<Runtime> {
@@ -196,33 +201,37 @@ pub struct Net {
     /// Of nodes that do not share one.
     runtimes: Vec<Runtime>,
     _dir: tempfile::TempDir,
+    _memory: Option<tempfile::TempDir>,
 }
 
 impl Net {
     /// `edges[i]` is channel `i`, from its side a to its side b. Every node has its store on disk.
     pub async fn start(count: usize, edges: &[(usize, usize)]) -> anyhow::Result<Net> {
-        Net::on(vec![Handle::current(); count], Vec::new(), edges).await
+        Net::on(vec![(Handle::current(), Place::default()); count], Vec::new(), edges).await
     }
 
     /// The same with threads of its own for each node, as if each were a process, where its place says.
     pub async fn start_apart(places: &[Place], edges: &[(usize, usize)]) -> anyhow::Result<Net> {
         let runtimes: Vec<Runtime> = places.iter().map(|place| place.runtime()).collect::<Result<_, _>>()?;
-        let handles = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
-        Net::on(handles, runtimes, edges).await
+        let handles = runtimes.iter().map(|runtime| runtime.handle().clone());
+        Net::on(handles.zip(places.iter().copied()).collect(), runtimes, edges).await
     }
 
     async fn on(
-        handles: Vec<Handle>,
+        nodes: Vec<(Handle, Place)>,
         runtimes: Vec<Runtime>,
         edges: &[(usize, usize)],
     ) -> anyhow::Result<Net> {
         let dir = tempfile::tempdir()?;
+        let memory = tempfile::tempdir_in(MEMORY).ok();
+        let places = nodes;
         let mut nodes = Vec::new();
-        for (number, handle) in (0u32..).zip(handles) {
-            let path = dir.path().join(format!("{number}.redb"));
+        for (number, (handle, place)) in (0u32..).zip(places) {
+            let memory = memory.as_ref().filter(|_| place.in_memory);
+            let path = memory.unwrap_or(&dir).path().join(format!("{number}.redb"));
             nodes.push(handle.spawn(async move { Node::start(number, Some(&path)).await }).await??);
         }
-        let mut net = Net { nodes, edges: edges.to_vec(), runtimes, _dir: dir };
+        let mut net = Net { nodes, edges: edges.to_vec(), runtimes, _dir: dir, _memory: memory };
         net.open().await?;
         net.connect().await?;
         Ok(net)

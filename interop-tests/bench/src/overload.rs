@@ -146,14 +146,14 @@ async fn capacity(control: Control, request: OutboundRequest, time: Duration) ->
     Ok(rate)
 }
 
-/// The server has a core for itself; on the other one the modest client has what it needs, as if it
-/// were on a machine of its own, and the greedy ones the rest.
+/// The server has a core and the disk for itself; on the other core the modest client has what it needs,
+/// as if it were on a machine of its own, and the greedy ones the rest.
 fn places(shared: bool) -> [Place; 3] {
     let mut places = [Place::default(); 3];
     if !shared {
         places[SERVER].core = Some(0);
-        places[MODEST].core = Some(1);
-        places[GREEDY] = Place { core: Some(1), behind: true };
+        places[MODEST] = Place { core: Some(1), in_memory: true, ..Place::default() };
+        places[GREEDY] = Place { core: Some(1), in_memory: true, behind: true };
     }
     places
 }

@@ -14,8 +14,9 @@ use super::rows::{self, AppTable, ReadError, StoreTable};
 /// Bytes of the journal whose rows go into the database together.
 pub(super) const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// Bytes of the journal after them until they do: what is overtaken by then is never written. Commits
-/// wait for the database, which has little to take then.
-const RIPEN_BYTES: u64 = CHECKPOINT_BYTES / 4;
+/// wait for the database, and where thousands of requests are under way it would have as many rows to
+/// take after a quarter of this.
+const RIPEN_BYTES: u64 = CHECKPOINT_BYTES;
 
 const HEAD_KEY: &[u8] = b"journal";
 const TABLES: [Table; 3] = [Table::Channels, Table::Exchanges, Table::Meta];
