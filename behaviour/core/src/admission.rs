@@ -15,7 +15,7 @@ use crate::edge::Queued;
 use crate::fault::Fault;
 use crate::graph::Refusal;
 use crate::job::{Asked, Job, Leg, Relay, Role};
-use crate::ledger::Load;
+use crate::ledger::{Load, SHARE_OF_FREE};
 use crate::node::Node;
 use crate::pace::{Pace, declined};
 use crate::rows::Clock;
@@ -247,6 +247,9 @@ impl Node {
             }
             checked => checked.map_err(reject)?,
         }
+        if !again && !self.has_share(&to) {
+            return Err(reject(RejectReason::Busy));
+        }
         // The time that the author grants has to cover what is on its way over that edge already.
         let channel = self.channels.get(&to.channel).and_then(|c| Some((c.outgoing, c.open_info()?)));
         let (load, info) = channel.ok_or(reject(RejectReason::NoEdge))?;
@@ -296,6 +299,25 @@ impl Node {
             return Err(RejectReason::Busy);
         }
         Ok(())
+    }
+
+    /// Whether the neighbour that the request came from may take more of what the next edge can carry. One
+    /// that has nothing there may always.
+    fn has_share(&self, to: &Leg) -> bool {
+        let Some(channel) = self.channels.get(&to.channel) else { return false };
+        let Some(info) = channel.open_info() else { return false };
+        let (all, held) = (channel.outgoing, channel.relayed.of(&to.via));
+        if held.requests == 0 {
+            return true;
+        }
+        let most = info.terms.max_requests.min(self.config.limits.max_exchanges);
+        let requests = most.saturating_sub(all.requests).saturating_mul(SHARE_OF_FREE);
+        let bytes = info.terms.max_bytes.saturating_sub(all.bytes).saturating_mul(u64::from(SHARE_OF_FREE));
+        let exposure =
+            |load: Load| load.amount.checked_add(self.late_reserve(&load, info)).unwrap_or(info.bond);
+        let free = info.bond.saturating_sub(exposure(all));
+        let exposed = info.bond.is_zero() || exposure(held).0 / u128::from(SHARE_OF_FREE) < free.0;
+        held.requests < requests && held.bytes < bytes && exposed
     }
 
     /// Late fees possible until a breach is noticed (protocol section 4).

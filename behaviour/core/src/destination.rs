@@ -9,13 +9,10 @@ use crate::api::{ANSWER_APP, Event, SignedReceipt};
 use crate::body::Outflow;
 use crate::edge::QueuedReply;
 use crate::job::{Asked, Role};
+use crate::ledger::SHARE_OF_FREE;
 use crate::node::{App, Node};
 use crate::store::Held;
 use crate::verified::Encoder;
-
-/// A neighbour may have this many times as many requests with an app as there are places left: what
-/// it asks for at once cannot keep the others out.
-const SHARE_OF_FREE: usize = 8;
 
 /// Acknowledged requests that wait for an app, with the neighbour that each came from.
 #[derive(Debug, Default)]
@@ -25,11 +22,11 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a neighbour may have one more of the `max_queued` places.
+    /// Whether a neighbour may have one more of the `max_queued` places with the app.
     pub fn has_room(&self, from: NodeKey, max_queued: u32) -> bool {
         let free = (max_queued as usize).saturating_sub(self.requests.len());
         let held = self.by_peer.get(&from).copied().unwrap_or(0);
-        free > 0 && held < free.saturating_mul(SHARE_OF_FREE)
+        free > 0 && held < free.saturating_mul(SHARE_OF_FREE as usize)
     }
 
     fn insert(&mut self, request: RequestId, from: NodeKey) {

@@ -18,6 +18,8 @@ pub(crate) struct Leg {
     pub exchange: ExchangeId,
     /// Index in the route.
     pub hop: u8,
+    /// Two nodes before the leg's end: of an outgoing leg of a relay, from whom the request came.
+    pub via: NodeKey,
     /// As the route names it, or a parallel one of the same pair.
     pub channel: ChannelId,
     /// Prepayment over this edge.
@@ -44,10 +46,13 @@ impl Leg {
         let edge = head.route.get(usize::from(hop)).ok_or(BadLeg)?;
         let amount = head.payment_at(usize::from(hop))?;
         let bytes = head.body_len.saturating_add(head.response_limit);
+        let before = usize::from(hop).checked_sub(2).and_then(|index| head.route.get(index));
+        let via = before.map_or(head.author, |hop| hop.to);
         Ok(Leg {
             peer,
             exchange,
             hop,
+            via,
             channel: edge.channel,
             amount,
             bytes,

@@ -5,6 +5,8 @@
 //! Request and repetitions never matters. This node's own total is the sum of the items it owes,
 //! by construction.
 
+use std::collections::BTreeMap;
+
 use por_types::{
     AmountError, ChannelId, ChannelState, DalekVerify, Hash, Item, Items, Network, NodeKey, NodeSecret, Side,
     Signed, Totals, Yocto,
@@ -42,6 +44,39 @@ impl Load {
     }
 }
 
+/// What one neighbour's requests may take of a resource that several share: this many times as much as
+/// is left. What it asks for at once cannot keep the others out.
+pub(crate) const SHARE_OF_FREE: u32 = 8;
+
+/// Unanswered requests of one direction by the neighbours that they came from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shares(BTreeMap<NodeKey, Load>);
+
+impl Shares {
+    /// Everything of one neighbour.
+    pub fn of(&self, from: &NodeKey) -> Load {
+        self.0.get(from).copied().unwrap_or_default()
+    }
+
+    pub fn add(&mut self, from: NodeKey, amount: Yocto, bytes: u64) {
+        let share = self.0.entry(from).or_default();
+        *share = share.plus(amount, bytes).unwrap_or(*share);
+    }
+
+    pub fn remove(&mut self, from: &NodeKey, amount: Yocto, bytes: u64) {
+        let Some(share) = self.0.get_mut(from) else { return };
+        *share = share.minus(amount, bytes);
+        if share.requests == 0 {
+            self.0.remove(from);
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Channel {
     pub row: ChannelRow,
@@ -51,6 +86,8 @@ pub(crate) struct Channel {
     owed: Yocto,
     /// Requests of this node over the channel without an outcome.
     pub outgoing: Load,
+    /// Those of them that this node relays, by whom they came from.
+    pub relayed: Shares,
     /// Requests of the counterparty without an outcome.
     pub incoming: Load,
     /// The first own total that the counterparty has not counter-signed, and when that was seen.
@@ -64,7 +101,8 @@ impl Channel {
 
     pub fn restore(row: ChannelRow) -> Channel {
         let (outgoing, incoming) = (Load::default(), Load::default());
-        Channel { row, info: None, owed: Yocto::ZERO, outgoing, incoming, unsigned: None }
+        let relayed = Shares::default();
+        Channel { row, info: None, owed: Yocto::ZERO, outgoing, relayed, incoming, unsigned: None }
     }
 
     /// Takes the chain's view; totals below proven floors are raised to them. True if the row changed.

@@ -16,6 +16,8 @@ use crate::graph::Graph;
 use crate::job::{Job, Leg, Role};
 use crate::jobs::Jobs;
 use crate::ledger::Channel;
+#[cfg(feature = "testing")]
+use crate::ledger::Load;
 use crate::roots::Roots;
 use crate::rows;
 use crate::statements::Statements;
@@ -345,6 +347,11 @@ impl Node {
         if open.iter().any(|count| *count != 0) {
             leaks.push(format!("local, due, queues, syncing, jobs: {open:?}"));
         }
+        for (id, channel) in &self.channels {
+            if channel.outgoing != Load::default() || !channel.relayed.is_empty() {
+                leaks.push(format!("{id}: {:?} unanswered, {:?}", channel.outgoing, channel.relayed));
+            }
+        }
         for (id, job) in self.jobs.iter() {
             leaks.push(format!("{id}: from {:?} to {:?}", job.from(), job.to()));
         }
@@ -412,6 +419,9 @@ impl Node {
     /// Counts a leg as unanswered.
     pub(crate) fn load(&mut self, leg: &Leg, incoming: bool) {
         if let Some(channel) = self.channels.get_mut(&leg.channel) {
+            if !incoming && leg.hop > 0 {
+                channel.relayed.add(leg.via, leg.amount, leg.bytes);
+            }
             let load = if incoming { &mut channel.incoming } else { &mut channel.outgoing };
             // Sums of what was paid, hence within what exists.
             *load = load.plus(leg.amount, leg.bytes).unwrap_or(*load);
@@ -424,6 +434,9 @@ impl Node {
             return;
         }
         if let Some(channel) = self.channels.get_mut(&leg.channel) {
+            if !incoming && leg.hop > 0 {
+                channel.relayed.remove(&leg.via, leg.amount, leg.bytes);
+            }
             let load = if incoming { &mut channel.incoming } else { &mut channel.outgoing };
             *load = load.minus(leg.amount, leg.bytes);
         }

@@ -373,6 +373,57 @@ fn an_allowance_that_does_not_cover_what_is_under_way_is_busy() {
     assert!(rig.rejection().is_none());
 }
 
+/// How many requests in a row of a neighbour are passed on, and whether one of another neighbour still is;
+/// then of each of them, until the edge is full.
+fn shared(mut rig: Rig) -> (usize, usize, usize) {
+    let greedy = (0..100).take_while(|_| rig.ask_through(b"question", 100)).count();
+    let modest = (0..100).take_while(|_| rig.ask_from_other(b"question", 100)).count();
+    let again = (0..100).take_while(|_| rig.ask_through(b"question", 100)).count();
+    assert!(rig.disconnected.is_empty());
+    (greedy, modest, again)
+}
+
+#[test]
+fn one_neighbour_does_not_fill_the_next_edge() {
+    let with = |change: fn(&mut Rig)| {
+        Rig::with(|rig| {
+            (rig.other, rig.limits.max_exchanges) = (Some(secret(4)), 1000);
+            rig.terms.max_requests = 1000;
+            change(rig);
+        })
+    };
+    // Of 18 places one neighbour may have 16, 8 times as many as are left then; another one that of the rest.
+    assert_eq!(shared(with(|rig| rig.terms.max_requests = 18)), (16, 2, 0));
+    // A request takes 108 of the bytes.
+    assert_eq!(shared(with(|rig| rig.terms.max_bytes = 18 * 108)), (16, 2, 0));
+    // Exposure stays below the bond.
+    let price = Rig::new().head(b"question", 100).payment_at(1).unwrap();
+    let mut rig = with(|_| {});
+    let mut channels = rig.my_channels();
+    channels[1].bond = Yocto(18 * price.0);
+    rig.input(Input::Channels { channels });
+    assert_eq!(shared(rig), (16, 1, 0));
+}
+
+#[test]
+fn what_is_answered_is_free_for_all() {
+    let mut rig = Rig::with(|rig| {
+        (rig.other, rig.limits.max_exchanges) = (Some(secret(4)), 1000);
+        rig.terms.max_requests = 18;
+    });
+    let mut items = Vec::new();
+    for _ in 0..16 {
+        items.push(rig.relayed(b"question", 100));
+    }
+    assert!(!rig.ask_through(b"question", 100));
+    for (id, item) in items {
+        let response = rig.response(id, item.exchange, b"answer");
+        rig.respond(response);
+    }
+    assert!((0..16).all(|_| rig.ask_through(b"question", 100)));
+    assert!(rig.ask_from_other(b"question", 100));
+}
+
 #[test]
 fn unanswered_prepayments_stay_below_the_bond() {
     let price = Rig::new().head_here(b"question", 100).payment_at(0).unwrap();

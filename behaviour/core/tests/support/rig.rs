@@ -22,6 +22,8 @@ pub const OUT: ChannelId = ChannelId(2);
 pub const SECOND: ChannelId = ChannelId(3);
 /// Another channel between the node (A) and `down` (B), if [`Rig::beside`].
 pub const BESIDE: ChannelId = ChannelId(4);
+/// Channel between [`Rig::other`] (A) and the node (B), if there is one.
+pub const OTHER: ChannelId = ChannelId(5);
 
 pub fn network() -> Network {
     Network { chain_id: "localnet".into(), contract: "por.test.near".parse().unwrap() }
@@ -65,6 +67,10 @@ pub struct Rig {
     pub open: bool,
     pub limits: Limits,
     pub beside: bool,
+    /// One more neighbour that asks.
+    pub other: Option<NodeSecret>,
+    /// What it has paid.
+    pub paid_other: Yocto,
     /// Channels that have left the graph.
     pub gone: Vec<ChannelId>,
 }
@@ -113,6 +119,8 @@ impl Rig {
             open: true,
             limits,
             beside: false,
+            other: None,
+            paid_other: Yocto::ZERO,
             gone: vec![],
         };
         change(&mut rig);
@@ -127,6 +135,9 @@ impl Rig {
         let (up, down) = (self.up.public(), self.down.public());
         self.connect(up);
         self.connect(down);
+        if let Some(other) = self.other.as_ref().map(NodeSecret::public) {
+            self.connect(other);
+        }
         self.sent.clear();
     }
 
@@ -158,6 +169,7 @@ impl Rig {
             channel(SECOND, &self.up, Side::B),
         ];
         channels.extend(beside);
+        channels.extend(self.other.as_ref().map(|other| channel(OTHER, other, Side::B)));
         channels
     }
 
@@ -170,12 +182,14 @@ impl Rig {
             terms: self.terms.clone(),
             open: self.open && !self.gone.contains(&channel),
         };
-        let edges = vec![
+        let other = self.other.as_ref().map(|other| edge(OTHER, other.public(), self.me));
+        let mut edges = vec![
             edge(IN, self.up.public(), self.me),
             edge(OUT, self.me, self.down.public()),
             edge(SECOND, self.up.public(), self.me),
             edge(BESIDE, self.me, self.down.public()),
         ];
+        edges.extend(other);
         self.input(Input::Channels { channels });
         self.input(Input::Graph { version: 5, chain_time_ms: NOW, edges });
     }
@@ -393,6 +407,36 @@ impl Rig {
         let payment = Some(self.payment(&[head]));
         self.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
         (head.id(&network()), exchange)
+    }
+
+    /// The other neighbour asks `down` through the node: true if it was passed on.
+    pub fn ask_from_other(&mut self, body: &[u8], limit: u64) -> bool {
+        let other = self.other.clone().expect("there is one");
+        let mut head = self.head(body, limit);
+        (head.author, head.route[0].channel) = (other.public(), OTHER);
+        head.route[1].allowance_ms += 10_000;
+        let mut item = self.item(&head, body);
+        item.proof = sign_one(&other, &head);
+        let amount = head.payment_at(0).unwrap();
+        self.paid_other = self.paid_other.checked_add(amount).unwrap();
+        let paid = Item { request: head.id(&network()), amount, kind: ItemKind::Request };
+        let items = Items { channel: OTHER, payer: Side::A, items: vec![paid] };
+        let payment = state(&other, OTHER, self.paid_other, Yocto::ZERO, items.hash(&network()));
+        let request = wire::Request { payment: Some(payment), resent: false, requests: vec![item] };
+        self.frame(other.public(), Frame::Request(request));
+        self.was_passed_on()
+    }
+
+    /// `up` asks `down` through the node: true if it was passed on.
+    pub fn ask_through(&mut self, body: &[u8], limit: u64) -> bool {
+        let mut head = self.head(body, limit);
+        head.route[1].allowance_ms += 10_000;
+        self.ask(&head, body);
+        self.was_passed_on()
+    }
+
+    fn was_passed_on(&mut self) -> bool {
+        self.down_got().iter().any(|frame| matches!(frame, Frame::Request(_)))
     }
 
     /// Asks through the node and returns what `down` received.
