@@ -339,8 +339,9 @@ mod tests {
     #[test]
     fn seeds_that_once_failed() {
         let once = [
-            104_115, // Lateness of an answer was paid while nobody was there to be told.
-            114_707, // A total that a response was about to pay was told as paid.
+            104_115,   // Lateness of an answer was paid while nobody was there to be told.
+            114_707,   // A total that a response was about to pay was told as paid.
+            8_012_549, // A refusal that was to be said again was said of the request that came anew.
         ];
         for seed in once {
             let mut tally = Tally::default();
