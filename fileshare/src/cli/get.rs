@@ -128,11 +128,7 @@ impl Download {
             result = &mut work => result,
             () = interrupted() => {
                 session.stop.set();
-                tokio::select! {
-                    _ = tokio::time::timeout(LEAVE, &mut work) => (),
-                    () = interrupted() => (),
-                }
-                Err(Stop::failure())
+                leave(work, interrupted(), LEAVE).await
             }
         };
         summary(context, &session, &self.name, &result);
@@ -160,6 +156,23 @@ impl Download {
         };
         drop(watch);
         result
+    }
+}
+
+/// Lets interrupted work come to its end, until `again` or for as long as `most`. Work that is done by then is done: the file is
+/// there, and to say that it was interrupted would make its user get it once more.
+async fn leave(
+    work: impl Future<Output = Result<(), Failure>>,
+    again: impl Future<Output = ()>,
+    most: Duration,
+) -> Result<(), Failure> {
+    let left = tokio::select! {
+        left = tokio::time::timeout(most, work) => left,
+        () = again => return Err(Stop::failure()),
+    };
+    match left {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Stop::failure()),
     }
 }
 
@@ -274,4 +287,22 @@ fn summary<N: Network>(context: &Context, session: &Session<N>, name: &str, resu
         context.say(&format!("{}  {}, {spent}{failures}", tally.node, bytes(tally.bytes)));
     }
     context.say(&format!("{name}: {} of {}, paid {}", bytes(done), bytes(total), spent.to_near_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_done_when_it_is_interrupted_is_done() {
+        let told = |result: Result<(), Failure>| result.err().map(|failure| failure.exit);
+        let failed = || Err(Failure::new(Exit::Fatal, "stopped on the way", ""));
+        let interrupted = Some(Exit::Interrupted);
+        assert_eq!(told(leave(ready(Ok(())), pending(), LEAVE).await), None);
+        assert_eq!(told(leave(ready(failed()), pending(), LEAVE).await), interrupted);
+        assert_eq!(told(leave(pending(), ready(()), LEAVE).await), interrupted);
+        assert_eq!(told(leave(pending(), pending(), Duration::ZERO).await), interrupted);
+    }
 }
