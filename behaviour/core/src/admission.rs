@@ -166,9 +166,6 @@ impl Node {
             Some(_) => return Err(Fault::new("one request under two exchange numbers")),
         };
         self.finish(peer, before);
-        // A refusal that waits to be said again was of the exchange before: the refund for the new one is
-        // not part of it.
-        self.outbox(peer).rejects.retain(|queued| queued.fresh || queued.request != id);
         Ok(())
     }
 

@@ -470,7 +470,13 @@ impl Node {
                 self.notify_durable(Event::Relayed { request, earned });
             }
             Role::Destination { .. } => self.unqueue(&job.head.app, &request),
-            Role::Author(_) | Role::Rejected { .. } | Role::Severed { .. } => {}
+            Role::Rejected { .. } => {
+                // One that waits to be said again must not be said of the same request if that comes anew:
+                // its refund is not that one's.
+                let rejects = &mut self.edge(peer).outbox.rejects;
+                rejects.retain(|queued| queued.fresh || queued.request != request);
+            }
+            Role::Author(_) | Role::Severed { .. } => {}
         }
     }
 }

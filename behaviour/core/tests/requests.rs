@@ -373,8 +373,37 @@ fn an_allowance_that_does_not_cover_what_is_under_way_is_busy() {
     assert!(rig.rejection().is_none());
 }
 
-/// How many requests in a row of a neighbour are passed on, and whether one of another neighbour still is;
-/// then of each of them, until the edge is full.
+/// A refusal that is to be said again after a lost connection is over when the request comes anew with the
+/// same message, whether Done comes before it or not at all.
+#[test]
+fn a_refusal_is_not_said_again_of_a_request_that_came_anew() {
+    for done in [true, false] {
+        let mut rig = Rig::new();
+        let mut head = rig.head_here(b"question", 100);
+        head.app = "unknown".into();
+        let (_, before) = rig.ask(&head, b"question");
+        assert_eq!(rig.rejection().unwrap().0, RejectReason::NoApp);
+        let item = rig.item(&head, b"question");
+        let (exchange, payment) = (item.exchange, Some(rig.payment(&[&head])));
+        let mut frames = vec![Frame::Request(wire::Request { payment, resent: false, requests: vec![item] })];
+        if done {
+            frames.insert(0, Frame::Done(wire::Done { exchanges: vec![before], receipts: vec![] }));
+        }
+        rig.reconnect_and(rig.up.public(), frames);
+        let rejects = rig.up_got().into_iter().filter_map(|frame| match frame {
+            Frame::Reject(reject) => Some(reject),
+            _ => None,
+        });
+        let rejects: Vec<wire::Reject> = rejects.collect();
+        let [reject] = &rejects[..] else { panic!("{rejects:?}") };
+        assert_eq!((reject.rejections.len(), reject.rejections[0].exchange), (1, exchange));
+        let refunded = reject.payment.as_ref().unwrap().statement.totals.sent_b;
+        assert_eq!(refunded, rig.paid_up, "done {done}");
+    }
+}
+
+/// How many requests of a neighbour are passed on until one is not, how many of another one after that, and
+/// how many more of the first.
 fn shared(mut rig: Rig) -> (usize, usize, usize) {
     let greedy = (0..100).take_while(|_| rig.ask_through(b"question", 100)).count();
     let modest = (0..100).take_while(|_| rig.ask_from_other(b"question", 100)).count();

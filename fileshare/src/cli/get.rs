@@ -159,8 +159,8 @@ impl Download {
     }
 }
 
-/// Lets interrupted work come to its end, until `again` or for as long as `most`. Work that is done by then is done: the file is
-/// there, and to say that it was interrupted would make its user get it once more.
+/// Lets interrupted work come to its end, until `again` or for as long as `most`. Work that is done by then
+/// is done: to say that it was interrupted would make its user get the file once more.
 async fn leave(
     work: impl Future<Output = Result<(), Failure>>,
     again: impl Future<Output = ()>,

@@ -235,6 +235,11 @@ impl Rig {
 
     /// Connects a peer and goes through both Syncs; the peer knows nothing unfinished.
     pub fn connect(&mut self, peer: NodeKey) {
+        self.connect_and(peer, vec![]);
+    }
+
+    /// The same, with more frames that arrive together with the last Sync.
+    pub fn connect_and(&mut self, peer: NodeKey, frames: Vec<Frame>) {
         self.conns += 1;
         let conn = ConnId(self.conns);
         let hello = Hello::new(network(), Lane::Control, &self.limits);
@@ -246,7 +251,8 @@ impl Rig {
         let epoch = self.conns << 32;
         self.frame(peer, Frame::Sync(Sync { epoch, complete: true, ..Sync::default() }));
         let answers = probe.expect("the node says Sync first");
-        self.frame(peer, Frame::Sync(Sync { epoch, answers, complete: true, ..Sync::default() }));
+        let last = Frame::Sync(Sync { epoch, answers, complete: true, ..Sync::default() });
+        self.frames(peer, [last].into_iter().chain(frames));
     }
 
     /// `down` acknowledges what was passed on to it, with its counter-signature or without.
@@ -297,16 +303,28 @@ impl Rig {
 
     /// Loses all connections of a peer and connects it again.
     pub fn reconnect(&mut self, peer: NodeKey) {
+        self.reconnect_and(peer, vec![]);
+    }
+
+    /// The same, with more frames that arrive together with the last Sync.
+    pub fn reconnect_and(&mut self, peer: NodeKey, frames: Vec<Frame>) {
         for conn in (1..=self.conns).map(ConnId) {
             self.input(Input::Disconnected { peer, conn });
         }
-        self.connect(peer);
+        self.connect_and(peer, frames);
     }
 
     pub fn frame(&mut self, peer: NodeKey, frame: Frame) {
-        // The latest connection of each peer counts.
-        for conn in (1..=self.conns).rev().map(ConnId) {
-            self.node.handle(Time(1), Input::Frame { peer, conn, frame: frame.clone() });
+        self.frames(peer, [frame]);
+    }
+
+    /// Frames that arrive together.
+    fn frames(&mut self, peer: NodeKey, frames: impl IntoIterator<Item = Frame>) {
+        for frame in frames {
+            // The latest connection of each peer counts.
+            for conn in (1..=self.conns).rev().map(ConnId) {
+                self.node.handle(Time(1), Input::Frame { peer, conn, frame: frame.clone() });
+            }
         }
         self.drain();
     }
