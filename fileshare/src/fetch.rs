@@ -46,6 +46,8 @@ pub struct Limits {
     pub deadline: Option<Instant>,
     /// Windows in flight at a time.
     pub in_flight: usize,
+    /// Windows of zeros among them, each of which takes a core until it has been hashed.
+    pub zeros_in_flight: usize,
     /// Bytes per window.
     pub window: u64,
     /// Longest time for one question.
@@ -60,6 +62,8 @@ impl Default for Limits {
             max_price: None,
             deadline: None,
             in_flight: 8,
+            // One is on its way while every core has one.
+            zeros_in_flight: std::thread::available_parallelism().map_or(2, |cores| cores.get() + 1),
             window: DEFAULT_WINDOW,
             question_time: Duration::from_secs(60),
             patience: Duration::from_secs(60),
@@ -163,6 +167,7 @@ pub struct Session<N> {
     pub stop: Stop,
     pub meter: Meter,
     slots: Semaphore,
+    zeros: Semaphore,
     quotes: Mutex<HashMap<(NodeKey, u64, u64), Yocto>>,
     maps: holes::Maps,
     last_success: Mutex<Instant>,
@@ -185,6 +190,7 @@ impl<N: Network> Session<N> {
             pool: Pool::default(),
             budget,
             slots: Semaphore::new(limits.in_flight.max(1)),
+            zeros: Semaphore::new(limits.zeros_in_flight.max(1)),
             limits,
             stop,
             meter: Meter::default(),
@@ -209,6 +215,10 @@ impl<N: Network> Session<N> {
         finish: &Arc<Finish<T>>,
         halt: &AtomicBool,
     ) -> Result<T, Failure> {
+        let _zeros = match window.is_zeros() {
+            true => Some(self.zeros.acquire().await.map_err(|_| Stop::failure())?),
+            false => None,
+        };
         let _slot = self.slots.acquire().await.map_err(|_| Stop::failure())?;
         let (mut lacking, mut tried) = (HashSet::new(), HashSet::new());
         let mut rises = 0;

@@ -35,10 +35,10 @@ const UNITS: u64 = 96;
 const DATA: [u64; 5] = [0, 17, 18, 40, 95];
 const SIZE: u64 = UNITS * UNIT - 5000;
 
-fn make(path: &Path) -> File {
+fn make(path: &Path, data: &[u64]) -> File {
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
     file.set_len(SIZE).unwrap();
-    for unit in DATA {
+    for unit in data {
         let mut bytes = vec![0; 300_000];
         blake3::Hasher::new().update(&unit.to_le_bytes()).finalize_xof().fill(&mut bytes);
         file.write_all_at(&bytes, unit * UNIT + 4096).unwrap();
@@ -59,14 +59,23 @@ struct Counting {
     gets: AtomicU64,
     zeros: AtomicU64,
     bytes: AtomicU64,
+    /// Questions for zeros on their way, and the most there were.
+    at_once: (AtomicU64, AtomicU64),
     stop: Option<(u64, Stop)>,
     lies: bool,
 }
 
 impl Counting {
     fn new(store: &Store) -> Counting {
-        let (gets, zeros, bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Counting { net: Local::new(store.clone()), gets, zeros, bytes, stop: None, lies: false }
+        Counting {
+            net: Local::new(store.clone()),
+            gets: AtomicU64::new(0),
+            zeros: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            at_once: Default::default(),
+            stop: None,
+            lies: false,
+        }
     }
 
     fn count(counter: &AtomicU64) -> u64 {
@@ -100,6 +109,15 @@ impl Network for Counting {
         {
             stop.set();
         }
+        if matches!(question, Question::Zeros { .. }) {
+            let now = self.at_once.0.fetch_add(1, Ordering::Relaxed) + 1;
+            self.at_once.1.fetch_max(now, Ordering::Relaxed);
+            // All others that may ask do so meanwhile.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            self.at_once.0.fetch_sub(1, Ordering::Relaxed);
+        }
         let reply = self.net.request(call).await?;
         if let Some(counter) = counter {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -131,10 +149,14 @@ struct World {
 }
 
 fn world(copy: bool) -> World {
+    world_of(copy, &DATA)
+}
+
+fn world_of(copy: bool, data: &[u64]) -> World {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("store")).unwrap();
     let path = folder.path().join("source");
-    make(&path);
+    make(&path, data);
     let mut seen = 0;
     let options = AddOptions { copy, ..AddOptions::default() };
     let added = store.add_file(&path, options, &mut |n| seen += n).unwrap();
@@ -215,6 +237,22 @@ async fn a_download_that_was_interrupted_goes_on_without_hashing() {
     let net = second.network();
     let asked = Counting::count(&net.gets) + Counting::count(&net.zeros);
     assert_eq!(asked, 1, "of eight windows seven were there");
+}
+
+/// Whoever checks zeros hashes them, on a core for each window: a Ctrl-C waits for those in flight.
+#[tokio::test]
+async fn few_windows_of_zeros_are_in_flight_at_once() {
+    let data: Vec<u64> = (0..UNITS).step_by(2).collect();
+    let world = world_of(false, &data);
+    let target = world.folder.path().join("target");
+    let limits = Limits { in_flight: 16, zeros_in_flight: 2, window: UNIT, ..Limits::default() };
+    let net = Arc::new(Counting::new(&world.store));
+    let session = Arc::new(Session::new(net, Budget::new(None), limits, Stop::default()));
+    fetch(&session, world.id, &target).await.unwrap();
+    assert_eq!(blake3::hash(&fs::read(&target).unwrap()), world.hash);
+    let net = session.network();
+    assert_eq!(Counting::count(&net.zeros), UNITS / 2);
+    assert_eq!(Counting::count(&net.at_once.1), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

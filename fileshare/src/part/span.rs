@@ -6,12 +6,16 @@ use super::PartError;
 use crate::{
     holes::Holes,
     id::{ContentId, ID_BYTES},
-    slice::{MAX_WINDOW, MAX_ZEROS, Window, WindowError},
+    slice::{MAX_WINDOW, Window, WindowError},
     tree::GROUP,
 };
 
 /// Bytes that one bit of the bitmaps stands for.
 pub const UNIT: u64 = 1024 * 1024;
+/// Bytes of a window of zeros that is asked for. It may have more, but whoever stops a download waits until
+/// those in flight have been hashed.
+const ZEROS: u64 = 256 * 1024 * 1024;
+const _: () = assert!(ZEROS <= crate::slice::MAX_ZEROS);
 const MAGIC: [u8; 16] = *b"fileshare part 1";
 /// Magic, id, size, start, end, BLAKE3 of all that.
 pub(super) const HEADER: usize = 16 + ID_BYTES + 3 * 8 + 32;
@@ -77,7 +81,7 @@ impl Span {
 
     /// Windows of at most `window_len` bytes that cover the units for which `missing`
     /// holds, in order. Window borders are multiples of `window_len`. Whole units that are holes are in
-    /// windows of zeros of at most [`MAX_ZEROS`] bytes.
+    /// windows of zeros of at most [`ZEROS`] bytes.
     pub fn windows(
         &self,
         window_len: u64,
@@ -91,7 +95,7 @@ impl Span {
             let (from, to) = self.unit_bytes(unit);
             let whole = from.is_multiple_of(UNIT) && (to.is_multiple_of(UNIT) || to == self.size);
             let hole = whole && to > from && holes.contains(self.first_unit() + unit);
-            let step = if hole { MAX_ZEROS } else { step };
+            let step = if hole { ZEROS } else { step };
             open = match open {
                 Some((start, end, same)) if end == from && same == hole && from / step == start / step => {
                     Some((start, to, hole))
