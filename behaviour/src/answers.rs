@@ -73,6 +73,16 @@ impl Receiver {
         taken
     }
 
+    /// At most `most` of those that are next, up to the first that is not for such a neighbour.
+    pub fn take_while(&self, most: usize, wanted: impl Fn(&NodeKey) -> bool) -> Vec<Answer> {
+        let mut shared = self.0.lock();
+        let mut taken = Vec::new();
+        while taken.len() < most && shared.queue.whose_turn().is_some_and(&wanted) {
+            taken.extend(shared.queue.pop());
+        }
+        taken
+    }
+
     /// All of them.
     pub fn drain(&self) -> Vec<Answer> {
         let mut shared = self.0.lock();

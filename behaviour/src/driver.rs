@@ -5,6 +5,7 @@
 
 mod crowd;
 mod events;
+mod inbound;
 mod messages;
 mod requests;
 
@@ -15,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
-use futures::stream::{FusedStream, SelectAll};
+use futures::stream::FusedStream;
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
 use por_core::types::{NodeKey, NodeSecret, SeverOrder, Signed};
@@ -31,6 +32,7 @@ use crate::deliveries;
 use crate::link::{FromHandler, Outbound, Shared};
 use crate::store::{Store, StoreError};
 use crowd::Crowd;
+use inbound::Inbound;
 use requests::Requests;
 
 /// Messages, and requests and responses of peers, taken in per round. More would share a signature,
@@ -40,11 +42,14 @@ const MAX_ROUND: usize = 256;
 const CROWDED_ROUND: usize = 64;
 /// Batches under way in the store before what is new waits: it then shares the next flush, with its
 /// signatures. One may be on its way to the disk while the next is made.
-const MAX_UNCOMMITTED: u64 = 2;
+const MAX_UNCOMMITTED: usize = 2;
 /// The same while big bodies pass, which need no store and must not wait for it.
-const MAX_UNCOMMITTED_STREAMING: u64 = 64;
+const MAX_UNCOMMITTED_STREAMING: usize = 64;
+/// Batches beyond them for those who ask for little beside others: the room is taken by the others.
+const MAX_EXPRESS: usize = 2;
 /// How long after a fragment bodies count as passing, milliseconds.
 const STREAMING_MS: u64 = 50;
+
 /// Why the driver ended. Nothing is sent any more.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -64,8 +69,8 @@ pub struct Driver {
     event_queue: usize,
     /// New connections.
     inbox: mpsc::Receiver<FromHandler>,
-    /// What they say, one message of each in turn.
-    inbound: SelectAll<mpsc::Receiver<FromHandler>>,
+    /// What they say.
+    inbound: Inbound,
     /// `None` once all controls are gone. Unlike the other queues it has many senders at once: one whose
     /// receiver never spins on a sender that lost its turn.
     messages: Option<queue::Receiver<Message>>,
@@ -81,7 +86,11 @@ pub struct Driver {
     /// Where SeverOrders for the chain go, and those that nobody has taken yet.
     orders: Option<mpsc::UnboundedSender<Signed<SeverOrder>>>,
     unread_orders: Vec<Signed<SeverOrder>>,
-    submitted: u64,
+    /// Batches that are not durable yet, and those of them that were made for light neighbours alone.
+    uncommitted: VecDeque<u64>,
+    express: VecDeque<u64>,
+    /// The batch of this round is for light neighbours alone.
+    is_express: bool,
     durable: u64,
     /// When the last fragment of a body passed.
     streamed: Time,
@@ -124,7 +133,7 @@ pub(crate) fn assemble(
         max_control_queue,
         event_queue,
         inbox,
-        inbound: SelectAll::new(),
+        inbound: Inbound::default(),
         messages: Some(messages),
         answers,
         to_behaviour,
@@ -136,7 +145,9 @@ pub(crate) fn assemble(
         subscribers: Vec::new(),
         orders: None,
         unread_orders: Vec::new(),
-        submitted: 0,
+        uncommitted: VecDeque::new(),
+        express: VecDeque::new(),
+        is_express: false,
         durable: 0,
         streamed: Time::default(),
         start: Instant::now(),
@@ -188,11 +199,11 @@ impl Driver {
         };
         let mut room = most;
         while room > 0 {
-            let mut next = self.inbox.poll_next_unpin(cx);
-            if !matches!(next, Poll::Ready(Some(_))) {
-                next = self.inbound.poll_next_unpin(cx);
-            }
-            let Poll::Ready(Some(message)) = next else { break };
+            let next = match self.inbox.poll_next_unpin(cx) {
+                Poll::Ready(Some(message)) => Poll::Ready(message),
+                _ => self.inbound.poll_next(cx),
+            };
+            let Poll::Ready(message) = next else { break };
             room = room.saturating_sub(weight(&message));
             any = true;
             self.on_handler(message);
@@ -200,6 +211,10 @@ impl Driver {
         let answers = self.answers.take(cx, most);
         any |= !answers.is_empty();
         self.on_answers(answers);
+        if behind {
+            self.is_express = self.take_in_light(cx);
+            any |= self.is_express;
+        }
         if room > 0 {
             for conn in std::mem::take(&mut self.closing) {
                 any = true;
@@ -207,17 +222,51 @@ impl Driver {
             }
         }
         for _ in 0..most {
-            let next = self.messages.as_mut().map(|messages| messages.poll_recv(cx));
-            let Some(Poll::Ready(message)) = next else { break };
-            any = true;
-            match message {
-                Some(message) => self.on_message(message),
-                None => self.messages = None,
+            if !self.take_message(cx) {
+                break;
             }
+            any = true;
         }
         if self.poll_timer(cx) {
             any = true;
             self.input(Input::Tick);
+        }
+        any
+    }
+
+    /// Takes in what the application says. True if there was anything.
+    fn take_message(&mut self, cx: &mut Context<'_>) -> bool {
+        let next = self.messages.as_mut().map(|messages| messages.poll_recv(cx));
+        let Some(Poll::Ready(message)) = next else { return false };
+        match message {
+            Some(message) => self.on_message(message),
+            None => self.messages = None,
+        }
+        true
+    }
+
+    /// Takes in what those ask, and are answered, that have a small share of it all: neighbours, and the
+    /// application. True if there was anything.
+    fn take_in_light(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        let mut room = if self.express.len() < MAX_EXPRESS { CROWDED_ROUND } else { 0 };
+        while room > 0 {
+            let is_light = |message: &FromHandler| {
+                let link = self.links.get(&message.conn());
+                link.is_some_and(|link| self.crowd.is_light(&link.peer, weight(message)))
+            };
+            let Poll::Ready(message) = self.inbound.poll_first(cx, is_light) else { break };
+            room = room.saturating_sub(weight(&message));
+            any = true;
+            self.on_handler(message);
+        }
+        let answers = self.answers.take_while(room, |from| self.crowd.is_light(from, 1));
+        any |= !answers.is_empty();
+        self.on_answers(answers);
+        let own = self.node.key();
+        while room > 0 && self.crowd.is_light(&own, 1) && self.take_message(cx) {
+            room -= 1;
+            any = true;
         }
         any
     }
@@ -227,7 +276,7 @@ impl Driver {
             0..STREAMING_MS => MAX_UNCOMMITTED_STREAMING,
             _ => MAX_UNCOMMITTED,
         };
-        self.submitted.saturating_sub(self.durable) >= most
+        self.uncommitted.len() - self.express.len() >= most
     }
 
     fn poll_store(&mut self, cx: &mut Context<'_>) -> Result<bool, DriverError> {
@@ -238,6 +287,10 @@ impl Driver {
                 continue;
             }
             self.durable = batch;
+            for batches in [&mut self.uncommitted, &mut self.express] {
+                let done = batches.partition_point(|number| *number <= batch);
+                batches.drain(..done);
+            }
             self.input(Input::Persisted { batch });
             any = true;
         }
@@ -286,6 +339,7 @@ impl Driver {
                 if frames.iter().any(|frame| matches!(frame, Frame::Request(_))) {
                     self.crowd.asked(peer, self.now());
                 }
+                self.crowd.took(peer, frames.iter().map(items).sum());
                 for frame in frames {
                     self.input(Input::Frame { peer, conn, frame });
                 }
@@ -322,7 +376,10 @@ impl Driver {
                     }
                 }
                 Output::Persist { batch, writes } => {
-                    self.submitted = batch;
+                    self.uncommitted.push_back(batch);
+                    if self.is_express {
+                        self.express.push_back(batch);
+                    }
                     self.store.submit(batch, writes);
                 }
                 Output::Sever { order } => self.hand_over(order),
@@ -354,19 +411,22 @@ impl Driver {
             && self.inbox.is_terminated()
             && self.inbound.is_empty()
             && self.answers.is_empty()
-            && self.submitted <= self.durable
+            && self.uncommitted.is_empty()
     }
 }
 
 /// What counts as one of a round.
 fn weight(message: &FromHandler) -> usize {
     let FromHandler::Frames { frames, .. } = message else { return 1 };
-    let items = frames.iter().map(|frame| match frame {
+    frames.iter().map(items).sum()
+}
+
+fn items(frame: &Frame) -> usize {
+    match frame {
         Frame::Request(frame) => frame.requests.len(),
         Frame::Response(frame) => frame.responses.len(),
         _ => 1,
-    });
-    items.sum()
+    }
 }
 
 impl Future for Driver {
@@ -378,6 +438,7 @@ impl Future for Driver {
         let released = this.poll_store(cx)? && this.carry_out();
         let taken = this.take_in(cx);
         let done = this.carry_out();
+        this.is_express = false;
         if this.is_finished() {
             return Poll::Ready(Ok(()));
         }

@@ -51,6 +51,16 @@ pub(crate) enum FromHandler {
     },
 }
 
+impl FromHandler {
+    pub fn conn(&self) -> ConnId {
+        match self {
+            FromHandler::Ready { conn, .. }
+            | FromHandler::Frames { conn, .. }
+            | FromHandler::Drained { conn, .. } => *conn,
+        }
+    }
+}
+
 /// The driver's side of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {

@@ -146,6 +146,11 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
+    /// The neighbour whose turn it is.
+    pub fn whose_turn(&self) -> Option<&NodeKey> {
+        self.turns.waiting.first_key_value().map(|(_, from)| from)
+    }
+
     /// The request whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
         let (start, from) = self.turns.next()?;

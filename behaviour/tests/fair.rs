@@ -2,13 +2,18 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::task::AtomicWaker;
 use libp2p_por as por;
 use por::core::types::{ChannelId, NodeKey, Yocto};
-use por::core::{AppPricing, RejectReason};
-use por::{OutboundRequest, Outcome, PendingRequest};
-use support::{TestNode, bounded, hop, request, row};
+use por::core::{AppPricing, RejectReason, Restored, Write};
+use por::{Config, MemoryStore, OutboundRequest, Outcome, PendingRequest, Store, StoreError};
+use support::{TestNode, bounded, hop, join_row, network, request, row};
+use tokio::sync::watch;
 
 const PLACES: u32 = 90;
 
@@ -98,4 +103,102 @@ async fn turns_hold_for_what_is_delivered_again() {
     authors.extend(answer(&mut serving, greedy.len()).await);
     let place = authors.iter().position(|author| *author == nodes[2].key).expect("it is served");
     assert!(place <= 2, "it was served as number {place} of {}", authors.len());
+}
+
+/// A disk that can stand still: what is submitted is seen, and durable when it goes on.
+struct Stalling {
+    memory: MemoryStore,
+    disk: Arc<Disk>,
+}
+
+struct Disk {
+    stalled: watch::Sender<bool>,
+    /// Keys of the rows of each batch.
+    submitted: watch::Sender<Vec<Vec<Vec<u8>>>>,
+    driver: AtomicWaker,
+}
+
+impl Store for Stalling {
+    fn load(&mut self) -> Result<Restored, StoreError> {
+        self.memory.load()
+    }
+
+    fn submit(&mut self, batch: u64, writes: Vec<Write>) {
+        let keys = writes.iter().map(|write| write.key.clone()).collect();
+        self.memory.submit(batch, writes);
+        self.disk.submitted.send_modify(|submitted| submitted.push(keys));
+    }
+
+    fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, StoreError>> {
+        self.disk.driver.register(cx.waker());
+        match *self.disk.stalled.borrow() {
+            true => Poll::Pending,
+            false => self.memory.poll_durable(cx),
+        }
+    }
+}
+
+impl Disk {
+    fn stall(&self, stalled: bool) {
+        self.stalled.send_replace(stalled);
+        self.driver.wake();
+    }
+
+    fn has(&self, request: &PendingRequest) -> bool {
+        self.submitted.borrow().iter().flatten().any(|key| key.starts_with(&request.id.0))
+    }
+
+    /// Until `wanted` holds of the batches.
+    async fn until(&self, what: &str, wanted: impl FnMut(&Vec<Vec<Vec<u8>>>) -> bool) {
+        let mut submitted = self.submitted.subscribe();
+        bounded(what, submitted.wait_for(wanted)).await.expect("the disk is there");
+    }
+}
+
+/// Batches of others wait for the disk: that is their doing, and a neighbour that asks for little is
+/// taken in all the same.
+#[tokio::test]
+async fn a_modest_neighbour_does_not_wait_for_the_disk_to_take_what_others_sent() {
+    let disk = Arc::new(Disk {
+        stalled: watch::Sender::new(false),
+        submitted: watch::Sender::default(),
+        driver: AtomicWaker::new(),
+    });
+    let store = Stalling { memory: MemoryStore::default(), disk: Arc::clone(&disk) };
+    let server = TestNode::with(Config::new(network()).with_redial(None), store).await;
+    let mut nodes = vec![TestNode::start().await, server, TestNode::start().await];
+    join_row(&mut nodes).await;
+    let mut serving = nodes[1].control.serve("echo", AppPricing::default(), 1_000).await.expect("runs");
+
+    let greedily = || request(&nodes[..2], Bytes::from(vec![1; 100]), 100, Yocto::ZERO);
+    let mut open = Vec::new();
+    for _ in 0..40 {
+        open.push(send(&nodes[0], greedily()).await);
+    }
+    answer(&mut serving, open.len()).await;
+    for request in open.drain(..) {
+        bounded("outcome", request.outcome()).await.expect("runs");
+    }
+    disk.stall(true);
+    let before = disk.submitted.borrow().len();
+    // Two batches: as much as may be under way.
+    for batches in 1..=2 {
+        open.push(send(&nodes[0], greedily()).await);
+        disk.until("a batch", |submitted| submitted.len() >= before + batches).await;
+    }
+    let late = send(&nodes[0], greedily()).await;
+    let modest = send(&nodes[2], backwards(&nodes)).await;
+    disk.until("the modest one's batch", |submitted| {
+        submitted.iter().flatten().any(|key| key.starts_with(&modest.id.0))
+    })
+    .await;
+    assert!(!disk.has(&late), "who has filled the disk waits for it");
+
+    disk.stall(false);
+    open.extend([late, modest]);
+    answer(&mut serving, open.len()).await;
+    for request in open {
+        let done = bounded("outcome", request.outcome()).await.expect("runs");
+        assert!(matches!(done, Outcome::Response { .. }), "{done:?}");
+    }
 }

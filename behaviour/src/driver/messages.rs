@@ -83,7 +83,9 @@ impl Driver {
 
     fn start_request(&mut self, request: crate::OutboundRequest, teller: Teller) {
         let token = self.requests.start(teller);
-        self.crowd.asked(self.node.key(), self.now());
+        let own = self.node.key();
+        self.crowd.asked(own, self.now());
+        self.crowd.took(own, 1);
         let crate::OutboundRequest {
             destination,
             app,
