@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::{Stream, StreamExt};
 use por_core::api::ChannelSnapshot;
-use por_core::types::{ChannelId, Hop, Invalid, NodeKey, RequestId, SeverOrder, Signed, Yocto};
+use por_core::types::{ChannelId, Hop, NodeKey, RequestId, SeverOrder, Signed, SignedInvalid, Yocto};
 use por_core::{AppPricing, Command, Event, GraphEdge, MyChannel, RejectReason, SignedReceipt};
 use tokio::sync::mpsc as queue;
 
@@ -64,7 +64,7 @@ pub enum Outcome {
     /// Proof that an edge of the path was removed; see [`Event::Severed`].
     Severed { order: Box<Signed<SeverOrder>>, refund: Yocto, late: Yocto },
     /// Not taken; the whole price has come back.
-    Rejected { reason: RejectReason, refund: Yocto, invalid: Option<Signed<Invalid>> },
+    Rejected { reason: RejectReason, refund: Yocto, invalid: Option<SignedInvalid> },
 }
 
 /// What happens to a request on its way, in order; `Done` is last.

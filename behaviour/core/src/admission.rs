@@ -6,7 +6,8 @@
 use borsh::BorshDeserialize;
 use bytes::{Bytes, BytesMut};
 use por_types::{
-    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed, Yocto,
+    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed,
+    SignedInvalid, Yocto,
 };
 
 use crate::api::{ANSWER_APP, ANSWER_LIMIT, MyChannel, Patience, RejectReason, Time};
@@ -448,12 +449,28 @@ impl Node {
             Refusal::Reject(reason) => (reason, last.then_some(declined(reason))),
             Refusal::Invalid(reason) => (RejectReason::Invalid, Some(reason)),
         };
-        let statement = proof.map(|reason| Invalid { request: id, signer: self.key, reason });
-        let invalid = statement.map(|statement| self.config.secret.sign(&self.config.network, statement));
+        // Signed with everything else that this flush declines.
+        self.declines.extend(proof.map(|reason| Invalid { request: id, signer: self.key, reason }));
         self.refund(id, &from);
-        job.role = Role::Rejected { from, reason, invalid };
+        job.role = Role::Rejected { from, reason, invalid: None };
         self.jobs.insert(id, job);
         self.dirty_jobs.insert(id);
+    }
+
+    /// Signs the flush's rejections with one signature.
+    pub(crate) fn flush_declines(&mut self) {
+        let declines = std::mem::take(&mut self.declines);
+        for part in declines.chunks(self.most_signed()) {
+            let leaves = part.iter().map(|statement| self.statements.invalid(statement)).collect();
+            for (statement, proof) in part.iter().zip(self.sign_leaves::<Invalid>(leaves)) {
+                if let Some(Job { role: Role::Rejected { invalid, .. }, .. }) =
+                    self.jobs.get_mut(&statement.request)
+                {
+                    *invalid = Some(SignedInvalid { statement: statement.clone(), proof });
+                    self.dirty_jobs.insert(statement.request);
+                }
+            }
+        }
     }
 
     /// Owes a request's payment back to the upstream node, with a Reject in this flush.

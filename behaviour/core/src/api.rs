@@ -5,7 +5,7 @@ mod policy;
 use std::fmt;
 
 use bytes::Bytes;
-use por_types::Invalid;
+use por_types::SignedInvalid;
 use por_types::{
     AccountId, AmountError, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, SeverOrder, SeverReason,
     Side, Signed, Terms, Totals, Yocto,
@@ -332,7 +332,7 @@ pub enum Event {
         request: RequestId,
         reason: RejectReason,
         refund: Yocto,
-        invalid: Option<Signed<Invalid>>,
+        invalid: Option<SignedInvalid>,
     },
     /// The bound has passed without an outcome; the request stays open.
     Overdue {

@@ -1,6 +1,6 @@
 //! Requests of the local application.
 
-use por_types::{ChannelId, FlushRoot, FlushTree, Hash, ItemKind, RequestHead, RequestId};
+use por_types::{ChannelId, Hash, ItemKind, RequestHead, RequestId};
 
 use crate::api::{Command, Event, RejectReason, SignedReceipt};
 use crate::body::Outflow;
@@ -117,7 +117,7 @@ impl Node {
     pub(crate) fn flush_drafts(&mut self) {
         let drafts = std::mem::take(&mut self.drafts);
         let mut drafts = drafts.into_iter().peekable();
-        let most = (self.config.limits.max_flush as usize).clamp(1, 1 << por_types::MAX_FLUSH_DEPTH);
+        let most = self.most_signed();
         while drafts.peek().is_some() {
             let part: Vec<Draft> = drafts.by_ref().take(most).collect();
             self.sign_drafts(part);
@@ -125,16 +125,12 @@ impl Node {
     }
 
     fn sign_drafts(&mut self, drafts: Vec<Draft>) {
-        let network = self.config.network.clone();
         let heads: Vec<Bytes> =
             drafts.iter().map(|draft| Bytes::from(borsh::to_vec(&draft.head).unwrap_or_default())).collect();
         let (ids, leaves): (Vec<RequestId>, Vec<Hash>) =
             heads.iter().map(|head| self.statements.request(head)).unzip();
-        let Some(tree) = FlushTree::new(leaves) else { return };
-        let root = FlushRoot::<RequestHead>::new(tree.root(), tree.leaves());
-        let signature = self.config.secret.sign(&network, root).signature;
-        for (index, ((draft, head), id)) in (0u32..).zip(drafts.into_iter().zip(heads).zip(ids)) {
-            let Some(proof) = tree.proof(index, signature) else { continue };
+        let proofs = self.sign_leaves::<RequestHead>(leaves);
+        for (((draft, head), id), proof) in drafts.into_iter().zip(heads).zip(ids).zip(proofs) {
             self.start(id, draft, head, proof);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use por_types::{FlushRoot, FlushTree, NodeKey, RequestId, ResponseReceipt};
+use por_types::{NodeKey, RequestId, ResponseReceipt};
 
 use crate::api::{ANSWER_APP, Event, SignedReceipt};
 use crate::body::Outflow;
@@ -128,7 +128,7 @@ impl Node {
     pub(crate) fn flush_answers(&mut self) {
         let answers = std::mem::take(&mut self.answers);
         let mut answers = answers.into_iter().peekable();
-        let most = (self.config.limits.max_flush as usize).clamp(1, 1 << por_types::MAX_FLUSH_DEPTH);
+        let most = self.most_signed();
         while answers.peek().is_some() {
             let part: Vec<Answer> = answers.by_ref().take(most).collect();
             self.sign_answers(part);
@@ -136,7 +136,6 @@ impl Node {
     }
 
     fn sign_answers(&mut self, answers: Vec<Answer>) {
-        let network = self.config.network.clone();
         let receipts: Vec<ResponseReceipt> = answers
             .iter()
             .map(|answer| ResponseReceipt {
@@ -146,11 +145,8 @@ impl Node {
             })
             .collect();
         let leaves = receipts.iter().map(|receipt| self.statements.receipt(receipt)).collect();
-        let Some(tree) = FlushTree::new(leaves) else { return };
-        let root = FlushRoot::<ResponseReceipt>::new(tree.root(), tree.leaves());
-        let signature = self.config.secret.sign(&network, root).signature;
-        for ((index, answer), receipt) in (0u32..).zip(answers).zip(receipts) {
-            let Some(proof) = tree.proof(index, signature) else { continue };
+        let proofs = self.sign_leaves::<ResponseReceipt>(leaves);
+        for ((answer, receipt), proof) in answers.into_iter().zip(receipts).zip(proofs) {
             self.answer(answer, SignedReceipt { receipt, proof });
         }
     }

@@ -3,7 +3,10 @@
 //! Order: signatures, then frames, then one batch. Frames that rely on the batch are held until it
 //! is durable; responses, fragments and credits rely on nothing that is not durable already.
 
-use por_types::{ChannelId, Item, ItemKind, NodeKey, RequestId, Yocto};
+use por_types::{
+    ChannelId, FlushOf, FlushProof, FlushRoot, FlushTree, Hash, Item, ItemKind, MAX_FLUSH_DEPTH, NodeKey,
+    RequestId, Yocto,
+};
 
 use crate::api::{ConnId, ExchangeId, Output, Table};
 use crate::author::REQUEST;
@@ -43,6 +46,7 @@ impl Node {
     pub(crate) fn flush(&mut self) {
         self.flush_drafts();
         self.flush_answers();
+        self.flush_declines();
         let peers = std::mem::take(&mut self.busy);
         for &peer in &peers {
             self.flush_payments(peer);
@@ -62,6 +66,26 @@ impl Node {
         let batch = self.store.cut(self.now, held);
         self.outputs.extend(batch);
         self.release();
+    }
+
+    /// Most statements that one signature covers.
+    pub(crate) fn most_signed(&self) -> usize {
+        (self.config.limits.max_flush as usize).clamp(1, 1 << MAX_FLUSH_DEPTH)
+    }
+
+    /// Signs at most [`Node::most_signed`] leaves with one signature: their proofs, in order.
+    pub(crate) fn sign_leaves<S: FlushOf>(
+        &self,
+        leaves: Vec<Hash>,
+    ) -> impl Iterator<Item = FlushProof> + use<S> {
+        let signed = FlushTree::new(leaves).map(|tree| {
+            let root = FlushRoot::<S>::new(tree.root(), tree.leaves());
+            let signature = self.config.secret.sign(&self.config.network, root).signature;
+            (tree, signature)
+        });
+        signed.into_iter().flat_map(|(tree, signature)| {
+            (0..tree.leaves()).filter_map(move |index| tree.proof(index, signature))
+        })
     }
 
     /// Lets out what its batch is durable for.

@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use por_types::{
-    AmountError, ChannelId, FlushProof, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverOrder,
-    Signed, Yocto,
+    AmountError, ChannelId, FlushProof, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverOrder, Signed,
+    SignedInvalid, Yocto,
 };
 
 use crate::api::{ANSWER_APP, ExchangeId, RejectReason, SignedReceipt, Time};
@@ -106,7 +106,7 @@ pub(crate) enum Role {
     Rejected {
         from: Leg,
         reason: RejectReason,
-        invalid: Option<Signed<Invalid>>,
+        invalid: Option<SignedInvalid>,
     },
     /// An edge further on was removed; kept until the upstream node knows.
     Severed {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::{ChannelId, NodeKey, RequestId, SeverOrder, SeverReason, Signed, Yocto};
+use por_types::{ChannelId, Invalid, NodeKey, RequestId, SeverOrder, SeverReason, Signed, Yocto};
 
 use crate::api::{
     AppPricing, ChannelSnapshot, Command, CoreConfig, Event, ExchangeId, Input, MyChannel, Output,
@@ -55,6 +55,8 @@ pub struct Node {
     pub(crate) drafts: Vec<Draft>,
     /// Answers of the application to sign in this flush.
     pub(crate) answers: Vec<crate::destination::Answer>,
+    /// Rejections to sign in this flush.
+    pub(crate) declines: Vec<Invalid>,
     /// Unanswered requests of the application.
     pub(crate) local: u32,
     /// When each unanswered request of the application is overdue.
@@ -129,6 +131,7 @@ impl Node {
             store: Store::default(),
             drafts: Vec::new(),
             answers: Vec::new(),
+            declines: Vec::new(),
             local: 0,
             due: BTreeSet::new(),
             syncing: BTreeSet::new(),

@@ -1,7 +1,7 @@
 //! What comes back from downstream: acks, rejections, responses; and Done from upstream.
 
 use bytes::{Bytes, BytesMut};
-use por_types::{DalekVerify, ItemKind, NodeKey, RequestId};
+use por_types::{Invalid, ItemKind, NodeKey, RequestId, SignedInvalid};
 
 use crate::api::{Event, ExchangeId, RejectReason, SignedReceipt, Time};
 use crate::body::{Inflow, Outflow};
@@ -109,15 +109,16 @@ impl Node {
             self.outbox(peer).done.push(exchange);
             return Ok(());
         };
-        let Some(job) = self.jobs.get(&id) else { return Ok(()) };
-        let Some(to) = job.to() else { return Ok(()) };
+        let Some(hop) = self.jobs.get(&id).and_then(Job::to).map(|to| to.hop) else { return Ok(()) };
         if reason == RejectReason::Invalid && invalid.is_none() {
             return Err(Fault::new("rejection as invalid without a proof"));
         }
-        let ends = match &invalid {
-            Some(proof) => self.is_final(job, to, id, proof)?,
-            None => false,
-        };
+        if invalid.as_ref().is_some_and(|proof| !self.is_signed(id, hop, proof)) {
+            return Err(Fault::new("rejection with a wrong proof"));
+        }
+        let Some(job) = self.jobs.get(&id) else { return Ok(()) };
+        let Some(to) = job.to() else { return Ok(()) };
+        let ends = invalid.as_ref().is_some_and(|proof| self.is_final(job, to, &proof.statement));
         if job.is_acked() && !ends {
             return Err(Fault::new("rejects what it had acknowledged"));
         }
@@ -133,28 +134,27 @@ impl Node {
         Ok(())
     }
 
+    /// Whether a node of the path from `hop` on has signed this rejection, of this request.
+    fn is_signed(&mut self, id: RequestId, hop: u8, invalid: &SignedInvalid) -> bool {
+        let SignedInvalid { statement, proof } = invalid;
+        let route = self.jobs.get(&id).map(|job| &job.head.route);
+        let mut later = route.into_iter().flatten().skip(usize::from(hop));
+        let on_path = later.any(|hop| hop.to == statement.signer);
+        let leaf = self.statements.invalid(statement);
+        on_path
+            && statement.request == id
+            && self.roots.invalid(&self.config.network, &statement.signer, leaf, proof)
+    }
+
     /// Whether a signed rejection ends a request that was acknowledged: the destination's own word, or
     /// what the author's bytes bear out.
-    fn is_final(
-        &self,
-        job: &Job,
-        to: &Leg,
-        id: RequestId,
-        proof: &por_types::Signed<por_types::Invalid>,
-    ) -> Result<bool, Fault> {
-        let statement = &proof.statement;
-        let mut later = job.head.route.iter().skip(usize::from(to.hop));
-        let on_path = later.any(|hop| hop.to == statement.signer);
-        let signed = proof.verify(&self.config.network, &statement.signer, &DalekVerify);
-        if statement.request != id || !on_path || !signed {
-            return Err(Fault::new("rejection with a wrong proof"));
-        }
+    fn is_final(&self, job: &Job, to: &Leg, statement: &Invalid) -> bool {
         let destination = statement.signer == job.head.destination;
         let borne_out = || {
             let checked = self.graph.check(&job.head, usize::from(to.hop), false, None);
             job.head.validate().is_err() || matches!(checked, Err(Refusal::Invalid(_)))
         };
-        Ok(destination || borne_out())
+        destination || borne_out()
     }
 
     /// The next node has given the money back. Towards upstream that ends nothing: it is asked again
@@ -213,12 +213,7 @@ impl Node {
     }
 
     /// The request is over: the author is told, a relay refunds in turn.
-    fn rejected(
-        &mut self,
-        request: RequestId,
-        reason: RejectReason,
-        invalid: Option<por_types::Signed<por_types::Invalid>>,
-    ) {
+    fn rejected(&mut self, request: RequestId, reason: RejectReason, invalid: Option<SignedInvalid>) {
         let Some(job) = self.jobs.get_mut(&request) else { return };
         match &mut job.role {
             Role::Author(author) => {

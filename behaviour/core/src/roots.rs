@@ -5,8 +5,8 @@
 use std::collections::VecDeque;
 
 use por_types::{
-    DalekVerify, FlushProof, FlushRoot, Hash, Network, NodeKey, Purpose, RequestHead, ResponseReceipt,
-    Signature, Statement, Verify, sha256,
+    DalekVerify, FlushProof, FlushRoot, Hash, Invalid, Network, NodeKey, Purpose, RequestHead,
+    ResponseReceipt, Signature, Statement, Verify, sha256,
 };
 
 /// Most flushes remembered: those whose statements are arriving.
@@ -129,6 +129,13 @@ impl Roots {
     ) -> bool {
         self.check(destination, Purpose::ReceiptFlush, leaf, proof, |root, leaves| {
             FlushRoot::<ResponseReceipt>::new(root, leaves).signed_bytes(network)
+        })
+    }
+
+    /// The same for a rejection.
+    pub fn invalid(&mut self, network: &Network, signer: &NodeKey, leaf: Hash, proof: &FlushProof) -> bool {
+        self.check(signer, Purpose::InvalidFlush, leaf, proof, |root, leaves| {
+            FlushRoot::<Invalid>::new(root, leaves).signed_bytes(network)
         })
     }
 

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use por_types::{
-    ChannelId, ChannelState, FlushProof, Invalid, Network, NodeKey, RequestId, SeverOrder, Side, Signed,
-    Yocto,
+    ChannelId, ChannelState, FlushProof, Network, NodeKey, RequestId, SeverOrder, Side, Signed,
+    SignedInvalid, Yocto,
 };
 
 use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table, Time};
 
 /// Version of every row's layout, its first byte.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// Bytes of a body in one row.
 pub(crate) const CHUNK: usize = 1 << 20;
@@ -143,7 +143,7 @@ pub(crate) enum RoleRow<B = Vec<u8>> {
     Author { out: LegRow, body: BodyRow<B> },
     Relay { up: LegRow, down: LegRow, body: BodyRow<B>, first: Time, waiting: bool },
     Destination { up: LegRow, body: BodyRow<B> },
-    Rejected { up: LegRow, reason: RejectReason, invalid: Option<Signed<Invalid>> },
+    Rejected { up: LegRow, reason: RejectReason, invalid: Option<SignedInvalid> },
     Severed { up: LegRow, order: Signed<SeverOrder>, refund: Yocto, sent: bool },
 }
 

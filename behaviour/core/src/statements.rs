@@ -1,7 +1,10 @@
 //! Hashes of what authors and destinations sign, made of bytes that are there already.
 
 use borsh::BorshSerialize;
-use por_types::{Hash, Network, NodeKey, RequestHead, RequestId, ResponseReceipt, Statement, Yocto, sha256};
+use por_types::{
+    Hash, Invalid, InvalidReason, Network, NodeKey, RequestHead, RequestId, ResponseReceipt, Statement,
+    Yocto, sha256,
+};
 
 /// What comes before a statement in the bytes that are signed: a leaf's tag, domain, purpose, network.
 /// The layouts are those of [`por_types::leaf_hash`] and [`Statement::signed_bytes`].
@@ -9,6 +12,7 @@ use por_types::{Hash, Network, NodeKey, RequestHead, RequestId, ResponseReceipt,
 pub(crate) struct Statements {
     request: Vec<u8>,
     receipt: Vec<u8>,
+    invalid: Vec<u8>,
     /// One statement with what comes before it.
     scratch: Vec<u8>,
 }
@@ -30,9 +34,11 @@ impl Statements {
             route: Vec::new(),
         };
         let receipt = ResponseReceipt { request: RequestId([0; 32]), body_len: 0, body_hash: Hash([0; 32]) };
+        let invalid = Invalid { request: receipt.request, signer: key, reason: InvalidReason::Refused };
         Statements {
             request: before(&head, network),
             receipt: before(&receipt, network),
+            invalid: before(&invalid, network),
             scratch: Vec::new(),
         }
     }
@@ -47,8 +53,18 @@ impl Statements {
     /// Leaf of a receipt in the destination's flush.
     pub fn receipt(&mut self, receipt: &ResponseReceipt) -> Hash {
         self.scratch.clone_from(&self.receipt);
+        self.leaf(receipt)
+    }
+
+    /// Leaf of a rejection in its signer's flush.
+    pub fn invalid(&mut self, invalid: &Invalid) -> Hash {
+        self.scratch.clone_from(&self.invalid);
+        self.leaf(invalid)
+    }
+
+    fn leaf(&mut self, statement: &impl BorshSerialize) -> Hash {
         // Memory cannot refuse a write.
-        let written = borsh::to_writer(&mut self.scratch, receipt);
+        let written = borsh::to_writer(&mut self.scratch, statement);
         debug_assert!(written.is_ok());
         Hash(sha256(&self.scratch))
     }
@@ -107,6 +123,8 @@ mod tests {
             prop_assert_eq!(leaf, leaf_hash(&head.signed_bytes(&network)));
             let receipt = ResponseReceipt { request: id, body_len, body_hash: Hash(seed) };
             prop_assert_eq!(statements.receipt(&receipt), leaf_hash(&receipt.signed_bytes(&network)));
+            let invalid = Invalid { request: id, signer: NodeKey(seed), reason: InvalidReason::Underpaid };
+            prop_assert_eq!(statements.invalid(&invalid), leaf_hash(&invalid.signed_bytes(&network)));
         }
     }
 }

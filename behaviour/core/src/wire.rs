@@ -14,7 +14,7 @@
 
 use bytes::Bytes;
 use por_types::{
-    ChannelId, ChannelState, FlushProof, Hash, Invalid, Network, RequestId, SeverOrder, Signed, Yocto,
+    ChannelId, ChannelState, FlushProof, Hash, Network, RequestId, SeverOrder, Signed, SignedInvalid, Yocto,
 };
 use serde::{Deserialize, Serialize};
 
@@ -226,7 +226,7 @@ pub struct Rejection {
     pub exchange: ExchangeId,
     pub reason: RejectReason,
     #[serde(default)]
-    pub invalid: Option<Signed<Invalid>>,
+    pub invalid: Option<SignedInvalid>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

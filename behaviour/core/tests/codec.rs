@@ -109,7 +109,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             signer: secret(1).public(),
             reason: InvalidReason::Underpaid,
         };
-        let invalid = proven.then(|| secret(1).sign(&network(), statement));
+        let invalid = proven.then(|| signed_invalid(&secret(1), statement));
         Rejection { exchange: ExchangeId(n), reason: RejectReason::Balance, invalid }
     });
     let reject = (prop::option::of(payment()), any::<bool>(), prop::collection::vec(rejection, 0..4))

@@ -148,7 +148,7 @@ fn declined(
     reason: RejectReason,
 ) -> Rejection {
     let statement = Invalid { request, signer: rig.down.public(), reason: InvalidReason::Refused };
-    Rejection { exchange, reason, invalid: Some(rig.down.sign(&network(), statement)) }
+    Rejection { exchange, reason, invalid: Some(signed_invalid(&rig.down, statement)) }
 }
 
 /// `down` rejects with the refund.
@@ -226,10 +226,27 @@ fn a_rejection_as_invalid_needs_the_proof_of_a_node_of_the_path() {
     let payment = Some(refund(&mut rig, id, amount));
     let stranger = secret(9);
     let statement = Invalid { request: id, signer: stranger.public(), reason: InvalidReason::Body };
-    let invalid = Some(stranger.sign(&network(), statement));
+    let invalid = Some(signed_invalid(&stranger, statement));
     let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Invalid, invalid };
     rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
     assert!(rig.blames(rig.down.public(), "wrong proof"));
+}
+
+/// The proof of another rejection of the same flush shows nothing for this one.
+#[test]
+fn a_rejection_with_the_proof_of_another_one_is_refused() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    let mut rejection = declined(&rig, id, request.exchange, RejectReason::Busy);
+    let other = Invalid {
+        request: types::RequestId([7; 32]),
+        signer: rig.down.public(),
+        reason: InvalidReason::Refused,
+    };
+    rejection.invalid.as_mut().unwrap().proof = sign_one(&rig.down, &other);
+    reject(&mut rig, id, rejection);
+    assert!(rig.blames(rig.down.public(), "wrong proof"));
+    assert_eq!(rig.node.unfinished(), 1, "the exchange stays open");
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn an_underpaid_later_hop_is_invalid_with_proof_and_refund() {
     let (reason, invalid) = rig.rejection().expect("rejected");
     assert_eq!(reason, RejectReason::Invalid);
     let invalid = invalid.expect("with proof");
-    assert!(invalid.verify(&network(), &rig.me, &DalekVerify));
+    assert!(invalid.verify(&network(), &DalekVerify));
     assert_eq!((invalid.statement.request, invalid.statement.reason), (id, InvalidReason::Underpaid));
     assert_eq!(totals(&rig, IN).0, totals(&rig, IN).1);
 }
@@ -355,6 +355,38 @@ fn an_app_with_a_full_queue_is_busy() {
     let head = rig.head_here(b"question", 100);
     rig.ask(&head, b"question");
     assert_eq!(rig.rejection().unwrap().0, RejectReason::Busy);
+}
+
+/// Whoever is flooded pays one signature for all that it declines at once.
+#[test]
+fn what_is_declined_together_is_signed_once() {
+    let mut rig = Rig::new();
+    for _ in 0..4 {
+        let head = rig.head_here(b"question", 100);
+        rig.ask(&head, b"question");
+    }
+    let heads: Vec<_> = (0..3).map(|_| rig.head_here(b"question", 100)).collect();
+    let requests = heads.iter().map(|head| rig.item(head, b"question")).collect();
+    let payment = Some(rig.payment(&heads.iter().collect::<Vec<_>>()));
+    rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests }));
+    let frames = rig.up_got();
+    let rejections: Vec<_> = frames
+        .iter()
+        .filter_map(|frame| if let Frame::Reject(reject) = frame { Some(&reject.rejections) } else { None })
+        .flatten()
+        .collect();
+    assert_eq!(rejections.len(), 3);
+    let mut signatures = Vec::new();
+    for (rejection, head) in rejections.iter().zip(&heads) {
+        assert_eq!(rejection.reason, RejectReason::Busy);
+        let proof = rejection.invalid.as_ref().expect("signed");
+        assert!(proof.verify(&network(), &DalekVerify));
+        assert_eq!(proof.statement.request, head.id(&network()));
+        assert_eq!((proof.statement.signer, proof.proof.leaves), (rig.me, 3));
+        signatures.push(proof.proof.signature);
+    }
+    signatures.dedup();
+    assert_eq!(signatures.len(), 1);
 }
 
 #[test]

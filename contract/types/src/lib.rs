@@ -32,12 +32,13 @@ pub use closing::{CooperativeClose, Draw, NewTerms, SeverOrder, SeverReason};
 #[cfg(feature = "dalek")]
 pub use dalek::{DalekVerify, NodeSecret};
 pub use ids::{ChannelId, Hash, IdError, NodeKey, RequestId, Signature};
-pub use merkle::{FlushProof, FlushRoot, FlushTree, MAX_FLUSH_DEPTH, leaf_hash};
+pub use merkle::{FlushOf, FlushProof, FlushRoot, FlushTree, MAX_FLUSH_DEPTH, leaf_hash};
 pub use near_account_id::AccountId;
 pub use network::{MAX_CHAIN_ID_LEN, Network};
 pub use receipt::{ReceiptError, SignedReceipt};
 pub use request::{
-    Invalid, InvalidReason, MAX_APP_LEN, RegistrationProof, RequestHead, ResponseReceipt, SignedRequest,
+    Invalid, InvalidReason, MAX_APP_LEN, RegistrationProof, RequestHead, ResponseReceipt, SignedInvalid,
+    SignedRequest,
 };
 pub use route::{Hop, MAX_HOPS, RouteError};
 pub use settle::{Funds, Payout};

@@ -158,7 +158,7 @@ pub enum InvalidReason {
     Refused,
 }
 
-/// Signed rejection of an invalid request; travels to the author with a refund.
+/// What a node signs that rejects an invalid request, or declines one that is for it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Invalid {
     pub request: RequestId,
@@ -168,4 +168,23 @@ pub struct Invalid {
 
 impl Statement for Invalid {
     const PURPOSE: Purpose = Purpose::Invalid;
+}
+
+impl FlushOf for Invalid {
+    const FLUSH_PURPOSE: Purpose = Purpose::InvalidFlush;
+}
+
+/// A rejection with its signer's flush proof; travels to the author with a refund.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct SignedInvalid {
+    pub statement: Invalid,
+    pub proof: FlushProof,
+}
+
+impl SignedInvalid {
+    /// Checks that the node which the statement names has signed it. Whether its word counts, or what it
+    /// says is so, is for the caller to judge.
+    pub fn verify(&self, network: &Network, verify: &impl Verify) -> bool {
+        self.proof.verify(network, &self.statement.signer, &self.statement, verify)
+    }
 }

@@ -22,6 +22,7 @@ pub enum Purpose {
     NewTerms = 10,
     CooperativeClose = 11,
     SeverOrder = 12,
+    InvalidFlush = 13,
 }
 
 /// First bytes of everything that is signed or hashed into an id.

@@ -126,14 +126,17 @@ fn payment_vectors() -> Vec<Value> {
     ]
 }
 
+fn rejection(n: u8) -> Invalid {
+    Invalid { request: RequestId([n; 32]), signer: key(2), reason: InvalidReason::Underpaid }
+}
+
 fn request_vectors() -> Vec<Value> {
-    let invalid = Invalid { request: RequestId([9; 32]), signer: key(2), reason: InvalidReason::Underpaid };
     let mut request_vector = vector("request", 1, request(77));
     request_vector["request_id"] = json!(request(77).id(&network()).to_string());
     vec![
         request_vector,
         vector("response receipt", 3, receipt(8)),
-        vector("rejection of an invalid request", 2, invalid),
+        vector("rejection of an invalid request", 2, rejection(9)),
     ]
 }
 
@@ -172,15 +175,15 @@ fn statements() -> Value {
 }
 
 /// A flush of these statements: leaves, root, the one signature, and every path.
-fn flush<S: Statement + merkle_purpose::Flushed>(name: &str, signer: u8, statements: &[S]) -> Value {
+fn flush<S: Statement + FlushOf>(name: &str, signer: u8, statements: &[S]) -> Value {
     let leaves: Vec<Hash> = statements.iter().map(|s| leaf_hash(&s.signed_bytes(&network()))).collect();
     let tree = FlushTree::new(leaves.clone()).expect("tree");
-    let signed = S::root_bytes(tree.root(), tree.leaves());
+    let signed = FlushRoot::<S>::new(tree.root(), tree.leaves()).signed_bytes(&network());
     let signature = Signature(SigningKey::from_bytes(&seed(signer)).sign(&signed).to_bytes());
     let proofs: Vec<Value> = (0..tree.leaves())
         .map(|index| {
             let proof = tree.proof(index, signature).expect("proof");
-            assert!(S::proves(&statements[index as usize], &proof, &key(signer)));
+            assert!(proof.verify(&network(), &key(signer), &statements[index as usize], &Dalek));
             json!({
                 "index": index,
                 "path": proof.path.iter().map(|hash| hex::encode(hash.0)).collect::<Vec<_>>(),
@@ -199,43 +202,19 @@ fn flush<S: Statement + merkle_purpose::Flushed>(name: &str, signer: u8, stateme
     })
 }
 
-/// The two kinds of flush, which differ in the purpose of their signed root.
-mod merkle_purpose {
-    use super::*;
+struct Dalek;
 
-    pub struct Dalek;
-
-    impl Verify for Dalek {
-        fn verify(&self, key: &NodeKey, message: &[u8], signature: &Signature) -> bool {
-            let key = ed25519_dalek::VerifyingKey::from_bytes(&key.0).expect("key");
-            key.verify(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
-        }
+impl Verify for Dalek {
+    fn verify(&self, key: &NodeKey, message: &[u8], signature: &Signature) -> bool {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&key.0).expect("key");
+        key.verify(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
     }
-
-    pub trait Flushed: Sized {
-        fn root_bytes(root: Hash, leaves: u32) -> Vec<u8>;
-        fn proves(&self, proof: &FlushProof, signer: &NodeKey) -> bool;
-    }
-
-    macro_rules! flushed {
-        ($statement:ty) => {
-            impl Flushed for $statement {
-                fn root_bytes(root: Hash, leaves: u32) -> Vec<u8> {
-                    FlushRoot::<$statement>::new(root, leaves).signed_bytes(&network())
-                }
-                fn proves(&self, proof: &FlushProof, signer: &NodeKey) -> bool {
-                    proof.verify(&network(), signer, self, &Dalek)
-                }
-            }
-        };
-    }
-    flushed!(RequestHead);
-    flushed!(ResponseReceipt);
 }
 
 fn flushes() -> Value {
     let requests = |count: u64| (0..count).map(request).collect::<Vec<_>>();
     let receipts = |count: u8| (0..count).map(receipt).collect::<Vec<_>>();
+    let rejections = |count: u8| (0..count).map(rejection).collect::<Vec<_>>();
     json!({
         "about": "leaf = sha256(0x00 ++ signed_bytes), node = sha256(0x01 ++ left ++ right), a node without \
                   sibling moves up unchanged; the signature is over the root's signed bytes",
@@ -247,6 +226,7 @@ fn flushes() -> Value {
             flush("five receipts", 3, &receipts(5)),
             flush("eight receipts", 3, &receipts(8)),
             flush("eleven receipts", 3, &receipts(11)),
+            flush("three rejections", 2, &rejections(3)),
         ],
     })
 }

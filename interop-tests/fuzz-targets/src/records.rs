@@ -12,8 +12,8 @@ use por_core::{
     Row, Table, Time,
 };
 use por_types::{
-    ChannelState, CooperativeClose, Draw, FlushProof, Hop, Invalid, Items, Network, NewTerms, NodeKey,
-    NodeSecret, RequestHead, ResponseReceipt, SeverOrder, Signed, SignedReceipt, SignedRequest, Terms,
+    ChannelState, CooperativeClose, Draw, FlushProof, Hop, Items, Network, NewTerms, NodeKey, NodeSecret,
+    RequestHead, ResponseReceipt, SeverOrder, Signed, SignedInvalid, SignedReceipt, SignedRequest, Terms,
 };
 
 /// Statements and their parts, by the first byte.
@@ -25,7 +25,7 @@ const STATEMENTS: [fn(&[u8]); 19] = [
     canonical::<ResponseReceipt>,
     canonical::<SignedReceipt>,
     canonical::<Signed<SeverOrder>>,
-    canonical::<Signed<Invalid>>,
+    canonical::<SignedInvalid>,
     canonical::<Items>,
     canonical::<Hop>,
     canonical::<Vec<Hop>>,

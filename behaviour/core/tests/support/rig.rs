@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 use por_core::types::{
-    ChannelId, ChannelState, FlushProof, FlushRoot, FlushTree, Hash, Hop, Item, ItemKind, Items, Network,
-    NodeKey, NodeSecret, RequestHead, RequestId, ResponseReceipt, Side, Signed, Statement, Terms, Totals,
-    Yocto, leaf_hash,
+    ChannelId, ChannelState, FlushOf, FlushProof, FlushRoot, FlushTree, Hash, Hop, Item, ItemKind, Items,
+    Network, NodeKey, NodeSecret, RequestHead, RequestId, ResponseReceipt, Side, Signed, Statement, Terms,
+    Totals, Yocto, leaf_hash,
 };
 use por_core::wire::{self, Frame, Hello, Lane, RequestItem, ResponseItem, Sync};
 use por_core::*;
@@ -474,7 +474,7 @@ impl Rig {
         borsh::from_slice::<RequestHead>(&item.head).unwrap().id(&network())
     }
 
-    pub fn rejection(&mut self) -> Option<(RejectReason, Option<Signed<types::Invalid>>)> {
+    pub fn rejection(&mut self) -> Option<(RejectReason, Option<types::SignedInvalid>)> {
         self.up_got().into_iter().find_map(|frame| match frame {
             Frame::Reject(reject) => reject.rejections.into_iter().next().map(|r| (r.reason, r.invalid)),
             _ => None,
@@ -524,24 +524,13 @@ pub fn state(
 }
 
 /// Signature of a flush of one.
-pub fn sign_one<S: Statement + FlushKind>(signer: &NodeSecret, statement: &S) -> FlushProof {
+pub fn sign_one<S: Statement + FlushOf>(signer: &NodeSecret, statement: &S) -> FlushProof {
     let tree = FlushTree::new(vec![leaf_hash(&statement.signed_bytes(&network()))]).unwrap();
-    let signature = S::sign_root(signer, tree.root(), tree.leaves());
-    tree.proof(0, signature).unwrap()
+    let root = FlushRoot::<S>::new(tree.root(), tree.leaves());
+    tree.proof(0, signer.sign(&network(), root).signature).unwrap()
 }
 
-pub trait FlushKind {
-    fn sign_root(signer: &NodeSecret, root: Hash, leaves: u32) -> types::Signature;
-}
-
-impl FlushKind for RequestHead {
-    fn sign_root(signer: &NodeSecret, root: Hash, leaves: u32) -> types::Signature {
-        signer.sign(&network(), FlushRoot::<RequestHead>::new(root, leaves)).signature
-    }
-}
-
-impl FlushKind for ResponseReceipt {
-    fn sign_root(signer: &NodeSecret, root: Hash, leaves: u32) -> types::Signature {
-        signer.sign(&network(), FlushRoot::<ResponseReceipt>::new(root, leaves)).signature
-    }
+/// What `signer` rejects in a flush of its own.
+pub fn signed_invalid(signer: &NodeSecret, statement: types::Invalid) -> types::SignedInvalid {
+    types::SignedInvalid { proof: sign_one(signer, &statement), statement }
 }
