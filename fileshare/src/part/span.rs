@@ -81,7 +81,7 @@ impl Span {
 
     /// Windows of at most `window_len` bytes that cover the units for which `missing`
     /// holds, in order. Window borders are multiples of `window_len`. Whole units that are holes are in
-    /// windows of zeros of at most [`ZEROS`] bytes.
+    /// windows of zeros of at most 256 MiB.
     pub fn windows(
         &self,
         window_len: u64,
