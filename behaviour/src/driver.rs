@@ -421,10 +421,11 @@ fn weight(message: &FromHandler) -> usize {
     frames.iter().map(items).sum()
 }
 
+/// Requests or responses; at least one, as also an empty frame is work.
 fn items(frame: &Frame) -> usize {
     match frame {
-        Frame::Request(frame) => frame.requests.len(),
-        Frame::Response(frame) => frame.responses.len(),
+        Frame::Request(frame) => frame.requests.len().max(1),
+        Frame::Response(frame) => frame.responses.len().max(1),
         _ => 1,
     }
 }
@@ -466,10 +467,19 @@ mod tests {
 
     use por_core::Limits;
     use por_core::types::Network;
-    use por_core::wire::Hello;
+    use por_core::wire::{Hello, Request, Response};
 
     use super::*;
     use crate::MemoryStore;
+
+    /// Else a peer could make a round, and the count of who asks, grow without end.
+    #[test]
+    fn empty_frames_count_too() {
+        let request = || Frame::Request(Request { payment: None, resent: false, requests: Vec::new() });
+        let response = Frame::Response(Response { payment: None, resent: false, responses: Vec::new() });
+        let frames = vec![request(), request(), response];
+        assert_eq!(weight(&FromHandler::Frames { conn: ConnId(1), frames }), 3);
+    }
 
     /// A connection that is ready and closed while the driver is busy must not be taken for open
     /// when its first message is reached at last.
