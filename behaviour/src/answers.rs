@@ -64,21 +64,24 @@ impl Sender {
 impl Receiver {
     /// At most `most` answers. If there are no more, the task is woken when there are.
     pub fn take(&self, cx: &mut Context<'_>, most: usize) -> Vec<Answer> {
-        let mut shared = self.0.lock();
-        let count = most.min(shared.queue.len());
-        let taken = std::iter::from_fn(|| shared.queue.pop()).take(count).collect();
-        if shared.queue.is_empty() {
-            shared.driver = Some(cx.waker().clone());
-        }
-        taken
+        self.take_while(cx, most, |_| true)
     }
 
-    /// At most `most` of those that are next, up to the first that is not for such a neighbour.
-    pub fn take_while(&self, most: usize, wanted: impl Fn(&NodeKey) -> bool) -> Vec<Answer> {
+    /// At most `most` of those that are next, up to the first that is not for such a neighbour. If there are
+    /// no more at all, the task is woken when there are.
+    pub fn take_while(
+        &self,
+        cx: &mut Context<'_>,
+        most: usize,
+        wanted: impl Fn(&NodeKey) -> bool,
+    ) -> Vec<Answer> {
         let mut shared = self.0.lock();
         let mut taken = Vec::new();
         while taken.len() < most && shared.queue.whose_turn().is_some_and(&wanted) {
             taken.extend(shared.queue.pop());
+        }
+        if shared.queue.is_empty() {
+            shared.driver = Some(cx.waker().clone());
         }
         taken
     }

@@ -67,6 +67,15 @@ pub enum Outcome {
     Rejected { reason: RejectReason, refund: Yocto, invalid: Option<SignedInvalid> },
 }
 
+/// What [`Control::complete`] tells.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub id: RequestId,
+    /// What was paid.
+    pub price: Yocto,
+    pub outcome: Outcome,
+}
+
 /// What happens to a request on its way, in order; `Done` is last.
 #[derive(Clone, Debug)]
 pub enum Progress {
@@ -181,6 +190,16 @@ impl Control {
         let (teller, listener) = pending::pair();
         self.send(Message::Request { request, teller }).await?;
         PendingRequest::new(listener).await
+    }
+
+    /// Sends a request and waits for its end, for whom nothing in between matters: [`Control::request`] and
+    /// [`PendingRequest::outcome`] with one wake-up of the caller. Bound the wait where you cannot wait
+    /// for ever: the request stays open, and its id is told to subscribers of [`Control::events`] only.
+    pub async fn complete(&self, request: OutboundRequest) -> Result<Ended, RequestError> {
+        let (teller, listener) = pending::pair();
+        self.send(Message::Request { request, teller }).await?;
+        let end = poll_fn(|cx| listener.poll_end(cx)).await.ok_or(Stopped)?;
+        end.map_err(RequestError::Refused)
     }
 
     /// Follows a request of this node from here on, for example one from before a restart.
@@ -320,13 +339,11 @@ impl PendingRequest {
     }
 
     /// Waits for the end. Bound the wait where you cannot wait for ever: the request stays open.
-    pub async fn outcome(mut self) -> Result<Outcome, Stopped> {
-        loop {
-            match self.next().await? {
-                Some(Progress::Done(outcome)) => return Ok(outcome),
-                Some(_) => {}
-                None => return Err(Stopped),
-            }
+    pub async fn outcome(self) -> Result<Outcome, Stopped> {
+        match (self.early, self.listener) {
+            (Some(outcome), _) => Ok(outcome),
+            (None, Some(listener)) => poll_fn(|cx| listener.poll_outcome(cx)).await.ok_or(Stopped),
+            (None, None) => Err(Stopped),
         }
     }
 }

@@ -184,19 +184,20 @@ impl Driver {
         self.node.handle(now, input);
     }
 
-    /// Takes in what is ready. True if there was anything.
+    /// Takes in what is ready, a round of it at most. True if more may be ready, of which nothing else
+    /// would wake the task.
     fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut any = false;
         self.shared.register_driver(cx.waker());
         // What a connection said before it closed is on its way already, and is taken in first.
         self.closing.extend(self.shared.take_closed());
-        // While the store lags, peers wait: what they sent is held in their own buffers, not here.
-        let behind = self.is_store_behind();
-        let most = match self.crowd.is_mixed(self.now()) {
-            _ if behind => 0,
-            true => CROWDED_ROUND,
-            false => MAX_ROUND,
-        };
+        // While the store lags, peers wait: what they sent is held in their own buffers, not here. The
+        // store wakes the task.
+        if self.is_store_behind() {
+            let more = self.take_in_light(cx);
+            self.poll_tick(cx);
+            return more;
+        }
+        let most = if self.crowd.is_mixed(self.now()) { CROWDED_ROUND } else { MAX_ROUND };
         let mut room = most;
         while room > 0 {
             let next = match self.inbox.poll_next_unpin(cx) {
@@ -205,33 +206,29 @@ impl Driver {
             };
             let Poll::Ready(message) = next else { break };
             room = room.saturating_sub(weight(&message));
-            any = true;
             self.on_handler(message);
         }
+        let mut more = room == 0;
         let answers = self.answers.take(cx, most);
-        any |= !answers.is_empty();
+        more |= answers.len() == most;
         self.on_answers(answers);
-        if behind {
-            self.is_express = self.take_in_light(cx);
-            any |= self.is_express;
-        }
         if room > 0 {
             for conn in std::mem::take(&mut self.closing) {
-                any = true;
                 self.on_closed(conn);
             }
         }
-        for _ in 0..most {
-            if !self.take_message(cx) {
-                break;
-            }
-            any = true;
-        }
-        if self.poll_timer(cx) {
-            any = true;
+        more |= (0..most).all(|_| self.take_message(cx));
+        self.poll_tick(cx);
+        more
+    }
+
+    /// Tells the node of the time where it has something to do now; else the task is woken then. True if it had.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) -> bool {
+        let due = self.poll_timer(cx);
+        if due {
             self.input(Input::Tick);
         }
-        any
+        due
     }
 
     /// Takes in what the application says. True if there was anything.
@@ -246,10 +243,12 @@ impl Driver {
     }
 
     /// Takes in what those ask, and are answered, that have a small share of it all: neighbours, and the
-    /// application. True if there was anything.
+    /// application. True if there may be more.
     fn take_in_light(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut any = false;
-        let mut room = if self.express.len() < MAX_EXPRESS { CROWDED_ROUND } else { 0 };
+        if self.express.len() >= MAX_EXPRESS {
+            return false;
+        }
+        let mut room = CROWDED_ROUND;
         while room > 0 {
             let is_light = |message: &FromHandler| {
                 let link = self.links.get(&message.conn());
@@ -257,18 +256,19 @@ impl Driver {
             };
             let Poll::Ready(message) = self.inbound.poll_first(cx, is_light) else { break };
             room = room.saturating_sub(weight(&message));
-            any = true;
+            self.is_express = true;
             self.on_handler(message);
         }
-        let answers = self.answers.take_while(room, |from| self.crowd.is_light(from, 1));
-        any |= !answers.is_empty();
+        let answers = self.answers.take_while(cx, room, |from| self.crowd.is_light(from, 1));
+        room -= answers.len();
+        self.is_express |= !answers.is_empty();
         self.on_answers(answers);
         let own = self.node.key();
         while room > 0 && self.crowd.is_light(&own, 1) && self.take_message(cx) {
             room -= 1;
-            any = true;
+            self.is_express = true;
         }
-        any
+        room == 0
     }
 
     fn is_store_behind(&self) -> bool {
@@ -358,13 +358,16 @@ impl Driver {
         }
     }
 
-    /// Carries out what the state machine asks for. True if there was anything.
-    fn carry_out(&mut self) -> bool {
-        let mut any = false;
+    /// Carries out what the state machine asks for.
+    fn carry_out(&mut self) {
         let mut woken: HashSet<ConnId> = HashSet::new();
         let mut stopped: VecDeque<String> = VecDeque::new();
-        while let Some(output) = self.node.poll() {
-            any = true;
+        loop {
+            let Some(output) = self.node.poll() else {
+                let Some(app) = stopped.pop_front() else { break };
+                self.stop_serving(&app);
+                continue;
+            };
             match output {
                 Output::Send { conn, lane, frame, .. } => {
                     self.send(conn, lane, frame);
@@ -391,10 +394,6 @@ impl Driver {
                 link.outbound.wake();
             }
         }
-        for app in stopped {
-            self.stop_serving(&app);
-        }
-        any
     }
 
     fn send(&mut self, conn: ConnId, lane: Lane, frame: Frame) {
@@ -436,14 +435,21 @@ impl Future for Driver {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         // What has become durable goes out first: others work on it while more is taken in here.
-        let released = this.poll_store(cx)? && this.carry_out();
-        let taken = this.take_in(cx);
-        let done = this.carry_out();
+        if this.poll_store(cx)? {
+            this.carry_out();
+        }
+        let mut more = this.take_in(cx);
+        this.carry_out();
         this.is_express = false;
         if this.is_finished() {
             return Poll::Ready(Ok(()));
         }
-        if released || taken || done {
+        // The round may have given the store something that is durable at once, or set an earlier time.
+        if this.poll_store(cx)? {
+            this.carry_out();
+            more = true;
+        }
+        if more || this.poll_tick(cx) {
             // One round a turn: what it sends is on its way only when connections get theirs.
             cx.waker().wake_by_ref();
         }

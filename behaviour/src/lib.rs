@@ -39,8 +39,8 @@ mod turns;
 pub use behaviour::{Behaviour, Event};
 pub use config::Config;
 pub use control::{
-    Control, EventStream, IncomingRequest, OrderStream, OutboundRequest, Outcome, PendingRequest, Progress,
-    RequestError, RespondError, Serving, Stopped,
+    Control, Ended, EventStream, IncomingRequest, OrderStream, OutboundRequest, Outcome, PendingRequest,
+    Progress, RequestError, RespondError, Serving, Stopped,
 };
 pub use driver::{Driver, DriverError};
 pub use handler::Handler;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use por_core::RejectReason;
 use por_core::types::{RequestId, Yocto};
 
-use crate::control::{Outcome, Progress};
+use crate::control::{Ended, Outcome, Progress};
 
 /// Progress of a request that nobody has read: what comes beyond it is only in the events.
 const PROGRESS_QUEUE: usize = 64;
@@ -21,7 +21,16 @@ struct State {
     outcome: Option<Outcome>,
     /// Nothing more is told.
     ended: bool,
-    waker: Option<Waker>,
+    /// Of who waits, and for what.
+    waker: Option<(Waker, Awaited)>,
+}
+
+/// What the caller waits for. It is not woken for anything before: a wake-up costs more than what is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Awaited {
+    Start,
+    Progress,
+    Outcome,
 }
 
 #[derive(Debug, Default)]
@@ -33,12 +42,13 @@ impl Slot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, change: impl FnOnce(&mut State)) {
+    /// Tells of something, and wakes who waits for it or for what comes before it.
+    fn tell(&self, told: Awaited, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
-        let waker = state.waker.take();
+        let waker = state.waker.take_if(|(_, awaited)| *awaited <= told);
         drop(state);
-        if let Some(waker) = waker {
+        if let Some((waker, _)) = waker {
             waker.wake();
         }
     }
@@ -64,16 +74,17 @@ impl Teller {
     }
 
     pub fn started(&self, request: RequestId, price: Yocto) {
-        self.0.tell(|state| state.start = Some(Ok((request, price))));
+        self.0.tell(Awaited::Start, |state| state.start = Some(Ok((request, price))));
     }
 
     pub fn refused(self, reason: RejectReason) {
-        self.0.tell(|state| state.start = Some(Err(reason)));
+        // The end: nobody waits for more.
+        self.0.tell(Awaited::Outcome, |state| state.start = Some(Err(reason)));
     }
 
     /// May be missed by a caller that does not read.
     pub fn progress(&self, progress: Progress) {
-        self.0.tell(|state| {
+        self.0.tell(Awaited::Progress, |state| {
             if state.progress.len() < PROGRESS_QUEUE {
                 state.progress.push_back(progress);
             }
@@ -82,13 +93,13 @@ impl Teller {
 
     /// Is never missed.
     pub fn finish(self, outcome: Outcome) {
-        self.0.tell(|state| state.outcome = Some(outcome));
+        self.0.tell(Awaited::Outcome, |state| state.outcome = Some(outcome));
     }
 }
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        self.0.tell(|state| state.ended = true);
+        self.0.tell(Awaited::Outcome, |state| state.ended = true);
     }
 }
 
@@ -99,7 +110,7 @@ impl Listener {
         match state.start.take() {
             Some(start) => Poll::Ready(Some(start)),
             None if state.ended => Poll::Ready(None),
-            None => wait(&mut state, cx),
+            None => wait(&mut state, cx, Awaited::Start),
         }
     }
 
@@ -112,21 +123,52 @@ impl Listener {
         match state.outcome.take() {
             Some(outcome) => Poll::Ready(Some(Progress::Done(outcome))),
             None if state.ended => Poll::Ready(None),
-            None => wait(&mut state, cx),
+            None => wait(&mut state, cx, Awaited::Progress),
+        }
+    }
+
+    /// How the request has ended, whatever happens before, or why it was not sent; `None` if the driver has
+    /// ended or a part of it was told.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Ended, RejectReason>>> {
+        let mut state = self.0.lock();
+        match (state.start.take(), state.outcome.take()) {
+            (Some(Err(reason)), _) => Poll::Ready(Some(Err(reason))),
+            (Some(Ok((id, price))), Some(outcome)) => Poll::Ready(Some(Ok(Ended { id, price, outcome }))),
+            _ if state.ended => Poll::Ready(None),
+            (start, _) => {
+                state.start = start;
+                wait(&mut state, cx, Awaited::Outcome)
+            }
+        }
+    }
+
+    /// The outcome, whatever happens before it; `None` if the driver has ended or it was told.
+    pub fn poll_outcome(&self, cx: &mut Context<'_>) -> Poll<Option<Outcome>> {
+        let mut state = self.0.lock();
+        match state.outcome.take() {
+            Some(outcome) => Poll::Ready(Some(outcome)),
+            None if state.ended => Poll::Ready(None),
+            None => wait(&mut state, cx, Awaited::Outcome),
         }
     }
 }
 
-fn wait<T>(state: &mut State, cx: &Context<'_>) -> Poll<T> {
+fn wait<T>(state: &mut State, cx: &Context<'_>, awaited: Awaited) -> Poll<T> {
     match &mut state.waker {
-        Some(waker) => waker.clone_from(cx.waker()),
-        none => *none = Some(cx.waker().clone()),
+        Some((waker, earlier)) => {
+            waker.clone_from(cx.waker());
+            *earlier = awaited;
+        }
+        none => *none = Some((cx.waker().clone(), awaited)),
     }
     Poll::Pending
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     fn outcome() -> Outcome {
@@ -150,6 +192,58 @@ mod tests {
         let last = listener.poll_next(&mut cx);
         assert!(matches!(last, Poll::Ready(Some(Progress::Done(Outcome::Rejected { .. })))));
         assert!(matches!(listener.poll_next(&mut cx), Poll::Ready(None)));
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_waits_for_the_outcome_is_not_woken_before_it() {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        let woken = || wakes.0.swap(0, Ordering::Relaxed);
+        let (id, price) = (RequestId([1; 32]), Yocto(2));
+
+        let (teller, listener) = pair();
+        assert!(listener.poll_end(&mut cx).is_pending());
+        teller.started(id, price);
+        teller.progress(Progress::Overdue);
+        assert_eq!(woken(), 0);
+        assert!(listener.poll_end(&mut cx).is_pending());
+        teller.finish(outcome());
+        assert_eq!(woken(), 1);
+        let end = listener.poll_end(&mut cx);
+        assert!(matches!(end, Poll::Ready(Some(Ok(Ended { id: i, price: p, .. }))) if i == id && p == price));
+
+        let (teller, listener) = pair();
+        teller.started(id, price);
+        assert!(listener.poll_start(&mut cx).is_ready());
+        assert!(listener.poll_outcome(&mut cx).is_pending());
+        teller.progress(Progress::Overdue);
+        assert_eq!(woken(), 0);
+        // Who asks for progress meanwhile is woken by it.
+        assert!(listener.poll_next(&mut cx).is_ready());
+        assert!(listener.poll_next(&mut cx).is_pending());
+        teller.progress(Progress::Overdue);
+        assert_eq!(woken(), 1);
+        assert!(listener.poll_outcome(&mut cx).is_pending());
+        drop(teller);
+        assert_eq!(woken(), 1);
+        assert!(matches!(listener.poll_outcome(&mut cx), Poll::Ready(None)));
+
+        let (teller, listener) = pair();
+        assert!(listener.poll_end(&mut cx).is_pending());
+        teller.refused(RejectReason::Busy);
+        assert_eq!(woken(), 1);
+        assert!(matches!(listener.poll_end(&mut cx), Poll::Ready(Some(Err(RejectReason::Busy)))));
     }
 
     #[test]

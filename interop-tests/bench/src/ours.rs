@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::{BoxFuture, FutureExt};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, SwarmBuilder, identity, noise, tcp, yamux};
 use libp2p_por as por;
@@ -113,14 +114,22 @@ impl Row {
         Ok(self)
     }
 
-    /// Sends a request and waits for its verified response.
-    pub async fn ask(&self) -> anyhow::Result<()> {
-        match self.nodes[0].control.request(self.request.clone()).await?.outcome().await? {
-            por::Outcome::Response { body, .. } if body.len() == BODY => Ok(()),
-            por::Outcome::Response { .. } => Err(anyhow!("a response of the wrong length")),
-            por::Outcome::Rejected { reason, .. } => Err(anyhow!("rejected: {reason}")),
-            por::Outcome::Severed { order, .. } => Err(anyhow!("severed: {:?}", order.statement)),
+    /// Sends a request with each call and waits for its verified response.
+    pub fn asker(&self) -> impl Fn() -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync + 'static {
+        let (control, request) = (self.nodes[0].control.clone(), self.request.clone());
+        move || {
+            let (control, request) = (control.clone(), request.clone());
+            async move { ask(&control, request).await }.boxed()
         }
+    }
+}
+
+async fn ask(control: &por::Control, request: por::OutboundRequest) -> anyhow::Result<()> {
+    match control.complete(request).await?.outcome {
+        por::Outcome::Response { body, .. } if body.len() == BODY => Ok(()),
+        por::Outcome::Response { .. } => Err(anyhow!("a response of the wrong length")),
+        por::Outcome::Rejected { reason, .. } => Err(anyhow!("rejected: {reason}")),
+        por::Outcome::Severed { order, .. } => Err(anyhow!("severed: {:?}", order.statement)),
     }
 }
 

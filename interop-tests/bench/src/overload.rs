@@ -72,8 +72,8 @@ impl Seen {
 /// How long a request took; `None` if it was refused.
 async fn once(control: &Control, request: OutboundRequest) -> anyhow::Result<Option<Duration>> {
     let start = Instant::now();
-    let Ok(asked) = control.request(request).await else { return Ok(None) };
-    match asked.outcome().await? {
+    let Ok(ended) = control.complete(request).await else { return Ok(None) };
+    match ended.outcome {
         Outcome::Response { .. } => Ok(Some(start.elapsed())),
         Outcome::Rejected { .. } => Ok(None),
         other => anyhow::bail!("no outcome that overload may have: {other:?}"),

@@ -1,10 +1,10 @@
 //! Small requests: ours paid, signed and durable, theirs none of it.
 
-use std::future::Future;
 use std::time::Instant;
 
 use anyhow::ensure;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
 use crate::report::{Figures, Round};
@@ -76,19 +76,29 @@ pub async fn run(args: &Requests, json: bool) -> anyhow::Result<()> {
 impl Field {
     async fn measure(&self, which: Which, count: usize, inflight: usize) -> anyhow::Result<Round> {
         match which {
-            Which::Direct => measure(count, inflight, || self.direct.ask()).await,
-            Which::Relay2 => measure(count, inflight, || self.relayed.ask()).await,
-            Which::Theirs => measure(count, inflight, || self.theirs.ask()).await,
-            Which::TheirsRelay2 => measure(count, inflight, || self.theirs_relayed.ask()).await,
+            Which::Direct => measure(count, inflight, self.direct.asker()).await,
+            Which::Relay2 => measure(count, inflight, self.relayed.asker()).await,
+            Which::Theirs => measure(count, inflight, self.theirs.asker()).await,
+            Which::TheirsRelay2 => measure(count, inflight, self.theirs_relayed.asker()).await,
         }
     }
 }
 
+/// As a task of the nodes' executor, like an application: another thread would have to be woken for each answer.
+async fn measure(
+    count: usize,
+    inflight: usize,
+    ask: impl Fn() -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync + 'static,
+) -> anyhow::Result<Round> {
+    tokio::spawn(async move { keep(count, inflight, &ask).await }).await?
+}
+
 /// Keeps `inflight` requests under way until `count` have been answered.
-async fn measure<F>(count: usize, inflight: usize, ask: impl Fn() -> F) -> anyhow::Result<Round>
-where
-    F: Future<Output = anyhow::Result<()>>,
-{
+async fn keep(
+    count: usize,
+    inflight: usize,
+    ask: &impl Fn() -> BoxFuture<'static, anyhow::Result<()>>,
+) -> anyhow::Result<Round> {
     let one = || async {
         let start = Instant::now();
         ask().await?;

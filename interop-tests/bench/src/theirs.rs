@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 
 use anyhow::anyhow;
+use futures::future::{BoxFuture, FutureExt};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::request_response::{self, Event, Message, OutboundRequestId, ProtocolSupport};
 use libp2p::swarm::SwarmEvent;
@@ -94,11 +95,18 @@ impl Row {
         Ok(Row { calls })
     }
 
-    /// Sends a request and waits for its response.
-    pub async fn ask(&self) -> anyhow::Result<()> {
-        let (done, is_done) = oneshot::channel();
-        self.calls.send(done).await.map_err(|_| anyhow!("the client has ended"))?;
-        is_done.await?
+    /// Sends a request with each call and waits for its response.
+    pub fn asker(&self) -> impl Fn() -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync + 'static {
+        let calls = self.calls.clone();
+        move || {
+            let calls = calls.clone();
+            async move {
+                let (done, is_done) = oneshot::channel();
+                calls.send(done).await.map_err(|_| anyhow!("the client has ended"))?;
+                is_done.await?
+            }
+            .boxed()
+        }
     }
 }
 

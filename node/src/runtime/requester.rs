@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use libp2p_por::{Control, OutboundRequest, Outcome, RequestError};
+use libp2p_por::{Control, Ended, OutboundRequest, Outcome, RequestError};
 use parking_lot::Mutex;
 use por_core::{ANSWER_LIMIT, RejectReason};
 use por_types::{ChannelId, NodeKey, Yocto};
@@ -235,7 +235,7 @@ impl Requester {
         let (version, now_ms, hops) = self.allow_time(r, &route, slack);
         let lifetime = u64::try_from(r.deadline.as_millis()).unwrap_or(u64::MAX);
         let lifetime = lifetime.saturating_add(EXPIRY_MARGIN_MS).min(MAX_EXPIRY_MS);
-        let pending = self.control.request(OutboundRequest {
+        let ended = self.control.complete(OutboundRequest {
             destination: r.destination,
             app: r.app.clone(),
             body: r.body.clone(),
@@ -245,12 +245,10 @@ impl Requester {
             graph_version: version,
             route: hops,
         });
-        let pending = pending.await.map_err(|error| match error {
+        let Ended { id: request, price, outcome } = ended.await.map_err(|error| match error {
             RequestError::Refused(reason) => rejected(reason),
             RequestError::Stopped(_) => stopped(),
         })?;
-        let (request, price) = (pending.id, pending.price);
-        let outcome = pending.outcome().await.map_err(|_| stopped())?;
         drop(load);
         match outcome {
             Outcome::Response { receipt, body } => {
