@@ -469,7 +469,8 @@ impl Drop for Driver {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use por_core::Limits;
     use por_core::types::Network;
@@ -485,6 +486,56 @@ mod tests {
         let response = Frame::Response(Response { payment: None, resent: false, responses: Vec::new() });
         let frames = vec![request(), request(), response];
         assert_eq!(weight(&FromHandler::Frames { conn: ConnId(1), frames }), 3);
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A turn that nobody needs makes the executor wake a thread for it; one that is missing is a hang.
+    #[test]
+    fn the_driver_takes_another_turn_only_for_what_is_left() {
+        let network =
+            Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+        let secret = NodeSecret::from_seed(&[1; 32]);
+        let store = Box::new(MemoryStore::default());
+        let (behaviour, control, mut driver) =
+            assemble(Config::new(network), secret, store).expect("an empty store loads");
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        let mut turns = |driver: &mut Driver| {
+            let mut turns = 0;
+            loop {
+                assert!(Pin::new(&mut *driver).poll(&mut cx).is_pending());
+                turns += 1;
+                if wakes.0.swap(0, Ordering::Relaxed) == 0 {
+                    return turns;
+                }
+            }
+        };
+        assert!(turns(&mut driver) <= 2, "what a start writes is durable at once");
+        assert_eq!(turns(&mut driver), 1, "nothing to do");
+        let mut said = Vec::new();
+        for _ in 0..2 * MAX_ROUND {
+            let message = FromHandler::Drained { conn: ConnId(1), bytes: 1 };
+            said.push(behaviour.to_driver.clone().try_send(message));
+        }
+        assert!(said.iter().all(Result::is_ok));
+        assert_eq!(turns(&mut driver), 3, "two full rounds, and a look for more");
+        // What is durable at once is told without another occasion.
+        let mut call = Box::pin(control.set_late_fee(por_core::types::Yocto(1)));
+        let mut other = Context::from_waker(Waker::noop());
+        assert!(call.as_mut().poll(&mut other).is_pending());
+        assert!(turns(&mut driver) <= 2);
+        assert!(call.as_mut().poll(&mut other).is_ready());
+        assert!(driver.uncommitted.is_empty());
     }
 
     /// A connection that is ready and closed while the driver is busy must not be taken for open

@@ -15,9 +15,9 @@ use crate::{fetch::Session, net::Network};
 
 /// How often a download is looked at, and the line redrawn.
 const LOOK: Duration = Duration::from_millis(100);
-/// JSON lines are this far apart at most, and a twentieth of the download.
+/// JSON lines are this far apart at most, and a hundredth of the download.
 const JSON_EVERY: Duration = Duration::from_secs(1);
-const JSON_STEPS: u64 = 20;
+const JSON_STEPS: u64 = 100;
 /// Speed is that of the last moments, not of the whole.
 const SMOOTHING: f64 = 0.15;
 
@@ -292,16 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn json_lines_come_each_second_and_each_twentieth() {
+    fn json_lines_come_each_second_and_each_hundredth() {
         let start = Instant::now();
         let after = |ms| start + Duration::from_millis(ms);
         let mut told = Told::default();
         assert!(told.is_due(start, 0, 1000));
-        assert!(!told.is_due(after(900), 49, 1000));
-        assert!(told.is_due(after(901), 50, 1000));
-        assert!(!told.is_due(after(1900), 99, 1000));
-        assert!(told.is_due(after(1901), 99, 1000), "a second later");
-        assert!(!told.is_due(after(1902), 99, 10), "nothing is new");
+        assert!(!told.is_due(after(900), 9, 1000));
+        assert!(told.is_due(after(901), 10, 1000));
+        assert!(!told.is_due(after(1900), 19, 1000));
+        assert!(told.is_due(after(1901), 19, 1000), "a second later");
+        assert!(!told.is_due(after(1902), 19, 10), "nothing is new");
     }
 
     #[test]
