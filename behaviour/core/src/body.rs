@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use por_types::Hash;
 
 use crate::fault::Fault;
@@ -35,6 +35,20 @@ impl Inflow {
     /// body already.
     pub fn dormant(root: Hash, body_len: u64, window: u32) -> Result<Inflow, Fault> {
         Ok(Inflow { active: false, ..Inflow::new(root, body_len, window)? })
+    }
+
+    /// [`Inflow::push`], with what is verified of the body itself appended to `body`. Room for all of it is
+    /// taken with its first bytes, as admission has bounded it: a body that grows is copied again and again.
+    pub fn gather(&mut self, offset: u64, data: Bytes, body: &mut BytesMut) -> Result<(), Fault> {
+        let mut pieces = Vec::new();
+        let result = self.push(offset, data, &mut pieces);
+        for piece in pieces.iter().filter(|piece| piece.is_body) {
+            if body.is_empty() {
+                body.reserve(usize::try_from(self.body_len).unwrap_or_default());
+            }
+            body.extend_from_slice(&piece.bytes);
+        }
+        result
     }
 
     /// Checks what arrived. A gap and what lies beyond the present credit are left over from before a
@@ -328,7 +342,7 @@ mod tests {
         let mut source = Outflow::whole(encoder.clone());
         let mut relay = Outflow::piped(inflow(&encoder));
         let mut sink = inflow(&encoder);
-        let (mut body, mut restarted) = (Vec::new(), false);
+        let (mut body, mut restarted) = (BytesMut::new(), false);
         source.resume(0, u64::from(WINDOW)).unwrap();
         relay.resume(0, u64::from(WINDOW)).unwrap();
         while !sink.is_complete() {
@@ -338,11 +352,7 @@ mod tests {
                 moved = true;
             }
             if let Some((offset, data)) = relay.take(10_000) {
-                let mut pieces = Vec::new();
-                sink.push(offset, data, &mut pieces).unwrap();
-                for piece in pieces.into_iter().filter(|piece| piece.is_body) {
-                    body.extend_from_slice(&piece.bytes);
-                }
+                sink.gather(offset, data, &mut body).unwrap();
                 moved = true;
             }
             if let Some(up_to) = relay.refill() {
@@ -365,7 +375,8 @@ mod tests {
             }
             assert!(moved, "stuck at {}", sink.verified());
         }
-        body
+        assert!(body.capacity() < body.len() + 4096, "it grew step by step to {}", body.capacity());
+        body.into()
     }
 
     #[test]

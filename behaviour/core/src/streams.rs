@@ -55,12 +55,7 @@ impl Node {
             Role::Author(author) => {
                 let Some(arriving) = &mut author.reply else { return Ok(()) };
                 let exchange = author.to.exchange;
-                let mut pieces = Vec::new();
-                let result = arriving.inflow.push(offset, data, &mut pieces);
-                for piece in pieces.iter().filter(|piece| piece.is_body) {
-                    arriving.data.extend_from_slice(&piece.bytes);
-                }
-                result?;
+                arriving.inflow.gather(offset, data, &mut arriving.data)?;
                 let complete = arriving.inflow.is_complete();
                 let body = arriving.inflow.root();
                 if let Some(up_to) = arriving.inflow.grant_verified() {
@@ -100,12 +95,7 @@ impl Node {
         match &mut job.role {
             Role::Destination { from, stage: Asked::Uploading { inflow, data: body } } => {
                 let exchange = from.exchange;
-                let mut pieces = Vec::new();
-                let result = inflow.push(offset, data, &mut pieces);
-                for piece in pieces.iter().filter(|piece| piece.is_body) {
-                    body.extend_from_slice(&piece.bytes);
-                }
-                result?;
+                inflow.gather(offset, data, body)?;
                 if inflow.is_complete() {
                     let body = Bytes::from(std::mem::take(body));
                     self.upload_over(id);
