@@ -469,8 +469,7 @@ impl Drop for Driver {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
+    use std::task::Waker;
 
     use por_core::Limits;
     use por_core::types::Network;
@@ -478,6 +477,7 @@ mod tests {
 
     use super::*;
     use crate::MemoryStore;
+    use crate::wakes::Wakes;
 
     /// Else a peer could make a round, and the count of who asks, grow without end.
     #[test]
@@ -486,16 +486,6 @@ mod tests {
         let response = Frame::Response(Response { payment: None, resent: false, responses: Vec::new() });
         let frames = vec![request(), request(), response];
         assert_eq!(weight(&FromHandler::Frames { conn: ConnId(1), frames }), 3);
-    }
-
-    /// Counts how often it is woken.
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// A turn that nobody needs makes the executor wake a thread for it; one that is missing is a hang.
@@ -515,7 +505,7 @@ mod tests {
             loop {
                 assert!(Pin::new(&mut *driver).poll(&mut cx).is_pending());
                 turns += 1;
-                if wakes.0.swap(0, Ordering::Relaxed) == 0 {
+                if wakes.take() == 0 {
                     return turns;
                 }
             }

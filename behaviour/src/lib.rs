@@ -35,6 +35,8 @@ mod pending;
 mod protocol;
 mod store;
 mod turns;
+#[cfg(test)]
+mod wakes;
 
 pub use behaviour::{Behaviour, Event};
 pub use config::Config;

@@ -135,8 +135,8 @@ impl Listener {
             (Some(Err(reason)), _) => Poll::Ready(Some(Err(reason))),
             (Some(Ok((id, price))), Some(outcome)) => Poll::Ready(Some(Ok(Ended { id, price, outcome }))),
             _ if state.ended => Poll::Ready(None),
-            (start, _) => {
-                state.start = start;
+            (start, outcome) => {
+                (state.start, state.outcome) = (start, outcome);
                 wait(&mut state, cx, Awaited::Outcome)
             }
         }
@@ -166,10 +166,8 @@ fn wait<T>(state: &mut State, cx: &Context<'_>, awaited: Awaited) -> Poll<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use super::*;
+    use crate::wakes::Wakes;
 
     fn outcome() -> Outcome {
         Outcome::Rejected { reason: RejectReason::Busy, refund: Yocto(1), invalid: None }
@@ -194,32 +192,21 @@ mod tests {
         assert!(matches!(listener.poll_next(&mut cx), Poll::Ready(None)));
     }
 
-    /// Counts how often it is woken.
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     #[test]
     fn who_waits_for_the_outcome_is_not_woken_before_it() {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut cx = Context::from_waker(&waker);
-        let woken = || wakes.0.swap(0, Ordering::Relaxed);
         let (id, price) = (RequestId([1; 32]), Yocto(2));
 
         let (teller, listener) = pair();
         assert!(listener.poll_end(&mut cx).is_pending());
         teller.started(id, price);
         teller.progress(Progress::Overdue);
-        assert_eq!(woken(), 0);
+        assert_eq!(wakes.take(), 0);
         assert!(listener.poll_end(&mut cx).is_pending());
         teller.finish(outcome());
-        assert_eq!(woken(), 1);
+        assert_eq!(wakes.take(), 1);
         let end = listener.poll_end(&mut cx);
         assert!(matches!(end, Poll::Ready(Some(Ok(Ended { id: i, price: p, .. }))) if i == id && p == price));
 
@@ -228,21 +215,21 @@ mod tests {
         assert!(listener.poll_start(&mut cx).is_ready());
         assert!(listener.poll_outcome(&mut cx).is_pending());
         teller.progress(Progress::Overdue);
-        assert_eq!(woken(), 0);
+        assert_eq!(wakes.take(), 0);
         // Who asks for progress meanwhile is woken by it.
         assert!(listener.poll_next(&mut cx).is_ready());
         assert!(listener.poll_next(&mut cx).is_pending());
         teller.progress(Progress::Overdue);
-        assert_eq!(woken(), 1);
+        assert_eq!(wakes.take(), 1);
         assert!(listener.poll_outcome(&mut cx).is_pending());
         drop(teller);
-        assert_eq!(woken(), 1);
+        assert_eq!(wakes.take(), 1);
         assert!(matches!(listener.poll_outcome(&mut cx), Poll::Ready(None)));
 
         let (teller, listener) = pair();
         assert!(listener.poll_end(&mut cx).is_pending());
         teller.refused(RejectReason::Busy);
-        assert_eq!(woken(), 1);
+        assert_eq!(wakes.take(), 1);
         assert!(matches!(listener.poll_end(&mut cx), Poll::Ready(Some(Err(RejectReason::Busy)))));
     }
 
