@@ -38,7 +38,8 @@ pub trait Store: Send + 'static {
     /// each as a whole, several may share a commit.
     fn submit(&mut self, batch: u64, writes: Vec<Write>);
 
-    /// The highest batch that is durable; wakes the task when it grows.
+    /// The highest batch that is durable, once for each time that it has grown; `Pending` until it grows
+    /// again, and the task is woken then. A store that is never `Pending` stops its node.
     fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, StoreError>>;
 }
 
