@@ -47,6 +47,8 @@ const MAX_UNCOMMITTED: usize = 2;
 const MAX_UNCOMMITTED_STREAMING: usize = 64;
 /// Batches beyond them for those who ask for little beside others: the room is taken by the others.
 const MAX_EXPRESS: usize = 2;
+/// How often in a turn what is durable at once may lead to more that is.
+const MAX_DURABLE_AT_ONCE: u32 = 4;
 /// How long after a fragment bodies count as passing, milliseconds.
 const STREAMING_MS: u64 = 50;
 
@@ -438,16 +440,24 @@ impl Future for Driver {
         if this.poll_store(cx)? {
             this.carry_out();
         }
+        let was_behind = this.is_store_behind();
         let mut more = this.take_in(cx);
         this.carry_out();
         this.is_express = false;
+        // The round may have given the store something that is durable at once, and that something more.
+        let mut rounds = 0;
+        while this.poll_store(cx)? {
+            this.carry_out();
+            rounds += 1;
+            if rounds == MAX_DURABLE_AT_ONCE {
+                more = true;
+                break;
+            }
+        }
+        // What waited for the store was not looked at.
+        more |= was_behind && rounds > 0;
         if this.is_finished() {
             return Poll::Ready(Ok(()));
-        }
-        // The round may have given the store something that is durable at once, or set an earlier time.
-        if this.poll_store(cx)? {
-            this.carry_out();
-            more = true;
         }
         if more || this.poll_tick(cx) {
             // One round a turn: what it sends is on its way only when connections get theirs.

@@ -40,6 +40,9 @@ pub trait Store: Send + 'static {
 
     /// The highest batch that is durable, once for each time that it has grown; `Pending` until it grows
     /// again, and the task is woken then. A store that is never `Pending` stops its node.
+    ///
+    /// Called after every batch, in the same turn: a store may write a small one only then, and here,
+    /// which saves waking a thread. It should not take longer than its executor has patience for.
     fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, StoreError>>;
 }
 

@@ -35,12 +35,15 @@ pub use ledger::LedgerStore;
 pub use rows::AppTable;
 
 use books::{Books, JournalRow, journal_head};
-use journal::Device;
+use journal::{Device, Files};
 use ledger::Shared;
 use rows::{KeyValue, StoreTable};
 
-/// Version of the layout of the database.
-const FORMAT: u32 = 2;
+/// Version of the layout of the database and its journal.
+const FORMAT: u32 = 3;
+/// Differs in its journal's groups alone, which are read. It becomes the present one when it is opened, so
+/// that no program takes a journal that it cannot read for an empty one.
+const FORMAT_OF_SMALL_BLOCKS: u32 = 2;
 const IDENTITY_KEY: &[u8] = b"identity";
 /// Pages kept in memory.
 const CACHE_BYTES: usize = 64 << 20;
@@ -91,7 +94,7 @@ impl NodeStore {
         guarded(path, || check_identity(path, &database, identity))??;
         let head = guarded(path, || journal_head(&database))?.map_err(|error| error.at(path))?;
         // One that was closed needs no journal; so a copy of its database alone will do.
-        let journal = journal::open(path, head.is_none_or(|head| head.closed))?;
+        let journal = Files::open(path, head.is_none_or(|head| head.closed))?;
         NodeStore::start(path, database, head, Box::new(journal))
     }
 
@@ -209,16 +212,19 @@ fn create(path: &Path, identity: &StoreIdentity) -> Result<(), StoreError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
-    let row = IdentityRow { format: FORMAT, identity: identity.clone() };
-    let bytes = borsh::to_vec(&row).map_err(io)?;
     {
         let database = Database::create(&new).map_err(|error| StoreError::from_redb(path, error.into()))?;
-        rows::initialise(&database, IDENTITY_KEY, &bytes)
-            .map_err(|error| StoreError::from_redb(path, error))?;
+        write_identity(path, &database, identity)?;
     }
     restrict(&new).map_err(io)?;
     std::fs::rename(&new, path).map_err(io)?;
     std::fs::File::open(&directory).and_then(|d| d.sync_all()).map_err(io)
+}
+
+fn write_identity(path: &Path, database: &Database, identity: &StoreIdentity) -> Result<(), StoreError> {
+    let row = IdentityRow { format: FORMAT, identity: identity.clone() };
+    let bytes = borsh::to_vec(&row).map_err(|error| StoreError::io(path, &error))?;
+    rows::initialise(database, IDENTITY_KEY, &bytes).map_err(|error| StoreError::from_redb(path, error))
 }
 
 #[cfg(unix)]
@@ -239,7 +245,7 @@ fn check_identity(path: &Path, database: &Database, expected: &StoreIdentity) ->
         .ok_or_else(|| StoreError::damaged(path, "it does not say whose it is"))?;
     let row: IdentityRow = borsh::from_slice(&bytes)
         .map_err(|_| StoreError::foreign(path, "it was written by another version"))?;
-    if row.format != FORMAT {
+    if ![FORMAT, FORMAT_OF_SMALL_BLOCKS].contains(&row.format) {
         return Err(StoreError::foreign(path, format!("its format is {}, not {FORMAT}", row.format)));
     }
     let StoreIdentity { network, node_key } = row.identity;
@@ -250,5 +256,5 @@ fn check_identity(path: &Path, database: &Database, expected: &StoreIdentity) ->
         let Network { chain_id, contract } = network;
         return Err(StoreError::foreign(path, format!("it belongs to {contract} on {chain_id}")));
     }
-    Ok(())
+    if row.format == FORMAT { Ok(()) } else { write_identity(path, database, expected) }
 }

@@ -33,6 +33,13 @@ pub(super) struct JournalRow {
     pub closed: bool,
 }
 
+#[cfg(test)]
+impl JournalRow {
+    pub(super) fn id(&self) -> JournalId {
+        self.id
+    }
+}
+
 /// `None` for a store that has never had a journal.
 pub(super) fn journal_head(database: &Database) -> Result<Option<JournalRow>, ReadError> {
     let bytes = rows::get(database, StoreTable::App(AppTable::Metadata), HEAD_KEY)?;
@@ -113,21 +120,26 @@ impl Books {
         }
     }
 
+    /// Whether it is time to move rows on towards the database.
+    pub(super) fn is_upkeep_due(&self) -> bool {
+        self.written >= if self.ripening.is_some() { RIPEN_BYTES } else { CHECKPOINT_BYTES }
+    }
+
     /// Moves rows on towards the database, when it is time.
     pub(super) fn upkeep(&mut self, path: &Path, database: &Database) -> Result<(), StoreError> {
         self.note();
-        match self.ripening {
-            Some(_) if self.written >= RIPEN_BYTES => self.ripe(path, database),
-            None if self.written >= CHECKPOINT_BYTES => {
-                self.memory.age();
-                self.journal.turn(CHECKPOINT_BYTES);
-                let (sequence, start) = (self.journal.sequence(), self.journal.position());
-                self.ripening = Some(Ripening { sequence, start });
-                self.written = 0;
-                Ok(())
-            }
-            _ => Ok(()),
+        if !self.is_upkeep_due() {
+            return Ok(());
         }
+        if self.ripening.is_some() {
+            return self.ripe(path, database);
+        }
+        self.memory.age();
+        self.journal.turn(CHECKPOINT_BYTES);
+        let (sequence, start) = (self.journal.sequence(), self.journal.position());
+        self.ripening = Some(Ripening { sequence, start });
+        self.written = 0;
+        Ok(())
     }
 
     /// What is left of the aging rows goes into the database. Whatever has overtaken others of them is in

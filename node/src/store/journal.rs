@@ -6,87 +6,50 @@
 //! says, groups are written from there again. Where the first group that the database lacks begins is
 //! known to the database; the chain goes on behind each group, or at the start of the file.
 //!
-//! A group is one commit: a header of 64 bytes and the writes, padded to [`ALIGN`]. Groups are
+//! A group is one commit: a header of 64 bytes and the writes, padded to whole blocks. Groups are
 //! numbered from 1 for ever, and each is begun only after the one before it is durable. Therefore
 //! the first group that does not read well is the end if no later one exists: a write that was
-//! interrupted, of which nobody was told. With a later one in the file it is damage. Behind the last
-//! group stands a mark, written once the group is durable: so the last one too is either whole, or
-//! was never durable, or is damaged and known to be. The mark itself is not synced; after a power cut it
-//! may be missing, and then the last group alone is taken at its word.
+//! interrupted, of which nobody was told. With a later one in the file it is damage. Which group was the
+//! last that was durable is noted in a file of its own, after each: so the last one too is either whole, or
+//! was never durable, or is damaged and known to be. This mark is not synced; after a power cut it
+//! may be missing or an earlier one, and then the last group alone is taken at its word.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+mod device;
+
+use std::io::{self, SeekFrom};
+use std::path::Path;
 
 use por_core::{Table, Write};
 
 use super::error::StoreError;
 
-/// Groups begin at multiples of this, so that they can be found behind a damaged one.
-const ALIGN: usize = 64;
-const MAGIC: [u8; 8] = *b"por/jrn1";
+use device::BLOCK;
+pub(super) use device::{Blocks, Device, Files, file};
+#[cfg(test)]
+pub(super) use {device::mark_file, tests::in_small_blocks};
+
+/// Bytes of a header, and of a mark.
+const HEADER: usize = 64;
+const MAGIC: [u8; 8] = *b"por/jrn2";
+/// Of groups that were padded to 64 bytes, with marks among them: still read, not written any more.
+const MAGIC_1: [u8; 8] = *b"por/jrn1";
 /// Bytes of the file beyond which it is cut when nothing in it is needed.
 const KEEP: u64 = 64 << 20;
 /// Zeros are written this far ahead: a sync of bytes that the file has already need not make a new
 /// length durable as well, which takes as long again.
-const AHEAD: u64 = 1 << 20;
+const AHEAD: usize = 1 << 20;
 /// Bytes of the buffer that are kept between groups.
 const KEEP_BUFFER: usize = 4 << 20;
 
-/// Length in the header of a mark: the group of that number, which ends where the mark begins, is
-/// durable.
+/// Length in a mark, which is else a header: the group of that number is durable.
 const MARK: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests;
 
 /// Which journal it is: random, known to the database. Checksums are keyed with it, so that the
 /// journal of another database is never taken for this one's.
 pub(super) type JournalId = [u8; 32];
-
-/// Where groups are written; a file but for tests.
-pub(super) trait Device: Read + Seek + Send {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
-    fn sync(&mut self) -> io::Result<()>;
-    fn set_len(&mut self, len: u64) -> io::Result<()>;
-}
-
-impl Device for File {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        io::Write::write_all(self, bytes)
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-    fn set_len(&mut self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
-    }
-}
-
-/// The journal's file beside the database.
-pub(super) fn file(store: &Path) -> PathBuf {
-    store.with_extension("journal")
-}
-
-/// Opens the file; with `create` one that is not there is made.
-pub(super) fn open(store: &Path, create: bool) -> Result<File, StoreError> {
-    let path = file(store);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(create);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let cause = format!("its journal {} is missing", path.display());
-            Err(StoreError::damaged(store, cause))
-        }
-        Err(error) => Err(StoreError::io(&path, &error)),
-        Ok(file) if create => {
-            // That it is there must be as durable as what is in it.
-            let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let synced = File::open(directory).and_then(|directory| directory.sync_all());
-            synced.map(|()| file).map_err(|error| StoreError::io(&path, &error))
-        }
-        Ok(file) => Ok(file),
-    }
-}
 
 pub(super) struct Journal {
     device: Box<dyn Device>,
@@ -100,7 +63,7 @@ pub(super) struct Journal {
     /// Where the first group begins that may still be needed; `position` is below it after a turn to the
     /// start of the file, and must stay there.
     oldest: u64,
-    buffer: Vec<u8>,
+    buffer: Blocks,
     /// A write or sync has failed. What the file holds is not known any more: a sync that is tried again
     /// may succeed without having written what the first one lost.
     failed: bool,
@@ -132,12 +95,19 @@ struct Header {
     sequence: u64,
     len: u64,
     checksum: [u8; 32],
+    /// Groups of its kind begin at multiples of this.
+    align: usize,
 }
 
 impl Header {
-    fn encode(&self, id: &JournalId) -> [u8; ALIGN] {
-        let mut bytes = [0; ALIGN];
-        bytes[..8].copy_from_slice(&MAGIC);
+    fn new(sequence: u64, len: u64, checksum: [u8; 32]) -> Header {
+        Header { sequence, len, checksum, align: BLOCK }
+    }
+
+    fn encode(&self, id: &JournalId) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        let magic = if self.align == BLOCK { MAGIC } else { MAGIC_1 };
+        bytes[..8].copy_from_slice(&magic);
         bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.len.to_le_bytes());
         bytes[24..56].copy_from_slice(&self.checksum);
@@ -146,11 +116,16 @@ impl Header {
         bytes
     }
 
-    fn decode(bytes: &[u8; ALIGN], id: &JournalId) -> Option<Header> {
-        if bytes[..8] != MAGIC || blake3::keyed_hash(id, &bytes[..56]).as_bytes()[..8] != bytes[56..] {
+    fn decode(bytes: &[u8; HEADER], id: &JournalId) -> Option<Header> {
+        let align = match *bytes.first_chunk()? {
+            MAGIC => BLOCK,
+            MAGIC_1 => HEADER,
+            _ => return None,
+        };
+        if blake3::keyed_hash(id, &bytes[..56]).as_bytes()[..8] != bytes[56..] {
             return None;
         }
-        let mut header = Header { sequence: 0, len: 0, checksum: [0; 32] };
+        let mut header = Header { sequence: 0, len: 0, checksum: [0; 32], align };
         let mut number = [0; 8];
         number.copy_from_slice(&bytes[8..16]);
         header.sequence = u64::from_le_bytes(number);
@@ -158,6 +133,15 @@ impl Header {
         header.len = u64::from_le_bytes(number);
         header.checksum.copy_from_slice(&bytes[24..56]);
         Some(header)
+    }
+
+    fn is_mark(&self) -> bool {
+        self.len == MARK
+    }
+
+    /// Bytes of the whole group.
+    fn padded(&self) -> u64 {
+        (HEADER as u64).saturating_add(self.len).next_multiple_of(self.align as u64)
     }
 }
 
@@ -181,7 +165,7 @@ impl Journal {
             position: 0,
             len: 0,
             oldest: 0,
-            buffer: Vec::new(),
+            buffer: Blocks::new(BLOCK),
             failed: false,
         };
         journal.len = journal.device.seek(SeekFrom::End(0))?;
@@ -191,7 +175,7 @@ impl Journal {
         }
         journal.look_for_later()?;
         // The caller brings the database up to date, hence from the start.
-        journal.buffer = Vec::new();
+        journal.buffer = Blocks::new(BLOCK);
         Ok(journal)
     }
 
@@ -204,23 +188,23 @@ impl Journal {
             decode(&self.buffer, take)
                 .ok_or_else(|| JournalError::Damaged(format!("group {} is malformed", header.sequence)))?;
             self.sequence = header.sequence;
-            position += padded(header.len);
+            position += header.padded();
         }
         Ok(())
     }
 
     /// The group at `position`, its writes in the buffer; `None` if there is no sound one.
     fn read_group(&mut self, position: u64, len: u64) -> io::Result<Option<Header>> {
-        let mut bytes = [0; ALIGN];
-        if len.saturating_sub(position) < ALIGN as u64 {
+        let mut bytes = [0; HEADER];
+        if len.saturating_sub(position) < HEADER as u64 {
             return Ok(None);
         }
         self.device.seek(SeekFrom::Start(position))?;
         self.device.read_exact(&mut bytes)?;
-        let Some(header) = Header::decode(&bytes, &self.id).filter(|header| header.len != MARK) else {
+        let Some(header) = Header::decode(&bytes, &self.id).filter(|header| !header.is_mark()) else {
             return Ok(None);
         };
-        if header.len > len - position - ALIGN as u64 {
+        if header.len > len - position - HEADER as u64 {
             return Ok(None);
         }
         self.buffer.resize(usize::try_from(header.len).map_err(io::Error::other)?, 0);
@@ -237,26 +221,30 @@ impl Journal {
         while position < self.len {
             let part = usize::try_from((self.len - position).min(chunk.len() as u64)).unwrap_or(chunk.len());
             self.device.read_exact(&mut chunk[..part])?;
-            for bytes in chunk[..part].as_chunks::<ALIGN>().0 {
-                let Some(header) = Header::decode(bytes, &self.id) else { continue };
-                let marked = header.len == MARK;
-                let durable = if marked { header.sequence } else { header.sequence.saturating_sub(1) };
-                if durable > self.sequence {
-                    let lost = self.sequence + 1;
-                    return Err(JournalError::Damaged(format!(
-                        "group {lost} does not read well, and {durable} was durable"
-                    )));
-                }
+            for bytes in chunk[..part].as_chunks().0 {
+                self.compare(bytes)?;
             }
             position += part as u64;
         }
-        Ok(())
+        let mark = self.device.read_mark()?;
+        mark.first_chunk().map_or(Ok(()), |mark| self.compare(mark))
+    }
+
+    /// What may be a later header, or a mark.
+    fn compare(&self, bytes: &[u8; HEADER]) -> Result<(), JournalError> {
+        let Some(header) = Header::decode(bytes, &self.id) else { return Ok(()) };
+        let durable = if header.is_mark() { header.sequence } else { header.sequence.saturating_sub(1) };
+        if durable <= self.sequence {
+            return Ok(());
+        }
+        let lost = self.sequence + 1;
+        Err(JournalError::Damaged(format!("group {lost} does not read well, and {durable} was durable")))
     }
 
     /// Adds a write to the next group.
     pub(super) fn add(&mut self, write: &Write) {
         if self.buffer.is_empty() {
-            self.buffer.resize(ALIGN, 0);
+            self.buffer.resize(HEADER, 0);
         }
         let value = write.value.as_deref();
         let absent = u8::from(value.is_none());
@@ -270,8 +258,7 @@ impl Journal {
 
     /// Whether what was added has a place that is not needed any more.
     pub(super) fn fits(&self) -> bool {
-        // With the mark behind it.
-        let end = self.position + (self.buffer.len().next_multiple_of(ALIGN) + ALIGN) as u64;
+        let end = self.position + self.buffer.len().next_multiple_of(BLOCK) as u64;
         self.position >= self.oldest || end <= self.oldest
     }
 
@@ -286,13 +273,11 @@ impl Journal {
         }
         // Until the group is durable, and for good if it never is.
         self.failed = true;
-        let (sequence, len) = (self.sequence + 1, (self.buffer.len() - ALIGN) as u64);
-        let header = Header { sequence, len, checksum: checksum(&self.id, &self.buffer[ALIGN..]) };
-        self.buffer[..ALIGN].copy_from_slice(&header.encode(&self.id));
-        let end = self.buffer.len().next_multiple_of(ALIGN);
-        self.buffer.resize(end, 0);
-        self.device.seek(SeekFrom::Start(self.position))?;
-        self.device.write_all(&self.buffer)?;
+        let (sequence, len) = (self.sequence + 1, (self.buffer.len() - HEADER) as u64);
+        let header = Header::new(sequence, len, checksum(&self.id, &self.buffer[HEADER..]));
+        self.buffer[..HEADER].copy_from_slice(&header.encode(&self.id));
+        pad(&mut self.buffer);
+        self.device.write_at(self.position, &self.buffer)?;
         let end = self.position + self.buffer.len() as u64;
         self.write_ahead(end);
         self.device.sync()?;
@@ -311,20 +296,20 @@ impl Journal {
             return;
         }
         self.len = end;
-        let zeros = vec![0; AHEAD as usize];
-        match self.device.write_all(&zeros) {
-            Ok(()) => self.len += AHEAD,
+        let mut zeros = Blocks::with_capacity(BLOCK, AHEAD);
+        (0..AHEAD / BLOCK).for_each(|_| zeros.extend_from_slice(&[0; BLOCK]));
+        match self.device.write_at(end, &zeros) {
+            Ok(()) => self.len += AHEAD as u64,
             // The group is written all the same; when there is no place for the next one, that one will say so.
             Err(error) => tracing::debug!(%error, "the journal grows group by group"),
         }
     }
 
-    /// Notes behind the group that it is durable; the next group takes the mark's place.
+    /// Notes that the last group is durable.
     fn mark(&mut self) {
-        let mark = Header { sequence: self.sequence, len: MARK, checksum: [0; 32] }.encode(&self.id);
+        let mark = Header::new(self.sequence, MARK, [0; 32]).encode(&self.id);
         // The group is durable with or without it, and a disk that is full now will say so again.
-        let written = self.device.seek(SeekFrom::Start(self.position));
-        if let Err(error) = written.and_then(|_| self.device.write_all(&mark)) {
+        if let Err(error) = self.device.write_mark(&mark) {
             tracing::warn!(%error, "the end of the journal cannot be marked");
         }
     }
@@ -362,8 +347,10 @@ impl Journal {
     }
 }
 
-fn padded(len: u64) -> u64 {
-    (ALIGN as u64).saturating_add(len).next_multiple_of(ALIGN as u64)
+/// Fills up the last block.
+fn pad(buffer: &mut Blocks) {
+    let missing = buffer.len().next_multiple_of(BLOCK) - buffer.len();
+    buffer.extend_from_slice(&[0; BLOCK][..missing]);
 }
 
 fn checksum(id: &JournalId, payload: &[u8]) -> [u8; 32] {

@@ -1,10 +1,14 @@
 //! The ledger thread: group commit of everything that was submitted.
+//!
+//! A small batch that comes while the thread rests is made durable by the task that asks for it: to wake
+//! the thread, and to be woken by it, takes about as long as the sync itself.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use por_core::{Restored, Write};
@@ -20,6 +24,12 @@ use super::{NodeStore, guarded};
 /// reaching it means that the disk has stalled, and stopping is safer than running out of memory.
 const MAX_QUEUED: usize = 512 << 20;
 
+/// Most bytes that are written in place: about four requests or their ends.
+const MAX_IN_PLACE: usize = 4 << 10;
+/// What a commit may usually take for it to be done in place: a task that takes longer keeps others of
+/// its executor's thread waiting. The thread does it until the disk has shown to be as quick as that.
+const MAX_IN_PLACE_TIME: Duration = Duration::from_micros(500);
+
 /// State shared by the handles and the ledger thread.
 pub(super) struct Shared {
     pub(super) path: PathBuf,
@@ -27,16 +37,60 @@ pub(super) struct Shared {
     database: RwLock<Option<Database>>,
     books: Mutex<Books>,
     queue: Mutex<Queue>,
-    /// Signalled when the queue has work or the store is to be closed.
+    /// Signalled when the queue has work for the thread or the store is to be closed.
     work: Condvar,
     progress: Mutex<Progress>,
 }
 
-#[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
     bytes: usize,
+    /// What is queued is for the thread to do.
+    summoned: bool,
+    /// Somebody is at a commit, or what comes after it.
+    busy: bool,
+    /// What a commit of batches took lately, on average, and what it may take for one to be done in place.
+    usual: Duration,
+    most_in_place: Duration,
+    /// The thread has something to do besides, with the next batch.
+    upkeep_due: bool,
     closing: bool,
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue {
+            jobs: VecDeque::new(),
+            bytes: 0,
+            summoned: false,
+            busy: false,
+            usual: 2 * MAX_IN_PLACE_TIME,
+            most_in_place: MAX_IN_PLACE_TIME,
+            upkeep_due: false,
+            closing: false,
+        }
+    }
+}
+
+impl Queue {
+    /// Notes what a commit took; one that took very long says little of the next.
+    fn took(&mut self, time: Duration) {
+        self.usual = (self.usual * 7 + time.min(2 * MAX_IN_PLACE_TIME)) / 8;
+    }
+
+    /// Whether what is queued may be made durable by the task that waits for it.
+    fn is_for_here(&self) -> bool {
+        let quick = self.bytes <= MAX_IN_PLACE && self.usual <= self.most_in_place;
+        let is_free = !self.busy && !self.upkeep_due && !self.closing;
+        quick && is_free && only_batches(&self.jobs)
+    }
+
+    fn take(&mut self) -> VecDeque<Job> {
+        self.busy = true;
+        self.summoned = false;
+        self.bytes = 0;
+        std::mem::take(&mut self.jobs)
+    }
 }
 
 enum Job {
@@ -79,17 +133,15 @@ pub(super) fn spawn(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
 }
 
 fn run(shared: &Shared) {
-    while let Some(mut jobs) = shared.take_jobs() {
-        let result = match shared.failure() {
-            Some(failure) => Err(failure),
-            None => shared.commit(&mut jobs),
-        };
-        let done = result.is_ok();
-        shared.report(jobs, &result);
+    while let Some(jobs) = shared.take_jobs() {
+        shared.make_durable(jobs);
         // Nobody waits for it.
-        if done && let Err(error) = shared.upkeep() {
+        if shared.failure().is_none()
+            && let Err(error) = shared.upkeep()
+        {
             shared.fail(error);
         }
+        shared.rest(false);
     }
     if shared.failure().is_none()
         && let Err(error) = shared.checkpoint()
@@ -138,21 +190,59 @@ impl Shared {
         }
         queue.bytes = bytes;
         queue.jobs.push_back(job);
-        self.work.notify_one();
+        // Else it is made durable when its task asks for it; whoever queues more meanwhile, or closes the
+        // store, summons the thread for it.
+        if !queue.is_for_here() {
+            queue.summoned = true;
+            self.work.notify_one();
+        }
         Ok(())
     }
 
     /// Everything queued; waits for work. `None` when the store is closing and nothing is left.
     fn take_jobs(&self) -> Option<VecDeque<Job>> {
         let mut queue = self.queue.lock();
-        while queue.jobs.is_empty() {
-            if queue.closing {
-                return None;
-            }
+        while queue.busy || !(queue.summoned || queue.closing) {
             self.work.wait(&mut queue);
         }
-        queue.bytes = 0;
-        Some(std::mem::take(&mut queue.jobs))
+        // Nothing is summoned for nothing: the store is closing.
+        (!queue.jobs.is_empty()).then(|| queue.take())
+    }
+
+    /// Makes what is queued durable, if that is for the calling task to do.
+    fn commit_here(&self) {
+        let jobs = {
+            let mut queue = self.queue.lock();
+            if queue.jobs.is_empty() || queue.summoned {
+                return;
+            }
+            queue.take()
+        };
+        self.make_durable(jobs);
+        self.rest(self.books.lock().is_upkeep_due());
+    }
+
+    /// Writes jobs and tells those who wait for them; [`Shared::rest`] is due then.
+    fn make_durable(&self, mut jobs: VecDeque<Job>) {
+        let start = only_batches(&jobs).then(Instant::now);
+        let result = match self.failure() {
+            Some(failure) => Err(failure),
+            None => self.commit(&mut jobs),
+        };
+        if let Some(start) = start {
+            self.queue.lock().took(start.elapsed());
+        }
+        self.report(jobs, &result);
+    }
+
+    /// Others may take what is queued.
+    fn rest(&self, upkeep_due: bool) {
+        let mut queue = self.queue.lock();
+        queue.busy = false;
+        queue.upkeep_due = upkeep_due;
+        if queue.summoned || queue.closing {
+            self.work.notify_one();
+        }
     }
 
     /// Batches first: a row of the node's own tables may rely on them.
@@ -236,9 +326,18 @@ impl Shared {
     }
 
     #[cfg(test)]
+    pub(super) fn set_most_in_place(&self, time: Duration) {
+        self.queue.lock().most_in_place = time;
+    }
+
+    #[cfg(test)]
     pub(super) fn commits(&self) -> u64 {
         self.progress.lock().commits
     }
+}
+
+fn only_batches(jobs: &VecDeque<Job>) -> bool {
+    jobs.iter().all(|job| matches!(job, Job::Batch { .. }))
 }
 
 fn commit_apps(database: &Database, jobs: &VecDeque<Job>) -> Result<(), redb::Error> {
@@ -280,6 +379,17 @@ impl LedgerStore {
 
     /// The highest durable batch, once it has grown; or why there will be no more.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<u64, StoreError>> {
+        // What is made durable here must not wake the task that does it.
+        let before = self.look(None);
+        if before.is_ready() {
+            return before;
+        }
+        self.store.shared().commit_here();
+        self.look(Some(cx.waker()))
+    }
+
+    /// What there is to tell; `waker` is woken when there is more.
+    fn look(&mut self, waker: Option<&Waker>) -> Poll<Result<u64, StoreError>> {
         let mut progress = self.store.shared().progress.lock();
         if let Some(failure) = &progress.failure {
             return Poll::Ready(Err(failure.clone()));
@@ -288,7 +398,7 @@ impl LedgerStore {
             self.told = progress.durable;
             return Poll::Ready(Ok(self.told));
         }
-        progress.waker = Some(cx.waker().clone());
+        progress.waker = waker.cloned();
         Poll::Pending
     }
 }

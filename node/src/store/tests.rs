@@ -1,6 +1,8 @@
 mod power_cuts;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures::future::poll_fn;
 use libp2p_por::Store as _;
@@ -8,6 +10,7 @@ use por_core::{Row, Table, Write};
 use por_types::NodeSecret;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::journal::Blocks;
 use super::*;
 use crate::client::ErrorCode;
 
@@ -206,10 +209,11 @@ impl std::io::Seek for Tape {
 }
 
 impl Device for Tape {
-    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    fn write_at(&mut self, place: u64, bytes: &Blocks) -> std::io::Result<()> {
         if self.full.load(Ordering::SeqCst) {
             return Err(std::io::ErrorKind::StorageFull.into());
         }
+        self.memory.set_position(place);
         std::io::Write::write_all(&mut self.memory, bytes)
     }
     fn sync(&mut self) -> std::io::Result<()> {
@@ -219,17 +223,27 @@ impl Device for Tape {
         self.memory.get_mut().truncate(len as usize);
         Ok(())
     }
+    fn read_mark(&mut self) -> std::io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+    fn write_mark(&mut self, _: &[u8; 64]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn store_in_memory(full: Arc<AtomicBool>) -> NodeStore {
+    let disk = Disk { memory: redb::backends::InMemoryBackend::new(), full: full.clone() };
+    let database = Database::builder().create_with_backend(disk).expect("create");
+    let row = IdentityRow { format: FORMAT, identity: identity(1) };
+    rows::initialise(&database, IDENTITY_KEY, &borsh::to_vec(&row).expect("borsh")).expect("initialise");
+    let journal = Box::new(Tape { memory: std::io::Cursor::default(), full });
+    NodeStore::start(Path::new("full.redb"), database, None, journal).expect("start")
 }
 
 #[tokio::test]
 async fn a_full_disk_is_final_and_names_itself() {
     let full = Arc::new(AtomicBool::new(false));
-    let disk = Disk { memory: redb::backends::InMemoryBackend::new(), full: full.clone() };
-    let database = Database::builder().create_with_backend(disk).expect("create");
-    let row = IdentityRow { format: FORMAT, identity: identity(1) };
-    rows::initialise(&database, IDENTITY_KEY, &borsh::to_vec(&row).expect("borsh")).expect("initialise");
-    let journal = Box::new(Tape { memory: std::io::Cursor::default(), full: full.clone() });
-    let store = NodeStore::start(Path::new("full.redb"), database, None, journal).expect("start");
+    let store = store_in_memory(full.clone());
     let mut ledger = store.ledger();
     ledger.submit(1, vec![put(b"a", b"1")]);
     assert_eq!(durable(&mut ledger, 1).await.expect("durable"), 1);
@@ -244,4 +258,49 @@ async fn a_full_disk_is_final_and_names_itself() {
     // Nothing is written after a failure: batches must not be skipped.
     let late = store.put(AppTable::Intents, b"i", b"late".to_vec()).await;
     assert!(late.is_err());
+}
+
+/// What the store says at once.
+fn told(ledger: &mut LedgerStore) -> Poll<u64> {
+    let told = ledger.poll_durable(&mut Context::from_waker(Waker::noop()));
+    told.map(|durable| durable.expect("the disk works"))
+}
+
+/// To wake the thread, and to be woken by it, takes as long as the sync.
+#[tokio::test]
+async fn a_small_batch_is_durable_when_it_is_asked_for() {
+    let store = store_in_memory(Arc::default());
+    store.shared().set_most_in_place(Duration::MAX);
+    let mut ledger = store.ledger();
+    for number in 1..=50u64 {
+        ledger.submit(2 * number - 1, vec![put(&number.to_be_bytes(), &[1; 300])]);
+        ledger.submit(2 * number, vec![put(&number.to_be_bytes(), &[2; 300])]);
+        assert_eq!(told(&mut ledger), Poll::Ready(2 * number));
+        assert!(told(&mut ledger).is_pending());
+    }
+    // Whoever writes something that may rely on a batch finds it written.
+    ledger.submit(101, vec![put(b"a", b"1")]);
+    store.put(AppTable::Intents, b"i", b"intent".to_vec()).await.expect("put");
+    assert_eq!(told(&mut ledger), Poll::Ready(101));
+    ledger.submit(102, vec![put(b"a", b"2")]);
+    store.close().await.expect("close");
+    assert_eq!(told(&mut ledger), Poll::Ready(102), "one that nobody asked for");
+}
+
+/// A task must not keep its executor's thread for long.
+#[tokio::test]
+async fn a_large_batch_and_a_slow_disk_are_for_the_thread() {
+    let store = store_in_memory(Arc::default());
+    let mut ledger = store.ledger();
+    for (number, most, size) in [(1, Duration::MAX, 100 << 10), (2, Duration::ZERO, 1)] {
+        store.shared().set_most_in_place(most);
+        ledger.submit(number, vec![put(b"a", &vec![7; size])]);
+        let by_itself = async {
+            while store.shared().commits() < number {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), by_itself).await.expect("nobody asked for it");
+        assert_eq!(told(&mut ledger), Poll::Ready(number));
+    }
 }

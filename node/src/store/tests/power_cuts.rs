@@ -1,6 +1,14 @@
 //! Stores whose disk fails or loses its power: what was promised is there afterwards.
 
+use super::journal::Blocks;
 use super::*;
+
+/// All files of a store, as they are now.
+fn copy_store(from: &Path, to: &Path) {
+    for file in [Path::to_owned, journal::file, journal::mark_file] {
+        std::fs::copy(file(from), file(to)).expect("copy");
+    }
+}
 
 /// The files of a store as a power cut would leave them after `groups` commits.
 async fn cut(dir: &Path, name: &str, groups: u64) -> PathBuf {
@@ -15,8 +23,7 @@ async fn cut(dir: &Path, name: &str, groups: u64) -> PathBuf {
         durable(&mut ledger, number).await.expect("durable");
     }
     let copy = dir.join(name);
-    std::fs::copy(&path, &copy).expect("copy");
-    std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+    copy_store(&path, &copy);
     drop(ledger);
     store.close().await.expect("close");
     std::fs::remove_file(&path).expect("remove");
@@ -49,7 +56,10 @@ async fn a_store_that_was_not_closed_needs_its_own_journal() {
     let dir = tempfile::tempdir().expect("directory");
     let (one, two) = (cut(dir.path(), "one.redb", 5).await, cut(dir.path(), "two.redb", 7).await);
     std::fs::copy(journal::file(&two), journal::file(&one)).expect("copy");
-    assert_eq!(rows(&one), Ok(vec![]), "groups of another store are none of this one's");
+    let error = rows(&one).expect_err("groups of another store are none of this one's");
+    assert!(error.to_string().contains("group 1 does not read well, and 5 was durable"), "{error}");
+    std::fs::remove_file(journal::mark_file(&one)).expect("remove");
+    assert_eq!(rows(&one), Ok(vec![]), "as after a power cut before the first group");
     let three = cut(dir.path(), "three.redb", 5).await;
     std::fs::remove_file(journal::file(&three)).expect("remove");
     let error = rows(&three).expect_err("the journal is missing");
@@ -61,7 +71,7 @@ async fn a_store_that_was_not_closed_needs_its_own_journal() {
 fn groups(journal: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(journal).expect("read");
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    bytes.truncate(end.next_multiple_of(64));
+    bytes.truncate(end.next_multiple_of(4096));
     bytes
 }
 
@@ -76,14 +86,23 @@ async fn a_torn_journal_ends_and_a_damaged_one_is_an_error() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let mark = std::fs::read(journal::mark_file(&path)).expect("read");
     for round in 0..40 {
-        std::fs::write(&path, &database).expect("write");
         let len = rng.random_range(0..=good.len());
+        std::fs::write(&path, &database).expect("write");
         std::fs::write(&journal, &good[..len]).expect("write");
+        // Less than its writes; what follows fills up the block.
+        if len < good.len() - group + 64 + 300 {
+            let error = rows(&path).expect_err("the last group was durable");
+            assert!(error.to_string().contains("40 was durable"), "{error}");
+        }
+        // As a power cut may leave it.
+        std::fs::remove_file(journal::mark_file(&path)).expect("remove");
         let found = rows(&path).expect("a shorter journal is an earlier one");
         let last = found.last().copied().unwrap_or(0) as usize;
-        assert!(last <= 40 && last + 2 >= len / group, "round {round}: {last} of {len} bytes");
+        assert!(last <= 40 && last + 1 >= len / group, "round {round}: {last} of {len} bytes");
 
+        std::fs::write(journal::mark_file(&path), &mark).expect("write");
         std::fs::write(&path, &database).expect("write");
         let (mut bad, place) = (good.clone(), rng.random_range(0..good.len()));
         bad[place] ^= 1 << rng.random_range(0..8);
@@ -97,27 +116,68 @@ async fn a_torn_journal_ends_and_a_damaged_one_is_an_error() {
     }
 }
 
-/// The last group is followed by the mark that it was durable. Only without it, as a power cut may
-/// leave the file, is a damaged last group one that was never whole.
+/// Once a group is durable, a mark says so. Only without it, as a power cut may leave the files, is a
+/// damaged last group one that was never whole.
 #[tokio::test]
 async fn a_damaged_last_group_is_told_from_an_interrupted_one() {
     let dir = tempfile::tempdir().expect("directory");
     let path = cut(dir.path(), "cut.redb", 3).await;
     let (database, journal) = (std::fs::read(&path).expect("read"), journal::file(&path));
+    let mark = std::fs::read(journal::mark_file(&path)).expect("read");
     let good = groups(&journal);
-    let mark = good.len() - 64;
     let mut flipped = good.clone();
-    flipped[mark - 100] ^= 1;
-    let restored = |bytes: &[u8]| {
+    flipped[2 * good.len() / 3 + 100] ^= 1;
+    let restored = |bytes: &[u8], mark: &[u8]| {
         std::fs::write(&path, &database).expect("write");
         std::fs::write(&journal, bytes).expect("write");
+        std::fs::write(journal::mark_file(&path), mark).expect("write");
         rows(&path)
     };
-    let error = restored(&flipped).expect_err("it was durable");
+    let error = restored(&flipped, &mark).expect_err("it was durable");
     assert!(error.to_string().contains("group 3 does not read well"), "{error}");
-    assert_eq!(restored(&flipped[..mark]), Ok(vec![2]));
-    assert_eq!(restored(&good[..mark]), Ok(vec![3]));
-    assert_eq!(restored(&good), Ok(vec![3]));
+    assert_eq!(restored(&flipped, &[]), Ok(vec![2]));
+    assert_eq!(restored(&flipped, &mark[..50]), Ok(vec![2]), "a torn mark");
+    assert_eq!(restored(&good, &[]), Ok(vec![3]));
+    assert_eq!(restored(&good, &mark), Ok(vec![3]));
+}
+
+/// A store of the version before, whose groups were not padded to blocks, with marks among them.
+#[tokio::test]
+async fn a_journal_of_small_blocks_is_read() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = cut(dir.path(), "cut.redb", 5).await;
+    let id = {
+        let database = open_checked(&path).expect("a sound database");
+        let row = IdentityRow { format: FORMAT_OF_SMALL_BLOCKS, identity: identity(1) };
+        let bytes = borsh::to_vec(&row).expect("bytes");
+        rows::initialise(&database, IDENTITY_KEY, &bytes).expect("written");
+        journal_head(&database).expect("readable").expect("it has a journal").id()
+    };
+    std::fs::remove_file(journal::mark_file(&path)).expect("remove");
+    let groups = journal::in_small_blocks(&groups(&journal::file(&path)), &id);
+    let database = std::fs::read(&path).expect("read");
+    let restored = |bytes: &[u8]| {
+        std::fs::write(&path, &database).expect("write");
+        std::fs::write(journal::file(&path), bytes).expect("write");
+        rows(&path)
+    };
+    let mark = groups.len() - 64;
+    assert_eq!(restored(&groups[..mark - 64]), Ok(vec![4]), "the last one was interrupted");
+    let mut flipped = groups.clone();
+    flipped[mark - 100] ^= 1;
+    let error = restored(&flipped).expect_err("it was durable");
+    assert!(error.to_string().contains("group 5 does not read well"), "{error}");
+    assert_eq!(restored(&groups), Ok(vec![5]));
+    assert_eq!(restored(&groups), Ok(vec![5]));
+    let store = NodeStore::open(&path, &identity(1)).expect("open");
+    let row = store.get(AppTable::Metadata, IDENTITY_KEY).expect("get").expect("it is there");
+    assert_eq!(borsh::from_slice::<IdentityRow>(&row).expect("a row").format, FORMAT);
+    let mut ledger = store.ledger();
+    ledger.submit(1, vec![put(&6u64.to_be_bytes(), &[6; 300])]);
+    durable(&mut ledger, 1).await.expect("durable");
+    let copy = dir.path().join("copy.redb");
+    copy_store(&path, &copy);
+    assert_eq!(rows(&copy), Ok(vec![5, 6]));
 }
 
 /// What a journal's disk does wrong.
@@ -136,6 +196,7 @@ enum Fault {
 struct Platter {
     seen: Vec<u8>,
     on_disk: Vec<u8>,
+    mark: Vec<u8>,
     fault: Option<Fault>,
     /// Writes and syncs so far.
     accesses: u64,
@@ -178,19 +239,24 @@ impl std::io::Seek for Faulty {
 }
 
 impl Device for Faulty {
-    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    fn write_at(&mut self, place: u64, bytes: &Blocks) -> std::io::Result<()> {
+        assert!(
+            place.is_multiple_of(4096) && bytes.len().is_multiple_of(4096),
+            "{} bytes at {place}",
+            bytes.len()
+        );
+        let place = place as usize;
         let mut platter = self.platter.lock();
         platter.accesses += 1;
         let (part, result) = match platter.fault {
             Some(Fault::Short) => (&bytes[..bytes.len() / 2], Err(std::io::ErrorKind::StorageFull.into())),
             Some(Fault::Write) => (&[][..], Err(std::io::Error::other("the disk does not answer"))),
-            _ => (bytes, Ok(())),
+            _ => (&bytes[..], Ok(())),
         };
-        let end = self.position + part.len();
+        let end = place + part.len();
         let len = platter.seen.len().max(end);
         platter.seen.resize(len, 0);
-        platter.seen[self.position..end].copy_from_slice(part);
-        self.position = end;
+        platter.seen[place..end].copy_from_slice(part);
         result
     }
     fn sync(&mut self) -> std::io::Result<()> {
@@ -206,6 +272,13 @@ impl Device for Faulty {
     }
     fn set_len(&mut self, len: u64) -> std::io::Result<()> {
         self.platter.lock().seen.truncate(len as usize);
+        Ok(())
+    }
+    fn read_mark(&mut self) -> std::io::Result<Vec<u8>> {
+        Ok(self.platter.lock().mark.clone())
+    }
+    fn write_mark(&mut self, mark: &[u8; 64]) -> std::io::Result<()> {
+        self.platter.lock().mark = mark.to_vec();
         Ok(())
     }
 }
@@ -233,7 +306,8 @@ async fn a_disk_that_fails_once_is_not_written_again() {
         }
         let database = std::fs::read(&path).expect("read");
         platter.lock().fault = Some(fault);
-        ledger.submit(4, vec![put(b"last", &4u64.to_be_bytes())]);
+        // Of more than a block, so that half of it is not the whole.
+        ledger.submit(4, vec![put(b"last", &4u64.to_be_bytes()), put(b"more", &[4; 9000])]);
         let error = durable(&mut ledger, 4).await.expect_err("the disk fails");
         let error = error.source.and_then(|cause| cause.downcast::<StoreError>().ok()).expect("ours");
         let code = if fault == Fault::Short { ErrorCode::DiskFull } else { ErrorCode::Other };
@@ -279,8 +353,7 @@ async fn the_journal_goes_round() {
         durable(&mut ledger, number).await.expect("durable");
     }
     let copy = dir.path().join("copy.redb");
-    std::fs::copy(&path, &copy).expect("copy");
-    std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+    copy_store(&path, &copy);
     let size = std::fs::metadata(journal::file(&path)).expect("journal").len();
     assert!(size < 3 * books::CHECKPOINT_BYTES, "the journal has {size} bytes");
     let crashed = NodeStore::open(&copy, &identity(1)).expect("open");
@@ -325,8 +398,7 @@ async fn a_crash_anywhere_in_the_ring_loses_nothing() {
         }
         // Behind what the ledger's thread does after a commit.
         store.put(AppTable::Intents, b"i", b"quiet".to_vec()).await.expect("stored");
-        std::fs::copy(&path, &copy).expect("copy");
-        std::fs::copy(journal::file(&path), journal::file(&copy)).expect("copy");
+        copy_store(&path, &copy);
         let rows = NodeStore::open(&copy, &identity(1)).expect("open").restored().expect("rows").rows;
         let found: std::collections::BTreeMap<_, _> =
             rows.into_iter().map(|row| (row.key, row.value)).collect();
