@@ -24,7 +24,7 @@ use super::{NodeStore, guarded};
 /// reaching it means that the disk has stalled, and stopping is safer than running out of memory.
 const MAX_QUEUED: usize = 512 << 20;
 
-/// Most bytes that are written in place: about four requests or their ends.
+/// Most bytes that are written in place: about two requests or their ends.
 const MAX_IN_PLACE: usize = 4 << 10;
 /// What a commit may usually take for it to be done in place: a task that takes longer keeps others of
 /// its executor's thread waiting. The thread does it until the disk has shown to be as quick as that.
