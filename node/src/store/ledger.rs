@@ -1,7 +1,7 @@
 //! The ledger thread: group commit of everything that was submitted.
 //!
 //! A small batch that comes while the thread rests is made durable by the task that asks for it: to wake
-//! the thread, and to be woken by it, takes about as long as the sync itself.
+//! the thread, and to be woken by it, can take half as long as the sync.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

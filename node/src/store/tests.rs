@@ -266,7 +266,7 @@ fn told(ledger: &mut LedgerStore) -> Poll<u64> {
     told.map(|durable| durable.expect("the disk works"))
 }
 
-/// To wake the thread, and to be woken by it, takes as long as the sync.
+/// To wake the thread, and to be woken by it, can take half as long as the sync.
 #[tokio::test]
 async fn a_small_batch_is_durable_when_it_is_asked_for() {
     let store = store_in_memory(Arc::default());
