@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::task::{Context, Poll};
 
-use por_core::{Restored, Row, Table, Write};
+use por_core::{Restored, Row, RowKey, Table, Write};
 
 /// Why rows could not be read or written. Final: the driver stops before it sends anything that
 /// relies on them.
@@ -49,7 +49,7 @@ pub trait Store: Send + 'static {
 /// A store for examples and tests: "durable" means in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    rows: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    rows: BTreeMap<(Table, RowKey), Vec<u8>>,
     durable: u64,
     told: u64,
 }
@@ -63,7 +63,7 @@ impl MemoryStore {
 
     /// The rows as they are now.
     pub fn rows(&self) -> impl Iterator<Item = Row> {
-        let row = |((table, key), value): (&(Table, Vec<u8>), &Vec<u8>)| Row {
+        let row = |((table, key), value): (&(Table, RowKey), &Vec<u8>)| Row {
             table: *table,
             key: key.clone(),
             value: value.clone(),

@@ -124,7 +124,7 @@ impl Store for Stalling {
     }
 
     fn submit(&mut self, batch: u64, writes: Vec<Write>) {
-        let keys = writes.iter().map(|write| write.key.clone()).collect();
+        let keys = writes.iter().map(|write| write.key.to_vec()).collect();
         self.memory.submit(batch, writes);
         self.disk.submitted.send_modify(|submitted| submitted.push(keys));
     }

@@ -43,8 +43,10 @@ impl Node {
         if frame.requests.is_empty() {
             return Err(Fault::new("a Request frame without requests"));
         }
-        let parsed = frame.requests.into_iter().map(|item| self.parse(peer, item));
-        let parsed = parsed.collect::<Result<Vec<_>, _>>()?;
+        let mut parsed = Vec::with_capacity(frame.requests.len());
+        for item in frame.requests {
+            parsed.push(self.parse(peer, item)?);
+        }
         if let Some(payment) = &frame.payment {
             let channel = payment.statement.channel;
             let paid = parsed.iter().filter(|request| request.from.channel == channel);

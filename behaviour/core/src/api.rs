@@ -1,6 +1,7 @@
 //! What goes into the node and what comes out of it.
 
 mod policy;
+mod row;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use por_types::{
 
 pub use policy::{ANSWER_APP, ANSWER_LIMIT, HeldAnswer, OrderPace, Patience, Policy, Pursue, PursuitEnd};
 pub use por_types::SignedReceipt;
+pub use row::{Row, RowKey, Table, Write};
 
 use crate::wire::{Frame, Hello, Lane};
 
@@ -420,34 +422,6 @@ pub enum Event {
         request: RequestId,
         earned: Yocto,
     },
-}
-
-/// A table of the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Table {
-    /// Totals and signatures per channel. Key: channel id, big endian.
-    Channels = 1,
-    /// Unfinished exchanges of all roles.
-    Exchanges = 2,
-    /// Counters.
-    Meta = 3,
-}
-
-/// One row to write, or to delete where `value` is `None`. Rows are opaque to the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    pub table: Table,
-    pub key: Vec<u8>,
-    pub value: Option<Vec<u8>>,
-}
-
-/// One row as loaded at start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    pub table: Table,
-    pub key: Vec<u8>,
-    pub value: Vec<u8>,
 }
 
 /// What a node is made of.

@@ -5,6 +5,7 @@ use por_types::{ChannelId, Hash, ItemKind, RequestHead, RequestId};
 use crate::api::{Command, Event, RejectReason, SignedReceipt};
 use crate::body::Outflow;
 use crate::edge::Queued;
+use crate::flush::take_all;
 use crate::graph::Refusal;
 use crate::job::{Author, Job, Leg, Role};
 use crate::node::Node;
@@ -115,12 +116,14 @@ impl Node {
 
     /// Signs the flush's requests with one signature and makes exchanges of them.
     pub(crate) fn flush_drafts(&mut self) {
-        let drafts = std::mem::take(&mut self.drafts);
-        let mut drafts = drafts.into_iter().peekable();
+        let mut drafts = take_all(&mut self.drafts);
         let most = self.most_signed();
-        while drafts.peek().is_some() {
-            let part: Vec<Draft> = drafts.by_ref().take(most).collect();
-            self.sign_drafts(part);
+        while drafts.len() > most {
+            let rest = drafts.split_off(most);
+            self.sign_drafts(std::mem::replace(&mut drafts, rest));
+        }
+        if !drafts.is_empty() {
+            self.sign_drafts(drafts);
         }
     }
 

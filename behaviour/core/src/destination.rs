@@ -1,6 +1,6 @@
 //! Requests that end here: the served apps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use por_types::{NodeKey, RequestId, ResponseReceipt};
@@ -8,7 +8,9 @@ use por_types::{NodeKey, RequestId, ResponseReceipt};
 use crate::api::{ANSWER_APP, Event, SignedReceipt};
 use crate::body::Outflow;
 use crate::edge::QueuedReply;
+use crate::flush::take_all;
 use crate::job::{Asked, Role};
+use crate::jobs::ById;
 use crate::ledger::SHARE_OF_FREE;
 use crate::node::{App, Node};
 use crate::store::Held;
@@ -17,8 +19,8 @@ use crate::verified::Encoder;
 /// Acknowledged requests that wait for an app, with the neighbour that each came from.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
-    requests: BTreeMap<RequestId, NodeKey>,
-    by_peer: HashMap<NodeKey, usize>,
+    requests: ById<NodeKey>,
+    by_peer: BTreeMap<NodeKey, usize>,
 }
 
 impl Waiting {
@@ -71,7 +73,7 @@ impl Node {
         let Some(job) = self.jobs.get(&request) else { return };
         let Role::Destination { from, stage: Asked::Queued { body } } = &job.role else { return };
         if job.head.app == ANSWER_APP {
-            return self.held.push(Held::Answer(request));
+            return self.store.hold(Held::Answer(request));
         }
         let event = Event::Incoming {
             request,
@@ -97,12 +99,18 @@ impl Node {
 
     /// Acknowledged requests that wait for an app, served or not.
     pub(crate) fn waiting(&self, app: &str) -> Vec<RequestId> {
-        self.queues.get(app).into_iter().flat_map(|queue| queue.requests.keys().copied()).collect()
+        let ids = self.queues.get(app).into_iter().flat_map(|queue| queue.requests.keys().copied());
+        let mut ids: Vec<RequestId> = ids.collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Takes one of the app's places, in the name of the neighbour that asks.
     pub(crate) fn enqueue(&mut self, app: &str, request: RequestId, from: NodeKey) {
-        self.queues.entry(app.to_owned()).or_default().insert(request, from);
+        match self.queues.get_mut(app) {
+            Some(queue) => queue.insert(request, from),
+            None => self.queues.entry(app.to_owned()).or_default().insert(request, from),
+        }
     }
 
     pub(crate) fn unqueue(&mut self, app: &str, request: &RequestId) {
@@ -126,12 +134,14 @@ impl Node {
 
     /// Signs the flush's receipts with one signature.
     pub(crate) fn flush_answers(&mut self) {
-        let answers = std::mem::take(&mut self.answers);
-        let mut answers = answers.into_iter().peekable();
+        let mut answers = take_all(&mut self.answers);
         let most = self.most_signed();
-        while answers.peek().is_some() {
-            let part: Vec<Answer> = answers.by_ref().take(most).collect();
-            self.sign_answers(part);
+        while answers.len() > most {
+            let rest = answers.split_off(most);
+            self.sign_answers(std::mem::replace(&mut answers, rest));
+        }
+        if !answers.is_empty() {
+            self.sign_answers(answers);
         }
     }
 

@@ -62,8 +62,7 @@ impl Node {
             self.flush_credits(peer);
         }
         self.flush_rows();
-        let held = std::mem::take(&mut self.held);
-        let batch = self.store.cut(self.now, held);
+        let batch = self.store.cut(self.now);
         self.outputs.extend(batch);
         self.release();
     }
@@ -134,14 +133,14 @@ impl Node {
     fn hold_frame(&mut self, target: Target, lane: Lane, frame: Frame) {
         if let Some(conn) = target.conn {
             let peer = target.peer;
-            self.held.push(Held::Output(Output::Send { peer, conn, lane, frame }));
+            self.store.hold(Held::Output(Output::Send { peer, conn, lane, frame }));
         }
     }
 
     /// Requests and refunds: what raises this node's totals.
     fn flush_payments(&mut self, peer: NodeKey) {
         let Some(edge) = self.edges.get_mut(&peer) else { return };
-        let requests = std::mem::take(&mut edge.outbox.requests);
+        let requests = take_all(&mut edge.outbox.requests);
         let rejects = std::mem::take(&mut edge.outbox.rejects);
         let severed = std::mem::take(&mut edge.outbox.severed);
         let target = self.target(peer);
@@ -317,10 +316,13 @@ impl Node {
     ) {
         let payment = if fresh { self.pay(channel, REQUEST, &requests) } else { self.paid(channel) };
         let lane = if inline { Lane::Control } else { Lane::Bulk };
-        let items = requests.iter().filter_map(|id| self.request_item(id, inline)).collect();
+        let mut items = Vec::with_capacity(requests.len());
+        items.extend(requests.iter().filter_map(|id| self.request_item(id, inline)));
         self.hold_frame(target, lane, Frame::Request(Request { payment, resent: !fresh, requests: items }));
         if !inline {
-            self.held.extend(requests.into_iter().map(|id| Held::Start(id, Part::RequestBody, target.epoch)));
+            for id in requests {
+                self.store.hold(Held::Start(id, Part::RequestBody, target.epoch));
+            }
         }
     }
 
@@ -350,7 +352,8 @@ impl Node {
             let leg = if kind == ItemKind::Refund { job.from() } else { job.to() };
             leg.map(|leg| leg.item(*id, kind))
         });
-        let items = legs.collect();
+        let mut items = Vec::with_capacity(requests.len());
+        items.extend(legs);
         self.pay_items(channel, items)
     }
 
@@ -408,9 +411,9 @@ impl Node {
         let target = self.target(peer);
         let Some(edge) = self.edges.get_mut(&peer) else { return };
         let outbox = &mut edge.outbox;
-        let acks = std::mem::take(&mut outbox.acks);
-        let done = std::mem::take(&mut outbox.done);
-        let responses = std::mem::take(&mut outbox.responses);
+        let acks = take_all(&mut outbox.acks);
+        let done = take_all(&mut outbox.done);
+        let responses = take_all(&mut outbox.responses);
         let receipts = std::mem::take(&mut outbox.receipts);
         let beat = std::mem::take(&mut outbox.beat);
         if target.conn.is_none() {
@@ -452,7 +455,7 @@ impl Node {
     /// Small responses share frames; each big one is announced on the bulk lane ahead of its body.
     /// One with a residual late payment goes by itself, after its payment is durable.
     fn flush_responses(&mut self, target: Target, queued: Vec<QueuedReply>) {
-        let (mut part, mut size) = (Vec::new(), 0);
+        let (mut part, mut size) = (Vec::with_capacity(queued.len()), 0);
         for QueuedReply { request, resume, late: due } in queued {
             let late = self.late_of(&request, due);
             let Some(job) = self.jobs.get_mut(&request) else { continue };
@@ -508,7 +511,7 @@ impl Node {
         let frame = Frame::Response(Response { payment, resent: !fresh, responses: vec![item] });
         self.hold_frame(target, lane, frame);
         if starts {
-            self.held.push(Held::Start(request, Part::ResponseBody, target.epoch));
+            self.store.hold(Held::Start(request, Part::ResponseBody, target.epoch));
         }
     }
 
@@ -537,7 +540,7 @@ impl Node {
     }
 
     fn flush_rows(&mut self) {
-        for id in std::mem::take(&mut self.dirty_jobs) {
+        while let Some(id) = self.dirty_jobs.pop() {
             let Some(job) = self.jobs.get(&id) else { continue };
             if let Some(row) = job.row() {
                 let value = rows::encode(&row, row.size_hint());
@@ -563,6 +566,12 @@ impl Node {
             }
         }
     }
+}
+
+/// What there is, with room for as much: the next flush is mostly of the same size.
+pub(crate) fn take_all<T>(from: &mut Vec<T>) -> Vec<T> {
+    let room = Vec::with_capacity(from.len());
+    std::mem::replace(from, room)
 }
 
 fn late_item(request: RequestId, amount: Yocto) -> Item {

@@ -1,16 +1,19 @@
-//! The jobs by request.
+//! The jobs by request, and sets of requests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use por_types::RequestId;
 
 use crate::job::Job;
 
-/// Jobs are large: the table holds pointers. Ids are hashes already, so little more is done to place
-/// them; the key keeps authors from choosing ids that fall on each other.
+/// By request. Ids are hashes already, so little more is done to place them; the key keeps authors from
+/// choosing ids that fall on each other. The order differs from run to run.
+pub(crate) type ById<T> = HashMap<RequestId, T, Key>;
+
+/// Jobs are large: the table holds pointers.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs(HashMap<RequestId, Box<Job>, Key>);
+pub(crate) struct Jobs(ById<Box<Job>>);
 
 impl Jobs {
     pub fn get(&self, id: &RequestId) -> Option<&Job> {
@@ -42,8 +45,42 @@ impl Jobs {
     }
 }
 
+/// Requests in the order in which they were entered.
+#[derive(Debug, Default)]
+pub(crate) struct Ids {
+    all: HashSet<RequestId, Key>,
+    /// Those that were removed, and entered twice, among them.
+    order: VecDeque<RequestId>,
+}
+
+impl Ids {
+    pub fn insert(&mut self, id: RequestId) {
+        if self.all.insert(id) {
+            self.order.push_back(id);
+        }
+    }
+
+    pub fn contains(&self, id: &RequestId) -> bool {
+        self.all.contains(id)
+    }
+
+    pub fn remove(&mut self, id: &RequestId) {
+        self.all.remove(id);
+    }
+
+    /// Takes out the first one.
+    pub fn pop(&mut self) -> Option<RequestId> {
+        while let Some(id) = self.order.pop_front() {
+            if self.all.remove(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
 #[derive(Clone, Debug)]
-struct Key([u64; 2]);
+pub(crate) struct Key([u64; 2]);
 
 impl Default for Key {
     fn default() -> Key {
@@ -61,7 +98,7 @@ impl BuildHasher for Key {
     }
 }
 
-struct IdHasher {
+pub(crate) struct IdHasher {
     state: u64,
     factor: u64,
 }
@@ -97,5 +134,20 @@ mod tests {
             id[bit / 8] = 1 << (bit % 8);
             assert!(seen.insert(key.hash_one(RequestId(id))), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn ids_come_out_once_and_in_order() {
+        let id = |number| RequestId([number; 32]);
+        let mut ids = Ids::default();
+        [3, 1, 2, 3].map(id).into_iter().for_each(|id| ids.insert(id));
+        ids.remove(&id(1));
+        assert!(!ids.contains(&id(1)) && ids.contains(&id(3)));
+        assert_eq!(ids.pop(), Some(id(3)));
+        ids.insert(id(1));
+        ids.insert(id(3));
+        let rest: Vec<_> = std::iter::from_fn(|| ids.pop()).collect();
+        assert_eq!(rest, [1, 2, 3].map(id));
+        assert!(ids.all.is_empty() && ids.order.is_empty());
     }
 }

@@ -85,7 +85,7 @@ pub mod wire;
 pub use api::{
     ANSWER_APP, ANSWER_LIMIT, AppPricing, ChannelSnapshot, Command, ConnId, CoreConfig, Event, ExchangeId,
     GraphEdge, HeldAnswer, Input, Limits, MyChannel, OrderPace, Output, Patience, Policy, Pursue, PursuitEnd,
-    RejectReason, RestoreError, Restored, Row, SignedReceipt, Table, Time, Write,
+    RejectReason, RestoreError, Restored, Row, RowKey, SignedReceipt, Table, Time, Write,
 };
 pub use node::Node;
 pub use por_types as types;

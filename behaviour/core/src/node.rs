@@ -1,6 +1,6 @@
 //! The state machine's door: inputs come in, outputs go out, flushes form in between.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use por_types::{ChannelId, Invalid, NodeKey, RequestId, SeverOrder, SeverReason, Signed, Yocto};
 
@@ -14,7 +14,7 @@ use crate::edge::{Edge, Edges, Outbox, Outgoing};
 use crate::fault::Fault;
 use crate::graph::Graph;
 use crate::job::{Job, Leg, Role};
-use crate::jobs::Jobs;
+use crate::jobs::{Ids, Jobs};
 use crate::ledger::Channel;
 #[cfg(feature = "testing")]
 use crate::ledger::Load;
@@ -45,9 +45,9 @@ pub struct Node {
     pub(crate) with_peer: BTreeMap<NodeKey, BTreeSet<ChannelId>>,
     pub(crate) edges: Edges,
     pub(crate) jobs: Jobs,
-    pub(crate) apps: HashMap<String, App>,
+    pub(crate) apps: BTreeMap<String, App>,
     /// Requests with each app, also while it is not served.
-    pub(crate) queues: HashMap<String, Waiting>,
+    pub(crate) queues: BTreeMap<String, Waiting>,
     pub(crate) roots: Roots,
     pub(crate) statements: Statements,
     pub(crate) store: Store,
@@ -79,9 +79,8 @@ pub struct Node {
     pub(crate) severs: VecDeque<(Time, NodeKey)>,
     /// Channels of which the chain is to learn that they are severed.
     pub(crate) reported: BTreeSet<ChannelId>,
-    /// Waits for this flush's batch.
-    pub(crate) held: Vec<Held>,
-    pub(crate) dirty_jobs: BTreeSet<RequestId>,
+    /// Jobs of which this flush writes the row.
+    pub(crate) dirty_jobs: Ids,
     pub(crate) dirty_channels: BTreeSet<ChannelId>,
     /// Channels with a new counter-signature: the counterparty has another copy of it.
     pub(crate) receipted: BTreeSet<ChannelId>,
@@ -125,8 +124,8 @@ impl Node {
             with_peer: BTreeMap::new(),
             edges: BTreeMap::new(),
             jobs: Jobs::default(),
-            apps: HashMap::new(),
-            queues: HashMap::new(),
+            apps: BTreeMap::new(),
+            queues: BTreeMap::new(),
             roots: Roots::default(),
             store: Store::default(),
             drafts: Vec::new(),
@@ -143,8 +142,7 @@ impl Node {
             late_fee: None,
             severs: VecDeque::new(),
             reported: BTreeSet::new(),
-            held: Vec::new(),
-            dirty_jobs: BTreeSet::new(),
+            dirty_jobs: Ids::default(),
             dirty_channels: BTreeSet::new(),
             receipted: BTreeSet::new(),
             busy: BTreeSet::new(),
@@ -379,7 +377,7 @@ impl Node {
 
     /// Tells the application once this flush is on disk.
     pub(crate) fn notify_durable(&mut self, event: Event) {
-        self.held.push(Held::Output(Output::Notify(event)));
+        self.store.hold(Held::Output(Output::Notify(event)));
     }
 
     /// Numbers of exchanges and epochs: increasing for ever.

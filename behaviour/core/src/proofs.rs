@@ -80,6 +80,7 @@ impl Short {
         }
         let shared = siblings(index, leaves, joint(index, before.index));
         let tail = before.path.len().checked_sub(shared)?;
+        path.reserve_exact(shared);
         path.extend_from_slice(&before.path[tail..]);
         (path.len() <= MAX_FLUSH_DEPTH).then_some(FlushProof { index, leaves, path, signature })
     }

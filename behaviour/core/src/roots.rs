@@ -15,6 +15,9 @@ const CAPACITY: usize = 64;
 /// Leaves of the largest flush of which the tree is remembered; of larger ones only the root is.
 const MAX_LEAVES: u32 = 2048;
 
+/// Levels of its tree below the root.
+const MAX_LEVELS: usize = MAX_LEAVES.ilog2() as usize;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
     signer: NodeKey,
@@ -48,9 +51,12 @@ impl Flush {
     }
 
     /// Whether a path leads to the root: `None` if not enough is known to say without hashing it all.
-    fn holds(&self, leaf: Hash, proof: &FlushProof) -> Option<bool> {
+    /// If it does, its nodes are known from now on.
+    fn holds(&mut self, leaf: Hash, proof: &FlushProof) -> Option<bool> {
         let (mut index, mut known, mut hash) = (proof.index as usize, false, leaf);
         let mut path = proof.path.iter();
+        // What was hashed on the way, from the leaf up.
+        let (mut made, mut levels) = ([leaf; MAX_LEVELS], 0);
         for (level, nodes) in self.nodes.iter().enumerate() {
             // Below the first known node the hash is made from the path, above it the path has to agree.
             known = known || self.node(level, index) == Some(&hash);
@@ -58,6 +64,9 @@ impl Flush {
                 None => None,
                 Some(_) => Some(path.next()?),
             };
+            if !known {
+                (*made.get_mut(level)?, levels) = (hash, level + 1);
+            }
             if let Some(sibling) = sibling {
                 if known && self.node(level, index ^ 1)? != sibling {
                     return Some(false);
@@ -68,7 +77,25 @@ impl Flush {
             }
             index /= 2;
         }
-        Some(path.next().is_none() && (known || hash == self.root))
+        let holds = path.next().is_none() && (known || hash == self.root);
+        if holds {
+            self.enter(&made[..levels], proof);
+        }
+        Some(holds)
+    }
+
+    /// Enters the lowest nodes of a path that leads to the root, with their siblings; those above are known.
+    fn enter(&mut self, made: &[Hash], proof: &FlushProof) {
+        let (mut index, mut path) = (proof.index as usize, proof.path.iter());
+        for (nodes, hash) in self.nodes.iter_mut().zip(made) {
+            if let Some(node) = nodes.get_mut(index) {
+                *node = Some(*hash);
+            }
+            if let Some(node) = nodes.get_mut(index ^ 1) {
+                *node = path.next().copied();
+            }
+            index /= 2;
+        }
     }
 
     /// Enters the nodes of a path that leads to the root.
@@ -158,7 +185,6 @@ impl Roots {
             && proof.index < proof.leaves
             && flush.holds(leaf, proof) == Some(true)
         {
-            flush.learn(leaf, proof);
             return true;
         }
         let Some(root) = proof.root_for(leaf) else {

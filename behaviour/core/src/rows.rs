@@ -10,7 +10,7 @@ use por_types::{
     SignedInvalid, Yocto,
 };
 
-use crate::api::{ExchangeId, RejectReason, RestoreError, Row, SignedReceipt, Table, Time};
+use crate::api::{ExchangeId, RejectReason, RestoreError, Row, RowKey, SignedReceipt, Table, Time};
 
 /// Version of every row's layout, its first byte.
 const VERSION: u8 = 6;
@@ -79,8 +79,8 @@ impl ChannelRow {
         }
     }
 
-    pub fn key(channel: ChannelId) -> Vec<u8> {
-        channel.0.to_be_bytes().to_vec()
+    pub fn key(channel: ChannelId) -> RowKey {
+        RowKey::of(&[&channel.0.to_be_bytes()])
     }
 }
 
@@ -196,38 +196,26 @@ pub(crate) struct MetaRow {
 }
 
 impl MetaRow {
-    pub fn key() -> Vec<u8> {
-        META_KEY.to_vec()
+    pub fn key() -> RowKey {
+        RowKey::of(&[META_KEY])
     }
 }
 
-pub(crate) fn job_key(request: &RequestId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(33);
-    key.extend_from_slice(&request.0);
-    key.push(0);
-    key
+pub(crate) fn job_key(request: &RequestId) -> RowKey {
+    RowKey::of(&[&request.0, &[0]])
 }
 
-pub(crate) fn answer_key(request: &RequestId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(33);
-    key.extend_from_slice(&request.0);
-    key.push(2);
-    key
+pub(crate) fn answer_key(request: &RequestId) -> RowKey {
+    RowKey::of(&[&request.0, &[2]])
 }
 
 /// What was paid for the lateness of an answer that has no row: it is made again, and not paid again.
-pub(crate) fn clock_key(request: &RequestId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(33);
-    key.extend_from_slice(&request.0);
-    key.push(3);
-    key
+pub(crate) fn clock_key(request: &RequestId) -> RowKey {
+    RowKey::of(&[&request.0, &[3]])
 }
 
-pub(crate) fn chunk_key(request: &RequestId, index: u32) -> Vec<u8> {
-    let mut key = request.0.to_vec();
-    key.push(1);
-    key.extend_from_slice(&index.to_be_bytes());
-    key
+pub(crate) fn chunk_key(request: &RequestId, index: u32) -> RowKey {
+    RowKey::of(&[&request.0, &[1], &index.to_be_bytes()])
 }
 
 /// Number of chunk rows of a body.
@@ -248,17 +236,13 @@ pub(crate) fn encode<T: BorshSerialize>(row: &T, size: usize) -> Vec<u8> {
 fn decode<T: BorshDeserialize>(row: &Row) -> Result<T, RestoreError> {
     match row.value.split_first() {
         Some((&VERSION, bytes)) => T::try_from_slice(bytes).map_err(|e| damaged(row, &e.to_string())),
-        Some(_) => Err(RestoreError::Foreign { table: row.table, key: hex(&row.key) }),
+        Some(_) => Err(RestoreError::Foreign { table: row.table, key: row.key.to_string() }),
         None => Err(damaged(row, "empty")),
     }
 }
 
 pub(crate) fn damaged(row: &Row, cause: &str) -> RestoreError {
-    RestoreError::Damaged { table: row.table, key: hex(&row.key), cause: cause.to_owned() }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    RestoreError::Damaged { table: row.table, key: row.key.to_string(), cause: cause.to_owned() }
 }
 
 /// All rows of a store, read.
@@ -272,7 +256,7 @@ pub(crate) struct Loaded {
     answers: BTreeMap<Vec<u8>, (Row, AnswerRow)>,
     /// By request.
     clocks: BTreeMap<Vec<u8>, Clock>,
-    chunks: BTreeMap<Vec<u8>, Vec<u8>>,
+    chunks: BTreeMap<RowKey, Vec<u8>>,
 }
 
 impl Loaded {
@@ -280,8 +264,10 @@ impl Loaded {
         let mut loaded = Loaded::default();
         for row in rows {
             match row.table {
-                Table::Meta if row.key == META_KEY => loaded.meta = Some(decode(&row)?),
-                Table::Meta => return Err(RestoreError::Foreign { table: row.table, key: hex(&row.key) }),
+                Table::Meta if *row.key == *META_KEY => loaded.meta = Some(decode(&row)?),
+                Table::Meta => {
+                    return Err(RestoreError::Foreign { table: row.table, key: row.key.to_string() });
+                }
                 Table::Channels => loaded.channels.push(decode(&row)?),
                 Table::Exchanges if row.key.len() == 33 && row.key.ends_with(&[2]) => {
                     let answer = decode(&row)?;

@@ -26,7 +26,7 @@ impl Node {
         self.severs.push_back((self.now, peer));
         self.begin_pursuit(id, reason, request);
         self.reported.insert(id);
-        self.held.push(Held::Output(Output::Sever { order: order.clone() }));
+        self.store.hold(Held::Output(Output::Sever { order: order.clone() }));
         self.notify_durable(Event::EdgeSevered { channel: id, peer, reason });
         self.enter_order(id, order);
     }
@@ -92,7 +92,7 @@ impl Node {
             .collect();
         for (id, order) in pending {
             self.reported.insert(id);
-            self.held.push(Held::Output(Output::Sever { order }));
+            self.store.hold(Held::Output(Output::Sever { order }));
         }
     }
 
@@ -282,7 +282,7 @@ impl Node {
     fn learn_order(&mut self, order: &Signed<SeverOrder>) {
         let id = order.statement.channel;
         if self.reported.insert(id) && self.graph.is_open(id) {
-            self.held.push(Held::Output(Output::Sever { order: order.clone() }));
+            self.store.hold(Held::Output(Output::Sever { order: order.clone() }));
         }
     }
 }

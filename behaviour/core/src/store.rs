@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 
 use por_types::RequestId;
 
-use crate::api::{Event, Output, Table, Time, Write};
+use crate::api::{Event, Output, RowKey, Table, Time, Write};
+use crate::flush::take_all;
 use crate::wire::{Frame, Part};
 
 /// For how long writes wait for others when nobody waits for them, milliseconds.
@@ -52,32 +53,48 @@ pub(crate) struct Store {
     /// Last batch handed out.
     last: u64,
     durable: u64,
-    held: VecDeque<(u64, Held)>,
+    /// In order.
+    held: VecDeque<Held>,
+    /// How many of them wait for which batch; those behind them for the next one.
+    groups: VecDeque<(u64, usize)>,
+    /// Those behind them.
+    fresh: usize,
+    /// Somebody waits for one of those.
+    awaited: bool,
 }
 
 impl Store {
-    pub fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+    pub fn put(&mut self, table: Table, key: RowKey, value: Vec<u8>) {
         self.urgent = true;
         self.put_lazily(table, key, value);
     }
 
     /// Not needed after a crash: what it says would then be found out anew.
-    pub fn put_lazily(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+    pub fn put_lazily(&mut self, table: Table, key: RowKey, value: Vec<u8>) {
         self.writes.push(Write { table, key, value: Some(value) });
     }
 
     /// What is not deleted yet is deleted anew after a crash.
-    pub fn delete(&mut self, table: Table, key: Vec<u8>) {
+    pub fn delete(&mut self, table: Table, key: RowKey) {
         self.writes.push(Write { table, key, value: None });
     }
 
-    /// The writes since the last batch, as one more, if it is time for it; and holds back what waits
-    /// for them.
-    pub fn cut(&mut self, now: Time, held: Vec<Held>) -> Option<Output> {
-        let waiting = self.urgent || held.iter().any(|held| !held.is_patient());
-        let batch = self.cut_if(now, waiting);
+    /// Holds something back until the writes up to the next cut are durable.
+    pub fn hold(&mut self, held: Held) {
+        self.awaited |= !held.is_patient();
+        self.fresh += 1;
+        self.held.push_back(held);
+    }
+
+    /// The writes since the last batch, as one more, if it is time for it.
+    pub fn cut(&mut self, now: Time) -> Option<Output> {
+        let awaited = std::mem::take(&mut self.awaited);
+        let batch = self.cut_if(now, self.urgent || awaited);
         let last = if self.writes.is_empty() { self.last } else { self.last + 1 };
-        self.held.extend(held.into_iter().map(|held| (last, held)));
+        match std::mem::take(&mut self.fresh) {
+            0 => {}
+            count => self.groups.push_back((last, count)),
+        }
         batch
     }
 
@@ -90,7 +107,7 @@ impl Store {
             return None;
         }
         (self.urgent, self.since) = (false, None);
-        let writes = std::mem::take(&mut self.writes);
+        let writes = take_all(&mut self.writes);
         self.last += 1;
         Some(Output::Persist { batch: self.last, writes })
     }
@@ -116,10 +133,14 @@ impl Store {
 
     /// The next thing that need not wait any more, in order.
     pub fn release(&mut self) -> Option<Held> {
-        let (batch, _) = self.held.front()?;
+        let (batch, count) = self.groups.front_mut()?;
         if *batch > self.durable {
             return None;
         }
-        self.held.pop_front().map(|(_, held)| held)
+        *count -= 1;
+        if *count == 0 {
+            self.groups.pop_front();
+        }
+        self.held.pop_front()
     }
 }

@@ -371,7 +371,7 @@ impl Node {
         }
         for sync in parts {
             let frame = Frame::Sync(sync);
-            self.held.push(Held::Output(Output::Send { peer, conn, lane: Lane::Control, frame }));
+            self.store.hold(Held::Output(Output::Send { peer, conn, lane: Lane::Control, frame }));
         }
     }
 }

@@ -327,7 +327,7 @@ fn an_old_copy_of_the_store_never_signs_below_what_the_peer_holds() {
 }
 
 fn restored(rig: &Rig) -> Restored {
-    let row = |((table, key), value): (&(Table, Vec<u8>), &Vec<u8>)| Row {
+    let row = |((table, key), value): (&(Table, RowKey), &Vec<u8>)| Row {
         table: *table,
         key: key.clone(),
         value: value.clone(),

@@ -151,7 +151,7 @@ fn a_request_of_a_peer_without_a_channel_is_refused() {
 fn exchange_numbers_and_epochs_never_repeat_across_restarts() {
     let mut rig = Rig::new();
     let (_, first) = rig.relayed(b"question", 100);
-    let row = |((table, key), value): (&(Table, Vec<u8>), &Vec<u8>)| Row {
+    let row = |((table, key), value): (&(Table, RowKey), &Vec<u8>)| Row {
         table: *table,
         key: key.clone(),
         value: value.clone(),

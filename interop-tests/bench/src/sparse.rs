@@ -1,4 +1,4 @@
-//! `fileshare put` and `get` of a large sparse file: interrupted when nine tenths are there, and resumed.
+//! `fileshare put` and `get` of a large sparse file: interrupted, and resumed.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -25,6 +25,9 @@ pub struct Args {
     /// Stretches of data of a MiB, spread over the file.
     #[arg(long, default_value_t = 64)]
     stretches: u64,
+    /// Interrupted when so much of it is there, percent; what is under way then still arrives.
+    #[arg(long, default_value_t = 88, value_parser = clap::value_parser!(u64).range(1..100))]
+    until: u64,
     /// Where the files are made. Default: the directory for temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -109,7 +112,7 @@ pub async fn run(args: &Args, as_json: bool) -> anyhow::Result<()> {
     make(&file, args)?;
     let network = Network::start(dir.path(), &file, false).await?;
     let (size, put_s) = (args.gib << 30, network.put_s);
-    let first = get(network.get(NEAR, &target), 0, Some(size / 10 * 9)).await?;
+    let first = get(network.get(NEAR, &target), 0, Some(size / 100 * args.until)).await?;
     ensure!(!first.complete, "it was over before it could be interrupted: take a larger file");
     tokio::time::sleep(Duration::from_millis(100)).await;
     let second = get(network.get(NEAR, &target), first.done, None).await?;

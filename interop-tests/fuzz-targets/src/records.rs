@@ -9,7 +9,7 @@ use por_core::testing::{CHAIN_TIME_MS, Options, World};
 use por_core::wire::{Hello, Lane};
 use por_core::{
     ConnId, CoreConfig, ExchangeId, Input, MyChannel, Node, Output, RejectReason, RestoreError, Restored,
-    Row, Table, Time,
+    Row, RowKey, Table, Time,
 };
 use por_types::{
     ChannelState, CooperativeClose, Draw, FlushProof, Hop, Items, Network, NewTerms, NodeKey, NodeSecret,
@@ -117,7 +117,7 @@ fn read_rows(mut bytes: &[u8]) -> Vec<Row> {
         let (len, rest) = rest.split_at(rest.len().min(2));
         let len = len.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
         let (value, rest) = rest.split_at(rest.len().min(len));
-        rows.push(Row { table: table(*kind), key: key.to_vec(), value: value.to_vec() });
+        rows.push(Row { table: table(*kind), key: key.into(), value: value.to_vec() });
         bytes = rest;
     }
     rows
@@ -158,10 +158,12 @@ fn damaged(rows: &[Row], edits: &[u8]) -> Vec<Row> {
             3 => row.value.truncate(at),
             4 => row.value.extend_from_slice(&edit[4..]),
             5 => {
-                let keyed = usize::from(edit[4]) % row.key.len().max(1);
-                if let Some(byte) = row.key.get_mut(keyed) {
+                let mut key = row.key.to_vec();
+                let keyed = usize::from(edit[4]) % key.len().max(1);
+                if let Some(byte) = key.get_mut(keyed) {
                     *byte = edit[5];
                 }
+                row.key = key.into();
             }
             6 => row.table = table(edit[4]),
             _ => {
@@ -190,7 +192,7 @@ fn start(snapshot: &Snapshot, rows: Vec<Row>, boot: u8) -> Result<Node, RestoreE
 /// Starts a node from rows, lets it meet its peers and its deadlines, and starts the next one from
 /// what it has written.
 fn restart(snapshot: &Snapshot, rows: Vec<Row>) {
-    let mut disk: BTreeMap<(Table, Vec<u8>), Vec<u8>> =
+    let mut disk: BTreeMap<(Table, RowKey), Vec<u8>> =
         rows.iter().map(|row| ((row.table, row.key.clone()), row.value.clone())).collect();
     let Ok(mut node) = start(snapshot, rows, 1) else { return };
     let mut now = 1_000;

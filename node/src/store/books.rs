@@ -82,7 +82,7 @@ impl Books {
         let mut stored = Vec::new();
         for table in TABLES {
             let keys = rows::keys(database, StoreTable::Ledger(table)).map_err(|error| error.at(path))?;
-            stored.extend(keys.into_iter().map(|key| (table, key)));
+            stored.extend(keys.into_iter().map(|key| (table, key.into())));
         }
         let mut memory = Memory::new(stored);
         let journal =

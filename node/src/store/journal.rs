@@ -371,7 +371,7 @@ fn decode(mut bytes: &[u8], take: &mut impl FnMut(Write)) -> Option<()> {
         let (key, rest) = rest.split_at_checked(key_len)?;
         let (value, rest) = rest.split_at_checked(len)?;
         let value = (head[1] == 0).then(|| value.to_vec());
-        take(Write { table, key: key.to_vec(), value });
+        take(Write { table, key: key.into(), value });
         bytes = rest;
     }
     Some(())

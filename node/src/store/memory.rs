@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::quality::RandomState;
-use por_core::{Row, Table, Write};
+use por_core::{Row, RowKey, Table, Write};
 
-pub(super) type Key = (Table, Vec<u8>);
+use super::rows;
+
+pub(super) type Key = (Table, RowKey);
 
 /// Keys hold hashes that peers can choose only by trying; how they fall here differs in each process.
 type Rows = HashMap<Key, Option<Vec<u8>>, RandomState>;
@@ -85,8 +87,9 @@ impl Memory {
     }
 
     /// The database's rows of a table with what came after them.
-    pub(super) fn over(&self, table: Table, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<Row> {
-        let mut all: BTreeMap<Vec<u8>, Vec<u8>> = rows.into_iter().collect();
+    pub(super) fn over(&self, table: Table, rows: Vec<rows::KeyValue>) -> Vec<Row> {
+        let rows = rows.into_iter().map(|(key, value)| (RowKey::from(key), value));
+        let mut all: BTreeMap<RowKey, Vec<u8>> = rows.collect();
         for ((_, key), value) in self.all().filter(|((of, _), _)| *of == table) {
             match value {
                 Some(value) => all.insert(key.clone(), value.to_vec()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::poll_fn;
 use libp2p_por::Store as _;
-use por_core::{Row, Table, Write};
+use por_core::{Row, RowKey, Table, Write};
 use por_types::NodeSecret;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -20,7 +20,7 @@ fn identity(seed: u8) -> StoreIdentity {
 }
 
 fn put(key: &[u8], value: &[u8]) -> Write {
-    Write { table: Table::Channels, key: key.to_vec(), value: Some(value.to_vec()) }
+    Write { table: Table::Channels, key: key.into(), value: Some(value.to_vec()) }
 }
 
 /// Waits until `batch` is durable.
@@ -43,8 +43,10 @@ async fn rows_survive_a_restart() {
     let store = NodeStore::open(&path, &identity(1)).expect("create");
     let mut ledger = store.ledger();
     ledger.submit(1, vec![put(b"a", b"1"), put(b"b", b"2")]);
-    ledger
-        .submit(2, vec![Write { table: Table::Channels, key: b"a".to_vec(), value: None }, put(b"b", b"3")]);
+    ledger.submit(
+        2,
+        vec![Write { table: Table::Channels, key: b"a"[..].into(), value: None }, put(b"b", b"3")],
+    );
     assert_eq!(durable(&mut ledger, 2).await.expect("durable"), 2);
     store.put(AppTable::Intents, b"i", b"intent".to_vec()).await.expect("put");
     store.close().await.expect("close");
@@ -52,7 +54,7 @@ async fn rows_survive_a_restart() {
 
     let store = NodeStore::open(&path, &identity(1)).expect("open");
     let rows = store.restored().expect("rows").rows;
-    assert_eq!(rows, vec![Row { table: Table::Channels, key: b"b".to_vec(), value: b"3".to_vec() }]);
+    assert_eq!(rows, vec![Row { table: Table::Channels, key: b"b"[..].into(), value: b"3".to_vec() }]);
     assert_eq!(store.get(AppTable::Intents, b"i").expect("get").as_deref(), Some(&b"intent"[..]));
 }
 
@@ -134,7 +136,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
             }
             Ok(restored) => {
                 for row in restored.rows {
-                    let number = u64::from_be_bytes(row.key.as_slice().try_into().expect("key"));
+                    let number = u64::from_be_bytes(row.key[..].try_into().expect("key"));
                     assert_eq!(row.value, [number as u8; 300], "round {round}");
                 }
             }

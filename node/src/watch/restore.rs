@@ -159,7 +159,7 @@ pub(crate) async fn check(
 
 /// The channels that the writes are about.
 fn raised(writes: &[Write], kept: &[Recovered]) -> Vec<ChannelId> {
-    let keys: Vec<&[u8]> = writes.iter().map(|write| write.key.as_slice()).collect();
+    let keys: Vec<&[u8]> = writes.iter().map(|write| &*write.key).collect();
     let channels = kept.iter().map(|kept| kept.channel);
     channels.filter(|channel| keys.contains(&channel.0.to_be_bytes().as_slice())).collect()
 }

@@ -6,8 +6,8 @@ use por_types::{ChannelId, NodeKey, NodeSecret, RequestId, Yocto};
 
 use super::{APP, Happening, Rng, World, expected_response};
 use crate::api::{
-    Command, CoreConfig, Event, Input, Limits, Output, Policy, RejectReason, Restored, Row, Table, Time,
-    Write,
+    Command, CoreConfig, Event, Input, Limits, Output, Policy, RejectReason, Restored, Row, RowKey, Table,
+    Time, Write,
 };
 use crate::node::Node;
 
@@ -33,7 +33,7 @@ pub struct Host {
     pub outputs: u64,
     /// Deadline for which a tick is queued.
     pub(super) tick_at: Option<u64>,
-    disk: BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    disk: BTreeMap<(Table, RowKey), Vec<u8>>,
     pending: VecDeque<(u64, Vec<Write>)>,
     /// All events of all lives, in order.
     pub events: Vec<Event>,
@@ -73,7 +73,7 @@ impl Host {
 
     /// Rows as they are on disk.
     pub fn rows(&self) -> Vec<Row> {
-        let row = |((table, key), value): (&(Table, Vec<u8>), &Vec<u8>)| Row {
+        let row = |((table, key), value): (&(Table, RowKey), &Vec<u8>)| Row {
             table: *table,
             key: key.clone(),
             value: value.clone(),

@@ -47,7 +47,7 @@ pub struct Rig {
     pub me: NodeKey,
     pub up: NodeSecret,
     pub down: NodeSecret,
-    pub rows: std::collections::BTreeMap<(Table, Vec<u8>), Vec<u8>>,
+    pub rows: std::collections::BTreeMap<(Table, RowKey), Vec<u8>>,
     /// What was sent, oldest first.
     pub sent: Vec<(NodeKey, Lane, Frame)>,
     pub events: Vec<Event>,

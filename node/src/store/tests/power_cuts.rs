@@ -17,7 +17,7 @@ async fn cut(dir: &Path, name: &str, groups: u64) -> PathBuf {
     let mut ledger = store.ledger();
     for number in 1..=groups {
         let row = put(&number.to_be_bytes(), &[number as u8; 300]);
-        let last = number.checked_sub(1).map(|last| last.to_be_bytes().to_vec());
+        let last = number.checked_sub(1).map(|last| RowKey::from(&last.to_be_bytes()[..]));
         let gone = last.map(|key| Write { table: Table::Channels, key, value: None });
         ledger.submit(number, [Some(row), gone].into_iter().flatten().collect());
         durable(&mut ledger, number).await.expect("durable");
@@ -34,7 +34,7 @@ fn rows(path: &Path) -> Result<Vec<u64>, StoreError> {
     let restored = NodeStore::open(path, &identity(1))?.restored()?;
     let mut keys = Vec::new();
     for row in restored.rows {
-        let number = u64::from_be_bytes(row.key.as_slice().try_into().expect("key"));
+        let number = u64::from_be_bytes(row.key[..].try_into().expect("key"));
         assert_eq!(row.value, [number as u8; 300]);
         keys.push(number);
     }
@@ -382,7 +382,7 @@ async fn a_crash_anywhere_in_the_ring_loses_nothing() {
         let huge = rng.random_ratio(1, 15);
         let mut writes = Vec::new();
         for _ in 0..rng.random_range(1..4) {
-            let key = vec![rng.random_range(0..12u8)];
+            let key = RowKey::from(&[rng.random_range(0..12u8)][..]);
             let size = if huge { 9 << 20 } else { rng.random_range(0..3 << 20) };
             let value = rng.random_ratio(2, 3).then(|| vec![rng.random(); size]);
             match &value {
