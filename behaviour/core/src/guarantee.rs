@@ -448,7 +448,7 @@ impl Node {
         let items = self.late_items(peer, channel, due);
         let new = self.take_payment(peer, &frame.payment, items.filter(|_| !frame.resent))?;
         for item in frame.items {
-            match self.edge(peer).asked.get(&item.exchange).copied() {
+            match self.asked(peer, item.exchange) {
                 Some(id) => {
                     let due = LateDue { amount: item.amount, total: item.total };
                     self.take_late(id, due)?;
@@ -476,7 +476,7 @@ impl Node {
     ) -> Option<Vec<Item>> {
         let mut items = Vec::new();
         for (exchange, amount, _) in due {
-            let id = *self.edge(peer).asked.get(&exchange)?;
+            let id = self.asked(peer, exchange)?;
             let to = self.jobs.get(&id)?.to()?;
             if to.channel == channel && !amount.is_zero() {
                 items.push(Item { request: id, amount, kind: ItemKind::Late });

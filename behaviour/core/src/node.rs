@@ -413,6 +413,13 @@ impl Node {
         &mut self.edges.entry(peer).or_default().outbox
     }
 
+    /// The request that a peer was asked under this number. One that waits to be asked again has a number
+    /// that the peer was never told: whatever it says of that says nothing of the request.
+    pub(crate) fn asked(&self, peer: NodeKey, exchange: ExchangeId) -> Option<RequestId> {
+        let id = self.edges.get(&peer)?.asked.get(&exchange)?;
+        self.jobs.get(id).filter(|job| !job.is_refused()).map(|_| *id)
+    }
+
     pub(crate) fn edge(&mut self, peer: NodeKey) -> &mut Edge {
         self.edges.entry(peer).or_default()
     }

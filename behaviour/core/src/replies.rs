@@ -21,7 +21,7 @@ impl Node {
     pub(crate) fn on_ack(&mut self, peer: NodeKey, frame: Ack) -> Result<(), Fault> {
         self.take_receipts(peer, &frame.receipts)?;
         for exchange in frame.exchanges {
-            if let Some(&id) = self.edge(peer).asked.get(&exchange) {
+            if let Some(id) = self.asked(peer, exchange) {
                 self.measure(peer, id);
                 self.acked(id);
             }
@@ -94,7 +94,7 @@ impl Node {
     ) -> Option<Vec<por_types::Item>> {
         let mut items = Vec::with_capacity(rejections.len());
         for rejection in rejections {
-            let id = *self.edge(peer).asked.get(&rejection.exchange)?;
+            let id = self.asked(peer, rejection.exchange)?;
             let to = self.jobs.get(&id)?.to()?;
             if to.channel == channel {
                 items.push(to.item(id, ItemKind::Refund));
@@ -105,7 +105,7 @@ impl Node {
 
     fn on_rejection(&mut self, peer: NodeKey, rejection: Rejection) -> Result<(), Fault> {
         let Rejection { exchange, reason, invalid } = rejection;
-        let Some(&id) = self.edge(peer).asked.get(&exchange) else {
+        let Some(id) = self.asked(peer, exchange) else {
             self.outbox(peer).done.push(exchange);
             return Ok(());
         };
@@ -253,7 +253,7 @@ impl Node {
     }
 
     fn on_response_item(&mut self, peer: NodeKey, item: ResponseItem) -> Result<(), Fault> {
-        let Some(&id) = self.edge(peer).asked.get(&item.exchange) else {
+        let Some(id) = self.asked(peer, item.exchange) else {
             self.outbox(peer).done.push(item.exchange);
             return Ok(());
         };

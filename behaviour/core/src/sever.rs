@@ -228,7 +228,7 @@ impl Node {
     fn severed_items(&mut self, peer: NodeKey, channel: ChannelId, frame: &Severed) -> Option<Vec<Item>> {
         let mut items = Vec::new();
         for item in &frame.items {
-            let request = *self.edge(peer).asked.get(&item.exchange)?;
+            let request = self.asked(peer, item.exchange)?;
             let job = self.jobs.get(&request)?;
             if job.to()?.channel != channel {
                 continue;
@@ -247,7 +247,7 @@ impl Node {
         order: &Signed<SeverOrder>,
         item: LateItem,
     ) -> Result<(), Fault> {
-        let Some(&id) = self.edge(peer).asked.get(&item.exchange) else {
+        let Some(id) = self.asked(peer, item.exchange) else {
             self.outbox(peer).done.push(item.exchange);
             return Ok(());
         };

@@ -33,7 +33,7 @@ impl Node {
         // Left over from an exchange that has ended.
         match part {
             Part::ResponseBody => {
-                let Some(&id) = edge.asked.get(&exchange) else { return Ok(()) };
+                let Some(id) = self.asked(peer, exchange) else { return Ok(()) };
                 self.response_fragment(peer, id, offset, data)
             }
             Part::RequestBody => {
@@ -126,11 +126,11 @@ impl Node {
 
     pub(crate) fn on_credit(&mut self, peer: NodeKey, credit: Credit) -> Result<(), Fault> {
         let Some(edge) = self.edges.get(&peer) else { return Ok(()) };
-        let exchanges = match credit.part {
-            Part::RequestBody => &edge.asked,
-            Part::ResponseBody => &edge.owed,
+        let id = match credit.part {
+            Part::RequestBody => self.asked(peer, credit.exchange),
+            Part::ResponseBody => edge.owed.get(&credit.exchange).copied(),
         };
-        let Some(&id) = exchanges.get(&credit.exchange) else { return Ok(()) };
+        let Some(id) = id else { return Ok(()) };
         if self.flow(id, credit.part).is_none_or(|flow| flow.root() != credit.body) {
             return Ok(());
         }

@@ -208,7 +208,7 @@ impl Node {
             if let Some(flow) = self.flow(id, Part::RequestBody) {
                 flow.listed = false;
             }
-            match known.get(&exchange) {
+            match known.get(&exchange).filter(|_| self.asked(peer, exchange).is_some()) {
                 Some(theirs) => self.resume_asked(peer, id, theirs)?,
                 None if queued.contains(&id) => {}
                 None => self.ask_again(peer, id),

@@ -5,7 +5,7 @@ mod rig;
 
 use por_core::types::{Hash, Invalid, InvalidReason, Item, ItemKind, Items, Side, Yocto};
 use por_core::verified::Encoder;
-use por_core::wire::{self, Frame, Part, Rejection, Sync, SyncChannel};
+use por_core::wire::{self, Frame, Part, Rejection, Sync, SyncChannel, SyncExchange};
 use por_core::*;
 use rig::*;
 
@@ -205,6 +205,57 @@ fn who_is_refused_for_longer_than_an_ack_may_take_severs() {
     assert_eq!(rig.orders.len(), 1, "severed once");
     assert_eq!(rig.orders[0].statement.reason, types::SeverReason::NoAck);
     assert!(rig.up_got().iter().any(|f| matches!(f, Frame::Severed(_))), "the proof is upstream");
+}
+
+/// Numbers of exchanges can be guessed. Whoever has given the money back and "acknowledges" what it was not
+/// asked yet would owe neither an Ack nor a sync, and this node would pay upstream for ever.
+#[test]
+fn who_has_refused_acknowledges_nothing_before_it_is_asked_again() {
+    for by_sync in [false, true] {
+        let mut rig = Rig::new();
+        rig.input(Input::LateFee { per_ms: Yocto(1) });
+        let (id, request) = rig.relayed(b"question", 100);
+        let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
+        reject(&mut rig, id, rejection);
+        let guesses = (1..=2_000).map(|n| ExchangeId(request.exchange.0 + n));
+        let down = rig.down.public();
+        if by_sync {
+            let known =
+                |exchange| SyncExchange { exchange, request: id, acked: true, body_bytes: 0, credit: 0 };
+            rig.known = guesses.map(known).collect();
+            rig.reconnect(down);
+        } else {
+            rig.down_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: guesses.collect() }));
+        }
+        for conn in (1..=9).map(ConnId) {
+            rig.input(Input::Disconnected { peer: down, conn });
+        }
+        for _ in 0..600 {
+            if rig.orders.is_empty() {
+                rig.later(100);
+                rig.up_sends(Frame::Sync(Sync { epoch: 1 << 32, complete: true, ..Sync::default() }));
+            }
+        }
+        let order = rig.orders.first().map(|order| (order.statement.channel, order.statement.reason));
+        assert_eq!(order, Some((OUT, types::SeverReason::NoAck)), "by Sync: {by_sync}");
+    }
+}
+
+/// Nor can it answer: what it sends under a number that it was not told is not of this request.
+#[test]
+fn who_has_refused_answers_nothing_before_it_is_asked_again() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.relayed(b"question", 100);
+    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
+    reject(&mut rig, id, rejection);
+    for guess in 1..=5 {
+        let answer = rig.response(id, ExchangeId(request.exchange.0 + guess), b"answer");
+        rig.respond(answer);
+    }
+    assert!(rig.responses_up_got().is_empty());
+    assert!(rig.disconnected.is_empty());
+    rig.later(20);
+    assert!(rig.down_got().iter().any(|frame| matches!(frame, Frame::Request(_))), "asked again");
 }
 
 #[test]

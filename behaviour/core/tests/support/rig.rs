@@ -73,6 +73,8 @@ pub struct Rig {
     pub paid_other: Yocto,
     /// Channels that have left the graph.
     pub gone: Vec<ChannelId>,
+    /// What the next peer to connect says that it has of this node.
+    pub known: Vec<wire::SyncExchange>,
 }
 
 pub fn secret(n: u8) -> NodeSecret {
@@ -122,6 +124,7 @@ impl Rig {
             other: None,
             paid_other: Yocto::ZERO,
             gone: vec![],
+            known: vec![],
         };
         change(&mut rig);
         rig.node = Node::new(config(&rig.limits), Restored::default()).unwrap();
@@ -233,7 +236,7 @@ impl Rig {
         }
     }
 
-    /// Connects a peer and goes through both Syncs; the peer knows nothing unfinished.
+    /// Connects a peer and goes through both Syncs.
     pub fn connect(&mut self, peer: NodeKey) {
         self.connect_and(peer, vec![]);
     }
@@ -251,7 +254,8 @@ impl Rig {
         let epoch = self.conns << 32;
         self.frame(peer, Frame::Sync(Sync { epoch, complete: true, ..Sync::default() }));
         let answers = probe.expect("the node says Sync first");
-        let last = Frame::Sync(Sync { epoch, answers, complete: true, ..Sync::default() });
+        let known = std::mem::take(&mut self.known);
+        let last = Frame::Sync(Sync { epoch, answers, complete: true, known, ..Sync::default() });
         self.frames(peer, [last].into_iter().chain(frames));
     }
 
