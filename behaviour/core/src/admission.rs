@@ -6,8 +6,8 @@
 use borsh::BorshDeserialize;
 use bytes::{Bytes, BytesMut};
 use por_types::{
-    ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason, Signed,
-    SignedInvalid, Yocto,
+    ChannelId, ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason,
+    Signed, SignedInvalid, Yocto,
 };
 
 use crate::api::{ANSWER_APP, ANSWER_LIMIT, MyChannel, Patience, RejectReason, Time};
@@ -16,7 +16,7 @@ use crate::edge::Queued;
 use crate::fault::Fault;
 use crate::graph::Refusal;
 use crate::job::{Asked, Job, Leg, Relay, Role};
-use crate::ledger::{Load, SHARE_OF_FREE};
+use crate::ledger::{Channel, Load, SHARE_OF_FREE};
 use crate::node::Node;
 use crate::pace::{Pace, declined};
 use crate::rows::Clock;
@@ -28,6 +28,9 @@ const MAX_HEAD: usize = 4096;
 
 /// How far ahead of the chain's time a request may expire, milliseconds.
 const MAX_EXPIRY_MS: u64 = 24 * 3600 * 1000;
+
+/// Most frames of a peer over channels that the chain does not show yet.
+const MAX_UNHEARD: usize = 64;
 
 /// A request whose bytes make sense on this edge.
 struct Parsed {
@@ -45,7 +48,10 @@ impl Node {
         }
         let mut parsed = Vec::with_capacity(frame.requests.len());
         for item in frame.requests {
-            parsed.push(self.parse(peer, item)?);
+            match self.parse(peer, item)? {
+                Ok(request) => parsed.push(request),
+                Err(channel) => return self.not_heard(peer, channel),
+            }
         }
         if let Some(payment) = &frame.payment {
             let channel = payment.statement.channel;
@@ -82,7 +88,20 @@ impl Node {
         Ok(new)
     }
 
-    fn parse(&mut self, peer: NodeKey, item: RequestItem) -> Result<Parsed, Fault> {
+    /// A frame over a channel that the chain does not show to this node yet: left for when it does. The
+    /// peer is ahead of it, or makes the channel up.
+    fn not_heard(&mut self, peer: NodeKey, channel: ChannelId) -> Result<(), Fault> {
+        let unheard = &mut self.edge(peer).unheard;
+        unheard.push(channel);
+        if unheard.len() > MAX_UNHEARD {
+            unheard.clear();
+            return Err(Fault::new("requests over a channel that is not with this peer"));
+        }
+        Ok(())
+    }
+
+    /// The channel, if this node does not know it yet.
+    fn parse(&mut self, peer: NodeKey, item: RequestItem) -> Result<Result<Parsed, ChannelId>, Fault> {
         if item.head.len() > MAX_HEAD {
             return Err(Fault::new("request head is too long"));
         }
@@ -100,11 +119,15 @@ impl Node {
         let mut from = Leg::new(&head, peer, item.exchange, item.hop)
             .map_err(|_| Fault::new("request names impossible prices"))?;
         from.channel = item.channel.unwrap_or(from.channel);
-        if self.channels.get(&from.channel).is_none_or(|channel| channel.row.peer != peer) {
-            return Err(Fault::new("request names a channel that is not with this peer"));
+        match self.channels.get(&from.channel) {
+            Some(channel) if channel.row.peer != peer => {
+                return Err(Fault::new("request names a channel that is not with this peer"));
+            }
+            Some(Channel { info: Some(_), .. }) => {}
+            _ => return Ok(Err(from.channel)),
         }
         let (id, leaf) = self.statements.request(&item.head);
-        Ok(Parsed { item, head, leaf, id, from })
+        Ok(Ok(Parsed { item, head, leaf, id, from }))
     }
 
     fn admit(&mut self, peer: NodeKey, request: Parsed) -> Result<(), Fault> {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use por_types::Hash;
 
+use crate::api::Time;
 use crate::fault::Fault;
 use crate::verified::{Decoder, Encoder, Piece, StreamError, encoded_len};
 
@@ -159,12 +160,21 @@ pub(crate) struct Outflow {
     limit: u64,
     /// In the edge's queue of streams with something to send.
     pub listed: bool,
+    /// How often it was asked of its source from the start, and since when.
+    pub restarts: (u64, Time),
 }
 
 impl Outflow {
     pub fn whole(encoder: Encoder) -> Outflow {
         let len = encoder.len();
-        Outflow { feed: Feed::Whole(encoder), len, next: 0, limit: 0, listed: false }
+        Outflow {
+            feed: Feed::Whole(encoder),
+            len,
+            next: 0,
+            limit: 0,
+            listed: false,
+            restarts: Default::default(),
+        }
     }
 
     pub fn piped(inflow: Inflow) -> Outflow {
@@ -175,6 +185,7 @@ impl Outflow {
             next: 0,
             limit: 0,
             listed: false,
+            restarts: Default::default(),
         }
     }
 

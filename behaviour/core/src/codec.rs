@@ -102,16 +102,24 @@ impl cbor4ii::core::enc::Write for Append<'_> {
     }
 }
 
+/// A fragment with less than this part of the buffer that it came in is copied out of it: as long as it is
+/// held, for want of credit, the whole buffer would be.
+const SHARE_OF_BUFFER: usize = 4;
+
 /// Cuts a byte stream into frames.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     max_frame: u32,
+    /// Where the stream goes on, if it still does in the same buffer.
+    next: usize,
+    /// Bytes of that buffer before it.
+    taken: usize,
 }
 
 impl Decoder {
     /// `max_frame`: most bytes of type and payload.
     pub fn new(max_frame: u32) -> Self {
-        Decoder { max_frame }
+        Decoder { max_frame, next: 0, taken: 0 }
     }
 
     /// Takes one frame off the front of `src`; `None` until it is complete. After an error the
@@ -131,10 +139,21 @@ impl Decoder {
         if src.len() < total {
             return Ok(None);
         }
+        if src.as_ptr().addr() != self.next {
+            self.taken = 0;
+        }
+        let buffer = self.taken + src.capacity();
         let mut frame = src.split_to(total);
+        (self.next, self.taken) = (src.as_ptr().addr(), self.taken + total);
         frame.advance(4);
         let kind = frame.get_u8();
-        decode_payload(kind, frame.freeze()).map(Some)
+        let mut frame = decode_payload(kind, frame.freeze())?;
+        if let Frame::Fragment(Fragment { data, .. }) = &mut frame
+            && data.len() < buffer / SHARE_OF_BUFFER
+        {
+            *data = Bytes::copy_from_slice(data);
+        }
+        Ok(Some(frame))
     }
 }
 

@@ -124,6 +124,8 @@ pub(crate) struct Edge {
     pub told: bool,
     /// When this node syncs next for what it owes the peer.
     pub beat: Option<Time>,
+    /// Channels that this node's view of the chain lacks, for each frame with requests over one.
+    pub unheard: Vec<ChannelId>,
     /// A sync fell into a time without a session.
     pub missed: bool,
     /// The next sync is one that is made up for, outside the rhythm.

@@ -115,6 +115,8 @@ impl Node {
         {
             tracing::error!(%id, reason = %fault.0, "an admitted body does not restart");
         }
+        // What it may send goes out with one more flush.
+        self.stale = true;
     }
 
     fn target(&self, peer: NodeKey) -> Target {

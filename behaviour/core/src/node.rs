@@ -63,6 +63,8 @@ pub struct Node {
     pub(crate) due: BTreeSet<(Time, RequestId)>,
     /// When the answer to each session's first Sync is overdue.
     pub(crate) syncing: BTreeSet<(Time, NodeKey, u64)>,
+    /// When those who use another connection than this node does should have followed it.
+    pub(crate) strays: BTreeSet<(Time, NodeKey)>,
     /// When to sync with those to whom something is owed.
     pub(crate) beats: BTreeSet<(Time, NodeKey)>,
     /// When to look at what those owe who were asked.
@@ -134,6 +136,7 @@ impl Node {
             local: 0,
             due: BTreeSet::new(),
             syncing: BTreeSet::new(),
+            strays: BTreeSet::new(),
             beats: BTreeSet::new(),
             watches: BTreeSet::new(),
             retries: BTreeSet::new(),
@@ -204,12 +207,13 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Time> {
         let due = self.due.first().map(|(time, _)| *time);
         let sync = self.syncing.first().map(|(time, ..)| *time);
+        let stray = self.strays.first().map(|(time, _)| *time);
         let beat = self.beats.first().map(|(time, _)| *time);
         let watch = self.watches.first().map(|(time, _)| *time);
         let retry = self.retries.first().map(|(time, _)| *time);
         let pursuit = self.pursuits.first().map(|(time, _)| *time);
         let store = self.store.deadline();
-        [due, sync, beat, watch, retry, pursuit, store].into_iter().flatten().min()
+        [due, sync, stray, beat, watch, retry, pursuit, store].into_iter().flatten().min()
     }
 
     /// Its name on the network.
@@ -291,9 +295,13 @@ impl Node {
                 gone.push(*id);
             }
         }
+        let mut ahead = BTreeSet::new();
         for info in channels {
             let id = info.channel;
             self.with_peer.entry(info.peer).or_default().insert(id);
+            if self.edges.get(&info.peer).is_some_and(|edge| edge.unheard.contains(&id)) {
+                ahead.insert(info.peer);
+            }
             let new = || Channel::new(id, info.peer, info.side);
             let channel = self.channels.entry(id).or_insert_with(new);
             if channel.row.peer == info.peer && channel.row.side == info.side && channel.set_info(info) {
@@ -305,6 +313,16 @@ impl Node {
             self.left_graph(id);
         }
         self.report_orders();
+        for peer in ahead {
+            self.hear_again(peer);
+        }
+    }
+
+    /// A peer whose view of the chain was ahead of this node's says all that is unfinished once more when
+    /// it connects again.
+    fn hear_again(&mut self, peer: NodeKey) {
+        self.edge(peer).unheard.clear();
+        self.disconnect(peer);
     }
 
     fn tick(&mut self) {
@@ -322,6 +340,12 @@ impl Node {
             if matches!(out, Some(Outgoing::Syncing { epoch: now, .. }) if *now == epoch) {
                 self.misbehaved(peer, Fault::new("does not answer Sync"));
             }
+        }
+        while let Some(&(time, peer)) = self.strays.first()
+            && time <= self.now
+        {
+            self.strays.pop_first();
+            self.on_stray(peer);
         }
         self.keep_time();
     }
@@ -363,6 +387,10 @@ impl Node {
     pub(crate) fn misbehaved(&mut self, peer: NodeKey, fault: Fault) {
         tracing::warn!(%peer, reason = %fault.0, "peer broke the protocol");
         self.notify(Event::Misbehaved { peer, reason: fault.0 });
+        self.disconnect(peer);
+    }
+
+    fn disconnect(&mut self, peer: NodeKey) {
         let conns: Vec<_> =
             self.edges.get(&peer).into_iter().flat_map(|edge| edge.conns.keys().copied()).collect();
         for conn in conns {

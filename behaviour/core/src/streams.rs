@@ -6,7 +6,7 @@ use por_types::{NodeKey, RequestId};
 use crate::api::{ConnId, Output};
 use crate::body::Outflow;
 use crate::fault::Fault;
-use crate::job::{Asked, Job, Role};
+use crate::job::{Asked, Job, Leg, Role};
 use crate::node::Node;
 use crate::wire::{Credit, Fragment, Frame, Lane, Part};
 
@@ -15,6 +15,13 @@ const MAX_UNWRITTEN: u64 = 1 << 20;
 
 /// Bytes of one body per turn.
 const TURN: u64 = 64 << 10;
+
+/// How often a body that a relay passes on may be asked for from its start, for each node that it passes
+/// to: a hundred bytes that ask for it cost the other edge a window.
+const MAX_RESTARTS: u64 = 16;
+
+/// And once more in so many milliseconds: connections may be lost as often as they like.
+const RESTART_MS: u64 = 10_000;
 
 impl Node {
     pub(crate) fn on_drained(&mut self, peer: NodeKey, conn: ConnId, bytes: u64) {
@@ -165,9 +172,22 @@ impl Node {
         from: u64,
         limit: u64,
     ) -> Result<(), Fault> {
+        let (now, behind) = (self.now, self.nodes_behind(id, part));
         let Some(flow) = self.flow(id, part) else { return Ok(()) };
         let body = flow.root();
         let refetch = flow.resume(from, limit)?;
+        if refetch {
+            let (count, since) = &mut flow.restarts;
+            if *count == 0 {
+                *since = now;
+            }
+            *count += 1;
+            // Each node may ask so often by itself, besides what those behind it ask of it.
+            let most = behind.saturating_mul(MAX_RESTARTS).saturating_add(now.since_ms(*since) / RESTART_MS);
+            if *count > most {
+                return Err(Fault::new("asks for a body from its start again and again"));
+            }
+        }
         self.list(peer, id, part);
         self.sample(id, false);
         if refetch && part == Part::ResponseBody {
@@ -180,6 +200,17 @@ impl Node {
         }
         self.refill(id, part);
         Ok(())
+    }
+
+    /// How many nodes a body still passes once it has left this one.
+    fn nodes_behind(&self, id: RequestId, part: Part) -> u64 {
+        let Some(job) = self.jobs.get(&id) else { return 0 };
+        let hops = |leg: Option<&Leg>| leg.map_or(0, |leg| usize::from(leg.hop));
+        let nodes = match part {
+            Part::RequestBody => job.head.route.len().saturating_sub(hops(job.to())),
+            Part::ResponseBody => hops(job.from()) + 1,
+        };
+        nodes as u64
     }
 
     /// Where a relayed body comes from.

@@ -22,6 +22,9 @@ const MAX_EPOCHS: u32 = 64;
 /// How long a peer may take to answer a session's first Sync, milliseconds.
 const SYNC_TIMEOUT_MS: u64 = 30_000;
 
+/// How long a peer that uses another connection may at least take to follow this node, milliseconds.
+const FOLLOW_MS: u64 = 500;
+
 /// Channels and exchanges in one Sync: stays far below the smallest frame limit.
 const CHANNELS_PER_SYNC: usize = 48;
 const EXCHANGES_PER_SYNC: usize = 512;
@@ -33,8 +36,17 @@ impl Node {
         }
         let edge = self.edge(peer);
         if edge.conns.len() >= MAX_CONNS {
-            return self.outputs.push_back(Output::Disconnect { peer, conn });
+            // One that neither direction uses: the peer may have lost it and this node not know.
+            let used = [edge.out.conn(), edge.recv];
+            let idle = edge.conns.keys().find(|idle| !used.contains(&Some(**idle))).copied();
+            let least = idle.unwrap_or(conn);
+            self.outputs.push_back(Output::Disconnect { peer, conn: least });
+            if least == conn {
+                return;
+            }
+            self.on_disconnected(peer, least);
         }
+        let edge = self.edge(peer);
         edge.conns.insert(conn, Conn { hello, unwritten: 0, epochs: 0 });
         if matches!(edge.out, Outgoing::Down) {
             self.start_session(peer, conn);
@@ -112,8 +124,13 @@ impl Node {
                 self.busy.insert(peer);
                 // One of the two follows the other's choice of connection, so that both use the same; a
                 // process that has restarted cannot have the old one any more.
-                if self.edge(peer).out.conn() != Some(conn) && (restarted || me > peer) {
-                    self.start_session(peer, conn);
+                if self.edge(peer).out.conn() != Some(conn) {
+                    if restarted || me > peer {
+                        self.start_session(peer, conn);
+                    } else {
+                        let time = self.now.after_ms(self.told_within_ms(peer).max(FOLLOW_MS));
+                        self.strays.insert((time, peer));
+                    }
                 }
             }
         }
@@ -123,6 +140,16 @@ impl Node {
         }
         self.tell_ready(peer);
         Ok(())
+    }
+
+    /// The peer was to follow this node to the connection that it uses, and has not: it has lost that one.
+    pub(crate) fn on_stray(&mut self, peer: NodeKey) {
+        let Some(edge) = self.edges.get(&peer) else { return };
+        if let Some(theirs) = edge.recv
+            && edge.out.conn().is_some_and(|ours| ours != theirs)
+        {
+            self.start_session(peer, theirs);
+        }
     }
 
     fn sync_channel(&mut self, peer: NodeKey, sync: &SyncChannel) -> Result<(), Fault> {
@@ -138,7 +165,7 @@ impl Node {
         }
         match &sync.own {
             // A channel that this node does not have yet is left for the next Sync.
-            Some(own) if self.channels.contains_key(&own.statement.channel) => {
+            Some(own) if self.channels.get(&own.statement.channel).is_some_and(|c| c.info.is_some()) => {
                 self.take_payment(peer, own, None).map(drop)
             }
             _ => Ok(()),

@@ -323,3 +323,65 @@ fn a_hello_of_another_network_or_version_is_refused() {
     let tiny = Hello { window: 10, ..good };
     assert!(matches!(tiny.check(&network()), Err(HelloError::Limits { .. })));
 }
+
+/// Held for want of credit, a fragment holds the buffer that it came in: what surrounds it there must not
+/// be many times its size.
+#[test]
+fn a_small_fragment_does_not_hold_the_buffer_that_it_came_in() {
+    let mut wire = BytesMut::new();
+    // Taken without a word.
+    let exchanges = (0..100_000).map(|number| ExchangeId(u64::MAX - number)).collect();
+    let junk = Frame::Done(Done { exchanges, receipts: vec![] });
+    let fragment = |exchange| {
+        let data = bytes::Bytes::from(vec![7; 16 << 10]);
+        Frame::Fragment(Fragment {
+            exchange: ExchangeId(exchange),
+            part: Part::ResponseBody,
+            offset: 0,
+            data,
+        })
+    };
+    let mut expected = 0;
+    for exchange in 0..8 {
+        codec::encode(&junk, &mut wire);
+        codec::encode(&fragment(exchange), &mut wire);
+        // What flows on at once is no better.
+        for _ in 0..6 {
+            codec::encode(&fragment(1 << 20), &mut wire);
+        }
+        expected += 1;
+    }
+    let (mut buffer, mut decoder, mut held) = (BytesMut::new(), codec::Decoder::new(1 << 20), Vec::new());
+    for read in wire.freeze().chunks(128 << 10) {
+        buffer.extend_from_slice(read);
+        while let Some(frame) = decoder.decode(&mut buffer).expect("frames") {
+            if let Frame::Fragment(fragment) = frame
+                && fragment.exchange.0 < 1 << 20
+            {
+                held.push(fragment.data);
+            }
+        }
+    }
+    assert_eq!(held.len(), expected);
+    assert!(held.iter().all(bytes::Bytes::is_unique));
+}
+
+/// Where fragments are most of what comes, they are not copied.
+#[test]
+fn a_large_fragment_is_not_copied() {
+    let mut buffer = BytesMut::new();
+    let data = bytes::Bytes::from(vec![7; 64 << 10]);
+    let fragment = Fragment { exchange: ExchangeId(1), part: Part::ResponseBody, offset: 0, data };
+    let mut wire = BytesMut::new();
+    for _ in 0..3 {
+        codec::encode(&Frame::Fragment(fragment.clone()), &mut wire);
+    }
+    buffer.extend_from_slice(&wire);
+    let start = buffer.as_ptr().addr()..buffer.as_ptr().addr() + buffer.len();
+    let mut decoder = codec::Decoder::new(1 << 20);
+    while let Some(frame) = decoder.decode(&mut buffer).expect("frames") {
+        let Frame::Fragment(found) = frame else { panic!("{frame:?}") };
+        assert_eq!(found, fragment);
+        assert!(start.contains(&found.data.as_ptr().addr()));
+    }
+}

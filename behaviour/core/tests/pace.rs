@@ -6,7 +6,7 @@ mod rig;
 use bytes::Bytes;
 use por_core::types::{InvalidReason, RequestHead, SeverReason, Yocto};
 use por_core::verified::Encoder;
-use por_core::wire::{self, Frame, Part};
+use por_core::wire::{self, Credit, Fragment, Frame, Part};
 use por_core::{ConnId, ExchangeId, Input, RejectReason};
 use rig::*;
 
@@ -46,7 +46,7 @@ fn upload(rig: &mut Rig, body: &Bytes, exchange: ExchangeId, from: u64, to: u64)
         let data = encoder.read(offset, to - offset);
         let len = data.len() as u64;
         let part = Part::RequestBody;
-        rig.up_sends(Frame::Fragment(wire::Fragment { exchange, part, offset, data }));
+        rig.up_sends(Frame::Fragment(Fragment { exchange, part, offset, data }));
         offset += len;
     }
 }
@@ -164,7 +164,7 @@ fn answered_late(rig: &mut Rig, answer: &Bytes) -> (ExchangeId, ExchangeId) {
     let mut offset = 0;
     while offset < encoder.len() {
         let data = encoder.read(offset, encoder.len() - offset);
-        let fragment = wire::Fragment { exchange: down, part: Part::ResponseBody, offset, data };
+        let fragment = Fragment { exchange: down, part: Part::ResponseBody, offset, data };
         offset += fragment.data.len() as u64;
         rig.down_sends(Frame::Fragment(fragment));
     }
@@ -274,8 +274,41 @@ fn first_window(rig: &mut Rig, exchange: ExchangeId, answer: &Bytes) {
     let (encoder, mut offset, window) = (Encoder::new(answer.clone()), 0, u64::from(rig.limits.window));
     while offset < window {
         let data = encoder.read(offset, window - offset);
-        let fragment = wire::Fragment { exchange, part: Part::ResponseBody, offset, data };
+        let fragment = Fragment { exchange, part: Part::ResponseBody, offset, data };
         offset += fragment.data.len() as u64;
         rig.down_sends(Frame::Fragment(fragment));
     }
+}
+
+/// A small credit of upstream's makes the next node send a whole window again: not as often as it likes.
+#[test]
+fn a_body_is_not_sent_from_its_start_again_and_again() {
+    let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+    let (id, request) = rig.relayed(b"question", 100_000);
+    rig.acknowledge_item(request.exchange);
+    let body = bytes::Bytes::from(vec![7; 90_000]);
+    let encoder = Encoder::new(body.clone());
+    let mut item = rig.response(id, request.exchange, &body);
+    item.body = None;
+    rig.respond(item);
+    let mut asked = 0;
+    for _ in 0..100 {
+        let mut offset = 0;
+        while offset < 64 << 10 && rig.disconnected.is_empty() {
+            let data = encoder.read(offset, (64 << 10) - offset);
+            let len = data.len() as u64;
+            let fragment = Fragment { exchange: request.exchange, part: Part::ResponseBody, offset, data };
+            rig.down_sends(Frame::Fragment(fragment));
+            offset += len;
+        }
+        rig.sent.clear();
+        let (part, body) = (Part::ResponseBody, encoder.root());
+        let again = Credit { exchange: ExchangeId(1), part, body, up_to: 1, from: Some(0) };
+        rig.up_sends(Frame::Credit(again));
+        let again = |frame: &Frame| matches!(frame, Frame::Credit(credit) if credit.from == Some(0));
+        asked += rig.down_got().iter().filter(|frame| again(frame)).count();
+    }
+    assert!(asked <= 16, "{asked} times");
+    assert!(rig.blames(rig.up.public(), "again and again"));
+    assert!(!rig.disconnected.contains(&rig.down.public()));
 }

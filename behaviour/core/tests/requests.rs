@@ -583,3 +583,29 @@ fn a_flush_of_many_requests_has_one_signature_and_one_payment() {
     let started = rig.events.iter().filter(|e| matches!(e, Event::Started { .. })).count();
     assert_eq!(started, 16);
 }
+
+/// After a new session a big body starts with the request that announces it, not with whatever comes next.
+#[test]
+fn a_big_body_that_is_sent_again_starts_at_once() {
+    let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+    let body = bytes::Bytes::from(vec![7; 90_000]);
+    let head = rig.head(&body, 100);
+    let down = rig.down.public();
+    rig.input(Input::Command(Command::Request {
+        token: 1,
+        destination: down,
+        app: "app".into(),
+        body,
+        response_limit: 100,
+        server_price: Yocto(10),
+        expires_ms: NOW + 60_000,
+        graph_version: 5,
+        route: vec![types::Hop { allowance_ms: 60_000, ..head.route[1].clone() }],
+    }));
+    let fragments =
+        |rig: &mut Rig| rig.down_got().iter().filter(|frame| matches!(frame, Frame::Fragment(_))).count();
+    assert!(fragments(&mut rig) > 0);
+    rig.sent.clear();
+    rig.reconnect(down);
+    assert!(fragments(&mut rig) > 0);
+}

@@ -147,6 +147,91 @@ fn a_request_of_a_peer_without_a_channel_is_refused() {
     assert!(!rig.disconnected.contains(&rig.up.public()));
 }
 
+/// Nor may one that makes channels up go on with that for ever.
+#[test]
+fn requests_over_channels_that_nobody_has_seen_are_few() {
+    let mut rig = Rig::new();
+    let stranger = secret(5);
+    rig.connect(stranger.public());
+    let mut head = rig.head_here(b"question", 100);
+    (head.author, head.route[0].channel) = (stranger.public(), types::ChannelId(99));
+    let mut item = rig.item(&head, b"question");
+    item.proof = sign_one(&stranger, &head);
+    let frame = Frame::Request(wire::Request { payment: None, resent: true, requests: vec![item] });
+    for _ in 0..64 {
+        rig.frame(stranger.public(), frame.clone());
+    }
+    assert!(rig.disconnected.is_empty(), "it may be ahead of this node");
+    rig.frame(stranger.public(), frame);
+    assert!(rig.blames(stranger.public(), "not with this peer"));
+    assert_eq!(rig.node.unfinished(), 0);
+}
+
+/// A peer that has read the chain first is not at fault: what it asks over a channel that this node does not
+/// see yet is asked again when it does.
+#[test]
+fn a_request_over_a_channel_that_is_not_seen_yet_is_left_for_later() {
+    let mut rig = Rig::new();
+    let up = rig.up.public();
+    let seen = rig.my_channels();
+    let unseen: Vec<_> = seen.iter().filter(|info| info.channel != IN).cloned().collect();
+    rig.node = Node::new(config(&rig.limits), Restored::default()).unwrap();
+    rig.input(Input::Channels { channels: unseen.clone() });
+    rig.graph();
+    rig.serve(10);
+    rig.connect(up);
+    let head = rig.head_here(b"question", 100);
+    let item = rig.item(&head, b"question");
+    let payment = rig.payment(&[&head]);
+    let ask = |payment, resent| {
+        Frame::Request(wire::Request { payment: Some(payment), resent, requests: vec![item.clone()] })
+    };
+    rig.frame(up, ask(payment.clone(), false));
+    rig.input(Input::Channels { channels: unseen });
+    assert!(rig.disconnected.is_empty(), "{:?}", rig.events);
+    assert_eq!(rig.node.unfinished(), 0);
+    rig.input(Input::Channels { channels: seen });
+    assert_eq!(rig.disconnected, [up], "to be told again");
+    rig.connect_and(up, vec![ask(payment, true)]);
+    assert_eq!(rig.node.unfinished(), 1);
+    assert!(!rig.events.iter().any(|event| matches!(event, Event::Misbehaved { .. })));
+}
+
+/// The peer has lost the connection that this node still takes for good, and begins anew on another one.
+#[test]
+fn a_connection_that_the_peer_has_lost_is_left() {
+    for up in (10..60).map(secret).take(8) {
+        let mut rig = Rig::with(|rig| rig.up = up);
+        let up = rig.up.public();
+        let input = Input::Connected { peer: up, conn: ConnId(9), hello: hello(&rig) };
+        rig.input(input);
+        let sync = Sync { epoch: (1 << 32) + 1, complete: true, ..Sync::default() };
+        rig.input(Input::Frame { peer: up, conn: ConnId(9), frame: Frame::Sync(sync) });
+        rig.later(1_000);
+        let begun = |(conn, frame): &(ConnId, Frame)| {
+            *conn == ConnId(9) && matches!(frame, Frame::Sync(sync) if sync.answers == 0)
+        };
+        assert!(rig.over.iter().any(begun), "this node still speaks on a connection that is not there");
+    }
+}
+
+/// Connections that were lost without a word do not keep a new one out.
+#[test]
+fn the_oldest_idle_connection_makes_room() {
+    let mut rig = Rig::new();
+    let up = rig.up.public();
+    for conn in 10..40 {
+        let input = Input::Connected { peer: up, conn: ConnId(conn), hello: hello(&rig) };
+        rig.input(input);
+        let sync = Sync { epoch: conn << 40, complete: true, ..Sync::default() };
+        rig.input(Input::Frame { peer: up, conn: ConnId(conn), frame: Frame::Sync(sync) });
+        let answered = rig.over.iter().any(|(to, frame)| {
+            *to == ConnId(conn) && matches!(frame, Frame::Sync(sync) if sync.answers == conn << 40)
+        });
+        assert!(answered, "connection {conn} was refused");
+    }
+}
+
 #[test]
 fn exchange_numbers_and_epochs_never_repeat_across_restarts() {
     let mut rig = Rig::new();

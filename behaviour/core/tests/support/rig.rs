@@ -75,6 +75,8 @@ pub struct Rig {
     pub gone: Vec<ChannelId>,
     /// What the next peer to connect says that it has of this node.
     pub known: Vec<wire::SyncExchange>,
+    /// Over which connection each frame went, oldest first.
+    pub over: Vec<(ConnId, Frame)>,
 }
 
 pub fn secret(n: u8) -> NodeSecret {
@@ -125,6 +127,7 @@ impl Rig {
             paid_other: Yocto::ZERO,
             gone: vec![],
             known: vec![],
+            over: vec![],
         };
         change(&mut rig);
         rig.node = Node::new(config(&rig.limits), Restored::default()).unwrap();
@@ -178,6 +181,11 @@ impl Rig {
 
     pub fn chain(&mut self) {
         let channels = self.my_channels();
+        self.input(Input::Channels { channels });
+        self.graph();
+    }
+
+    pub fn graph(&mut self) {
         let edge = |channel, a: NodeKey, b: NodeKey| GraphEdge {
             channel,
             a,
@@ -193,7 +201,6 @@ impl Rig {
             edge(BESIDE, self.me, self.down.public()),
         ];
         edges.extend(other);
-        self.input(Input::Channels { channels });
         self.input(Input::Graph { version: 5, chain_time_ms: NOW, edges });
     }
 
@@ -212,7 +219,10 @@ impl Rig {
     pub fn drain(&mut self) {
         while let Some(output) = self.node.poll() {
             match output {
-                Output::Send { peer, lane, frame, .. } => self.sent.push((peer, lane, frame)),
+                Output::Send { peer, conn, lane, frame } => {
+                    self.over.push((conn, frame.clone()));
+                    self.sent.push((peer, lane, frame));
+                }
                 Output::Disconnect { peer, .. } => self.disconnected.push(peer),
                 Output::Persist { batch, writes } => {
                     for Write { table, key, value } in writes {
