@@ -236,7 +236,8 @@ impl Control {
         self.sender.send(Message::Pursue(command)).await.map_err(|_| Stopped)
     }
 
-    /// This node's channels as confirmed on chain, the whole set whenever one changes.
+    /// This node's channels as confirmed on chain, the whole set whenever one changes. The peer of each
+    /// that is not gone is kept connected, also while the channel closes.
     pub async fn set_channels(&self, channels: Vec<MyChannel>) -> Result<(), Stopped> {
         self.ask(|reply| Message::Channels { channels, reply }).await
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::swarm::{NetworkBehaviour, Swarm};
+use libp2p::swarm::NetworkBehaviour;
 use libp2p::{PeerId, StreamProtocol};
 use libp2p_por as por;
 use libp2p_stream as stream;
@@ -16,7 +16,7 @@ use por::core::types::Network;
 use por::core::wire::{Frame, Hello, Lane};
 use por::core::{Limits, codec};
 use por::{Config, MemoryStore};
-use support::{TestNode, account, bounded, join_row, network, request, serve};
+use support::{IDLE, TestNode, account, bounded, join_row, network, request, serve};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new(por::PROTOCOL_NAME);
 
@@ -35,7 +35,7 @@ struct Hostile {
 impl Hostile {
     /// Connects to `victim` and keeps the connection open.
     async fn connect(victim: &TestNode) -> Hostile {
-        let mut swarm = Swarm::new_ephemeral_tokio(|_| Raw { stream: stream::Behaviour::new() });
+        let (mut swarm, _) = support::swarm(IDLE, |_| Raw { stream: stream::Behaviour::new() }).await;
         let control = swarm.behaviour().stream.new_control();
         let mut accepting = control.clone().accept(PROTOCOL).expect("once");
         let peer = *swarm.local_peer_id();

@@ -32,8 +32,9 @@ impl Driver {
             Message::Pursue(command) => self.input(Input::Command(command)),
             Message::StopServing { app } => self.stop_serving(&app),
             Message::Channels { channels, reply } => {
-                // Peers to keep a connection with: counterparties of open channels. Others come by themselves.
-                self.shared.want(channels.iter().filter(|c| c.open).map(|c| c.peer).collect());
+                // Peers to keep a connection with. A closing channel still carries what is under way until its
+                // close takes effect, and its ends owe each other Syncs. Others come by themselves.
+                self.shared.want(channels.iter().filter(|c| !c.gone).map(|c| c.peer).collect());
                 self.input(Input::Channels { channels });
                 let _ = reply.send(());
             }

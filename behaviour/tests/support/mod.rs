@@ -4,15 +4,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use libp2p::Multiaddr;
+use libp2p::core::transport::{MemoryTransport, Transport};
+use libp2p::core::upgrade;
+use libp2p::identity::Keypair;
 use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p_por as por;
-use libp2p_swarm_test::SwarmExt;
 use por::core::types::{AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto};
 use por::core::{GraphEdge, MyChannel};
 use por::{Config, Control, MemoryStore, OutboundRequest};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// A connection that nothing keeps is closed after it, unless a test wants it otherwise.
+pub const IDLE: Duration = Duration::from_secs(10);
 pub const DEPOSIT: Yocto = Yocto::near(100);
 
 pub fn network() -> Network {
@@ -56,7 +62,7 @@ pub struct TestNode {
     pub key: NodeKey,
     pub peer: libp2p::PeerId,
     pub control: Control,
-    pub address: libp2p::Multiaddr,
+    pub address: Multiaddr,
     pub events: mpsc::UnboundedReceiver<por::Event>,
     dial: mpsc::UnboundedSender<Order>,
     pub swarm: JoinHandle<()>,
@@ -64,11 +70,33 @@ pub struct TestNode {
     pub secret: NodeSecret,
 }
 
-pub fn secret_of(pair: &libp2p::identity::Keypair) -> NodeSecret {
+pub fn secret_of(pair: &Keypair) -> NodeSecret {
     let pair = pair.clone().try_into_ed25519().expect("ed25519");
     let mut seed = [0; 32];
     seed.copy_from_slice(pair.secret().as_ref());
     NodeSecret::from_seed(&seed)
+}
+
+/// A swarm that listens in memory. A connection that nothing keeps is closed after `idle`.
+pub async fn swarm<B: NetworkBehaviour>(
+    idle: Duration,
+    behaviour: impl FnOnce(&Keypair) -> B,
+) -> (Swarm<B>, Multiaddr) {
+    let pair = Keypair::generate_ed25519();
+    let transport = MemoryTransport::default()
+        .upgrade(upgrade::Version::V1)
+        .authenticate(libp2p::noise::Config::new(&pair).expect("a key"))
+        .multiplex(libp2p::yamux::Config::default())
+        .boxed();
+    let config = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(idle);
+    let mut swarm = Swarm::new(transport, behaviour(&pair), pair.public().to_peer_id(), config);
+    swarm.listen_on("/memory/0".parse().expect("an address")).expect("listens");
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    (swarm, address)
 }
 
 impl TestNode {
@@ -77,16 +105,21 @@ impl TestNode {
     }
 
     pub async fn with(config: Config, store: impl por::Store) -> TestNode {
+        TestNode::with_idle(config, store, IDLE).await
+    }
+
+    /// A connection that nothing keeps is closed after `idle`.
+    pub async fn with_idle(config: Config, store: impl por::Store, idle: Duration) -> TestNode {
         let mut parts = None;
-        let mut swarm = Swarm::new_ephemeral_tokio(|pair| {
-            let secret = secret_of(&pair);
+        let (swarm, address) = swarm(idle, |pair| {
+            let secret = secret_of(pair);
             let (behaviour, control, driver) =
                 por::new(config, secret.clone(), store).expect("an empty store loads");
             parts = Some((control, driver, secret));
             Net { por: behaviour, ping: libp2p::ping::Behaviour::default() }
-        });
+        })
+        .await;
         let (control, driver, secret) = parts.expect("made above");
-        let (address, _) = swarm.listen().with_memory_addr_external().await;
         let peer = *swarm.local_peer_id();
         let (event_sender, events) = mpsc::unbounded_channel();
         let (dial, dials) = mpsc::unbounded_channel();
@@ -132,7 +165,7 @@ impl TestNode {
 
 /// What a test asks of a swarm.
 pub enum Order {
-    Dial(libp2p::Multiaddr),
+    Dial(Multiaddr),
     Disconnect(libp2p::PeerId),
 }
 
@@ -141,7 +174,6 @@ async fn run(
     events: mpsc::UnboundedSender<por::Event>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
-    use futures::StreamExt;
     loop {
         tokio::select! {
             event = swarm.select_next_some() => {
@@ -244,7 +276,6 @@ pub fn request(nodes: &[TestNode], body: Bytes, response_limit: u64, server_pric
 
 /// Serves `echo`: the answer is `reply` of the body.
 pub async fn serve(node: &TestNode, reply: impl Fn(&Bytes) -> Bytes + Send + 'static) -> JoinHandle<()> {
-    use futures::StreamExt;
     let mut serving = node.control.serve("echo", Default::default(), 2_000).await.expect("runs");
     tokio::spawn(async move {
         while let Some(request) = serving.next().await {
