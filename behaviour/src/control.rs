@@ -109,9 +109,6 @@ pub(crate) enum Message {
     },
     /// [`Command::Pursue`].
     Pursue(Command),
-    StopServing {
-        app: String,
-    },
     Channels {
         channels: Vec<MyChannel>,
         reply: oneshot::Sender<()>,
@@ -210,7 +207,7 @@ impl Control {
         PendingRequest::new(listener).await.map_err(|_| Stopped)
     }
 
-    /// Serves an app until the returned stream is dropped. At most `max_queued` (at least 1)
+    /// Serves an app until the returned stream is dropped, or the call is given up. At most `max_queued` (at least 1)
     /// unanswered requests are acknowledged; unanswered ones from before are delivered again.
     pub async fn serve(
         &self,
@@ -219,9 +216,8 @@ impl Control {
         max_queued: u32,
     ) -> Result<Serving, Stopped> {
         let app = app.into();
-        let name = app.clone();
         let requests = self.ask(|reply| Message::Serve { app, pricing, max_queued, reply }).await?;
-        Ok(Serving { app: name, requests, control: self.clone() })
+        Ok(Serving { requests, control: self.clone() })
     }
 
     /// A route for a pursuit, as asked for by [`Event::Pursue`] of [`Control::events`].
@@ -353,7 +349,6 @@ impl PendingRequest {
 /// serving.
 #[derive(Debug)]
 pub struct Serving {
-    app: String,
     requests: deliveries::Receiver,
     control: Control,
 }
@@ -366,15 +361,6 @@ impl Stream for Serving {
         self.requests
             .poll_next_unpin(cx)
             .map(|request| request.map(|delivery| IncomingRequest::new(delivery, control)))
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // When the queue is full the driver finds out by the closed stream at the next delivery.
-        let app = std::mem::take(&mut self.app);
-        self.requests.close();
-        let _ = self.control.sender.try_send(Message::StopServing { app });
     }
 }
 

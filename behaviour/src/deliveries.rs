@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use futures::Stream;
 
 use crate::control::Delivery;
+use crate::link;
 use crate::turns::FairQueue;
 
 #[derive(Debug, Default)]
@@ -25,13 +26,18 @@ type Both = Arc<Mutex<Shared>>;
 #[derive(Debug)]
 pub(crate) struct Sender(Both);
 
-/// The server's end.
+/// The server's end. Dropping it tells the driver, wherever it is at that moment: also on its way to who
+/// has asked for it.
 #[derive(Debug)]
-pub(crate) struct Receiver(Both);
+pub(crate) struct Receiver {
+    both: Both,
+    app: String,
+    driver: Arc<link::Shared>,
+}
 
-pub(crate) fn channel() -> (Sender, Receiver) {
+pub(crate) fn channel(app: String, driver: Arc<link::Shared>) -> (Sender, Receiver) {
     let both = Both::default();
-    (Sender(both.clone()), Receiver(both))
+    (Sender(both.clone()), Receiver { both, app, driver })
 }
 
 /// The guarded values are whole after each statement, so that a panicking holder does no harm.
@@ -77,18 +83,11 @@ impl Drop for Sender {
     }
 }
 
-impl Receiver {
-    /// Nothing is taken any more.
-    pub fn close(&self) {
-        close(&self.0);
-    }
-}
-
 impl Stream for Receiver {
     type Item = Delivery;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
-        let mut shared = lock(&self.0);
+        let mut shared = lock(&self.both);
         match shared.queue.pop() {
             Some(delivery) => Poll::Ready(Some(delivery)),
             None if shared.closed => Poll::Ready(None),
@@ -102,6 +101,7 @@ impl Stream for Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        close(&self.0);
+        close(&self.both);
+        self.driver.stopped_serving(std::mem::take(&mut self.app));
     }
 }

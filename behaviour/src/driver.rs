@@ -29,7 +29,7 @@ use crate::behaviour::{Behaviour, Event};
 use crate::config::Config;
 use crate::control::{Control, Message};
 use crate::deliveries;
-use crate::link::{FromHandler, Outbound, Shared};
+use crate::link::{Closed, FromHandler, Outbound, Shared};
 use crate::store::{Store, StoreError};
 use crowd::Crowd;
 use inbound::Inbound;
@@ -191,7 +191,12 @@ impl Driver {
     fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
         self.shared.register_driver(cx.waker());
         // What a connection said before it closed is on its way already, and is taken in first.
-        self.closing.extend(self.shared.take_closed());
+        let Closed { connections, apps } = self.shared.take_closed();
+        self.closing.extend(connections);
+        // At once: whatever is taken in now must not be acknowledged for an app that nobody serves.
+        for app in apps {
+            self.stop_serving(&app);
+        }
         // While the store lags, peers wait: what they sent is held in their own buffers, not here. The
         // store wakes the task.
         if self.is_store_behind() {

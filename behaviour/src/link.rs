@@ -126,12 +126,20 @@ impl Outbound {
     }
 }
 
-/// What behaviour, handlers and driver share.
+/// What has ended since the driver last looked.
+#[derive(Debug, Default)]
+pub(crate) struct Closed {
+    pub connections: Vec<ConnId>,
+    /// Apps of which a server is gone.
+    pub apps: Vec<String>,
+}
+
+/// What behaviour, handlers, servers of apps and the driver share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     wanted: Mutex<Arc<HashSet<NodeKey>>>,
     behaviour: AtomicWaker,
-    closed: Mutex<Vec<ConnId>>,
+    closed: Mutex<Closed>,
     driver: AtomicWaker,
     stopped: AtomicBool,
 }
@@ -157,11 +165,17 @@ impl Shared {
 
     /// A connection is gone. Never lost, however busy the driver is; bounded by the connections.
     pub fn closed(&self, conn: ConnId) {
-        lock(&self.closed).push(conn);
+        lock(&self.closed).connections.push(conn);
         self.driver.wake();
     }
 
-    pub fn take_closed(&self) -> Vec<ConnId> {
+    /// The server of an app is gone. Never lost, either.
+    pub fn stopped_serving(&self, app: String) {
+        lock(&self.closed).apps.push(app);
+        self.driver.wake();
+    }
+
+    pub fn take_closed(&self) -> Closed {
         std::mem::take(&mut *lock(&self.closed))
     }
 

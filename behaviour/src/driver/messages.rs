@@ -1,5 +1,7 @@
 //! What the controls ask of the node.
 
+use std::sync::Arc;
+
 use futures::channel::mpsc;
 use por_core::{Command, Input};
 
@@ -18,9 +20,11 @@ impl Driver {
                 let max_queued = max_queued.max(1);
                 // The core never has more than `max_queued` unanswered, but for what an earlier and larger
                 // queue has left over.
-                let (sender, receiver) = deliveries::channel();
-                self.servings.insert(app.clone(), sender);
+                let (sender, receiver) = deliveries::channel(app.clone(), Arc::clone(&self.shared));
+                // Whoever has given the call up takes the app from nobody. Who does so from here on drops
+                // the receiver, which the driver is told of.
                 if reply.send(receiver).is_ok() {
+                    self.servings.insert(app.clone(), sender);
                     // What the last server has answered is not for the new one.
                     let answers = self.answers.drain();
                     self.on_answers(answers);
@@ -30,7 +34,6 @@ impl Driver {
                 }
             }
             Message::Pursue(command) => self.input(Input::Command(command)),
-            Message::StopServing { app } => self.stop_serving(&app),
             Message::Channels { channels, reply } => {
                 // Peers to keep a connection with. A closing channel still carries what is under way until its
                 // close takes effect, and its ends owe each other Syncs. Others come by themselves.

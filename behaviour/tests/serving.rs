@@ -1,0 +1,74 @@
+//! Servers that come and go.
+
+mod support;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use libp2p_por as por;
+use por::core::types::Yocto;
+use por::core::{AppPricing, RejectReason};
+use por::{Outcome, PendingRequest};
+use support::{TestNode, bounded, request, row};
+
+async fn send(nodes: &[TestNode]) -> PendingRequest {
+    let request = request(nodes, Bytes::from_static(b"x"), 1, Yocto::ZERO);
+    bounded("start", nodes[0].control.request(request)).await.expect("sent")
+}
+
+async fn assert_nobody_serves(nodes: &[TestNode]) {
+    let outcome = bounded("outcome", async {
+        let mut pending = send(nodes).await;
+        assert!(!pending.acked().await.expect("runs"), "nobody serves, and the node is under obligation");
+        pending.outcome().await.expect("runs")
+    });
+    let outcome = outcome.await;
+    assert!(matches!(outcome, Outcome::Rejected { reason: RejectReason::NoApp, .. }), "{outcome:?}");
+}
+
+/// As a timeout or a `select` would.
+#[tokio::test]
+async fn a_call_of_serve_that_was_given_up_obliges_nobody() {
+    let nodes = row(2).await;
+    let control = &nodes[1].control;
+    let mut call = Box::pin(control.serve("echo", AppPricing::default(), 10));
+    assert!(futures::poll!(call.as_mut()).is_pending());
+    // The driver has answered it once it answers what came after it.
+    bounded("channels", control.channels()).await.expect("runs");
+    drop(call);
+    assert_nobody_serves(&nodes).await;
+}
+
+#[tokio::test]
+async fn a_call_of_serve_that_was_given_up_at_once_ends_no_other_server() {
+    let nodes = row(2).await;
+    let control = &nodes[1].control;
+    let mut serving = control.serve("echo", AppPricing::default(), 10).await.expect("runs");
+    let mut call = Box::pin(control.serve("echo", AppPricing::default(), 10));
+    assert!(futures::poll!(call.as_mut()).is_pending());
+    drop(call);
+    let pending = send(&nodes).await;
+    let incoming = bounded("incoming", serving.next()).await.expect("the first one serves on");
+    incoming.respond(Bytes::from_static(b"y")).await.expect("runs");
+    let outcome = bounded("outcome", pending.outcome()).await.expect("runs");
+    assert!(matches!(outcome, Outcome::Response { .. }), "{outcome:?}");
+}
+
+/// However busy the driver is: nothing that is dropped can wait for a place in a queue.
+#[tokio::test]
+async fn a_server_that_is_dropped_while_the_queue_is_full_obliges_nobody() {
+    let nodes = row(2).await;
+    let control = &nodes[1].control;
+    let serving = control.serve("echo", AppPricing::default(), 10).await.expect("runs");
+    // The driver shares this thread: it takes nothing out meanwhile.
+    let mut calls = Vec::new();
+    for _ in 0..1_000 {
+        let mut call = Box::pin(control.channels());
+        assert!(futures::poll!(call.as_mut()).is_pending());
+        calls.push(call);
+    }
+    drop(serving);
+    for call in calls {
+        bounded("channels", call).await.expect("runs");
+    }
+    assert_nobody_serves(&nodes).await;
+}
