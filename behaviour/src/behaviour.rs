@@ -40,11 +40,13 @@ pub enum Event {
     Misbehaved { peer: PeerId, reason: String },
 }
 
-/// Redialling of a peer that is wanted and not connected.
+/// Redialling of a wanted peer, from a loss or a failure until the protocol runs on a connection with it:
+/// a connection on which it fails does not make the next one come sooner.
 #[derive(Debug)]
 struct Redial {
     delay: Duration,
-    due: Instant,
+    /// `None` while there is a connection.
+    due: Option<Instant>,
 }
 
 /// The [`NetworkBehaviour`]. Invariant: `connections` holds exactly the established connections, and
@@ -116,7 +118,7 @@ impl Behaviour {
                 });
             }
             if now_wanted {
-                self.schedule(peer, Duration::ZERO);
+                self.dial_now(peer);
             } else {
                 self.redials.remove(&peer);
             }
@@ -127,37 +129,43 @@ impl Behaviour {
         node_key(peer).is_some_and(|node| self.wanted.contains(&node))
     }
 
-    /// Plans the next dial of a peer, if dialling is this behaviour's business.
-    fn schedule(&mut self, peer: PeerId, wait: Duration) {
-        let Some((first, _)) = self.config.redial else { return };
-        let due = Instant::now() + wait;
-        let redial = self.redials.entry(peer).or_insert(Redial { delay: first, due });
-        redial.due = due;
+    /// The redialling of a peer, if that is this behaviour's business and there is no connection.
+    fn redial(&mut self, peer: PeerId) -> Option<&mut Redial> {
+        let (first, _) = self.config.redial?;
+        if !self.is_wanted(&peer) || self.connections.contains_key(&peer) {
+            return None;
+        }
+        // When it is due is about to change.
         self.timer = None;
+        Some(self.redials.entry(peer).or_insert(Redial { delay: first, due: None }))
     }
 
-    /// After a failure or a loss: twice the last delay.
-    fn back_off(&mut self, peer: PeerId) {
-        let Some((first, longest)) = self.config.redial else { return };
-        if !self.is_wanted(&peer) || self.connections.contains_key(&peer) {
-            return;
+    fn dial_now(&mut self, peer: PeerId) {
+        if let Some(redial) = self.redial(peer) {
+            redial.due = Some(Instant::now());
         }
-        let now = Instant::now();
-        let redial = self.redials.entry(peer).or_insert(Redial { delay: first, due: now });
-        redial.due = now + redial.delay;
-        redial.delay = (redial.delay * 2).min(longest);
-        self.timer = None;
+    }
+
+    /// After a loss or a failure.
+    fn dial_later(&mut self, peer: PeerId) {
+        if let Some(redial) = self.redial(peer) {
+            redial.due = Some(Instant::now() + redial.delay);
+        }
     }
 
     fn poll_redials(&mut self, cx: &mut Context<'_>) {
         loop {
             let now = Instant::now();
-            let due: Vec<PeerId> =
-                self.redials.iter().filter(|(_, redial)| redial.due <= now).map(|(peer, _)| *peer).collect();
+            let due: Vec<PeerId> = self
+                .redials
+                .iter()
+                .filter(|(_, redial)| redial.due.is_some_and(|due| due <= now))
+                .map(|(peer, _)| *peer)
+                .collect();
             for peer in due {
                 self.dial(peer);
             }
-            let Some(next) = self.redials.values().map(|redial| redial.due).min() else { return };
+            let Some(next) = self.redials.values().filter_map(|redial| redial.due).min() else { return };
             let wait = next.saturating_duration_since(now);
             let timer = self.timer.get_or_insert_with(|| Delay::new(wait));
             if Pin::new(timer).poll(cx).is_pending() {
@@ -168,11 +176,15 @@ impl Behaviour {
     }
 
     fn dial(&mut self, peer: PeerId) {
-        if self.connections.contains_key(&peer) {
+        // The next one is planned already: nothing may come of this one. It waits twice as long.
+        self.dial_later(peer);
+        let longest = self.config.redial.map_or(Duration::MAX, |(_, longest)| longest);
+        let Some(redial) = self.redial(peer) else {
+            // Connected, or not wanted any more.
             self.redials.remove(&peer);
             return;
-        }
-        self.back_off(peer);
+        };
+        redial.delay = (redial.delay * 2).min(longest);
         let opts = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
         self.actions.push_back(ToSwarm::Dial { opts });
     }
@@ -183,7 +195,7 @@ impl Behaviour {
             connections.remove(&connection_id);
             if connections.is_empty() {
                 self.connections.remove(&peer_id);
-                self.back_off(peer_id);
+                self.dial_later(peer_id);
             }
         }
     }
@@ -218,7 +230,9 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
                 self.connections.entry(peer_id).or_default().insert(connection_id);
-                self.redials.remove(&peer_id);
+                if let Some(redial) = self.redials.get_mut(&peer_id) {
+                    redial.due = None;
+                }
                 // `wanted` may have changed since the handler was made.
                 let event = FromBehaviour::Wanted(self.is_wanted(&peer_id));
                 let handler = NotifyHandler::One(connection_id);
@@ -227,9 +241,9 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionClosed(closed) => self.on_closed(closed),
             // The next delay has been planned with the dial; this only makes sure that there is one.
             FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), .. })
-                if !self.redials.contains_key(&peer) =>
+                if self.redials.get(&peer).is_none_or(|redial| redial.due.is_none()) =>
             {
-                self.back_off(peer);
+                self.dial_later(peer);
             }
             _ => {}
         }
@@ -242,7 +256,10 @@ impl NetworkBehaviour for Behaviour {
         event: THandlerOutEvent<Self>,
     ) {
         let (failure, close) = match event {
-            ToBehaviour::Ready => return,
+            ToBehaviour::Ready => {
+                self.redials.remove(&peer);
+                return;
+            }
             ToBehaviour::Close(failure) => (failure, true),
             // A fresh connection may do better; with the others nothing would change.
             ToBehaviour::Unusable(failure) => {
@@ -273,5 +290,102 @@ impl NetworkBehaviour for Behaviour {
             // The driver has ended: its events are over, the swarm goes on without it.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use libp2p_core::ConnectedPoint;
+    use por_core::types::{Network, NodeSecret};
+
+    use super::*;
+    use crate::driver::{Driver, assemble};
+    use crate::{Control, MemoryStore};
+
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_millis(40);
+
+    fn parts() -> (Behaviour, Control, Driver) {
+        let network =
+            Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+        let config = Config::new(network).with_redial(Some((FIRST, LONGEST)));
+        let secret = NodeSecret::from_seed(&[1; 32]);
+        assemble(config, secret, Box::new(MemoryStore::default())).expect("an empty store loads")
+    }
+
+    /// All that it wants now.
+    fn actions(behaviour: &mut Behaviour) -> Vec<ToSwarm<Event, FromBehaviour>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut actions = Vec::new();
+        while let Poll::Ready(action) = behaviour.poll(&mut cx) {
+            actions.push(action);
+        }
+        actions
+    }
+
+    fn dials(behaviour: &mut Behaviour) -> bool {
+        actions(behaviour).iter().any(|action| matches!(action, ToSwarm::Dial { .. }))
+    }
+
+    fn peer() -> (NodeKey, PeerId) {
+        let node = NodeSecret::from_seed(&[2; 32]).public();
+        (node, peer_id(&node).expect("a key"))
+    }
+
+    fn establish(behaviour: &mut Behaviour, connection_id: ConnectionId) {
+        let event = ConnectionEstablished {
+            peer_id: peer().1,
+            connection_id,
+            endpoint: &ConnectedPoint::Listener {
+                local_addr: Multiaddr::empty(),
+                send_back_addr: Multiaddr::empty(),
+            },
+            failed_addresses: &[],
+            other_established: 0,
+        };
+        behaviour.on_swarm_event(FromSwarm::ConnectionEstablished(event));
+    }
+
+    fn close(behaviour: &mut Behaviour, connection_id: ConnectionId) {
+        let event = ConnectionClosed {
+            peer_id: peer().1,
+            connection_id,
+            endpoint: &ConnectedPoint::Listener {
+                local_addr: Multiaddr::empty(),
+                send_back_addr: Multiaddr::empty(),
+            },
+            cause: None,
+            remaining_established: 0,
+        };
+        behaviour.on_swarm_event(FromSwarm::ConnectionClosed(event));
+    }
+
+    /// A connection on which `told` happens, and which then closes. Dialled at once the next time, whatever
+    /// the delay; that is returned.
+    fn delay_after(behaviour: &mut Behaviour, number: usize, told: ToBehaviour) -> Duration {
+        let connection = ConnectionId::new_unchecked(number);
+        establish(behaviour, connection);
+        assert!(!dials(behaviour), "it is connected");
+        behaviour.on_connection_handler_event(peer().1, connection, told);
+        close(behaviour, connection);
+        let delay = behaviour.redials[&peer().1].delay;
+        assert!(behaviour.redials[&peer().1].due.is_some());
+        behaviour.dial_now(peer().1);
+        assert!(dials(behaviour));
+        delay
+    }
+
+    #[test]
+    fn a_peer_on_which_the_protocol_always_fails_is_dialled_ever_more_slowly() {
+        let (mut behaviour, _control, _driver) = parts();
+        behaviour.shared.want([peer().0].into());
+        assert!(dials(&mut behaviour));
+        let fails = || ToBehaviour::Unusable(Failure::NoHello);
+        let delays: Vec<Duration> = (0..3).map(|n| delay_after(&mut behaviour, n, fails())).collect();
+        assert_eq!(delays, [2 * FIRST, LONGEST, LONGEST]);
+        assert_eq!(delay_after(&mut behaviour, 3, ToBehaviour::Ready), FIRST, "it has worked");
+        assert_eq!(delay_after(&mut behaviour, 4, fails()), 2 * FIRST);
     }
 }
