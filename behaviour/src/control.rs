@@ -15,6 +15,7 @@ use tokio::sync::mpsc as queue;
 
 use crate::answers::{self, Answer};
 use crate::deliveries;
+use crate::orders::{self, OrderStream};
 use crate::pending::{self, Listener, Teller};
 
 /// The driver has ended; its future's output says why.
@@ -128,7 +129,7 @@ pub(crate) enum Message {
         reply: oneshot::Sender<()>,
     },
     Orders {
-        reply: oneshot::Sender<mpsc::UnboundedReceiver<Signed<SeverOrder>>>,
+        reply: oneshot::Sender<orders::Place>,
     },
     Snapshots {
         reply: oneshot::Sender<Vec<ChannelSnapshot>>,
@@ -261,10 +262,11 @@ impl Control {
     }
 
     /// SeverOrders that have to reach the chain, one a channel; again after a restart while the
-    /// chain still shows the edge. Whoever takes them last gets those that come.
+    /// chain still shows the edge. Whoever takes them last gets those that come, and those that the stream
+    /// before has not yielded; that one ends.
     pub async fn orders(&self) -> Result<OrderStream, Stopped> {
-        let orders = self.ask(|reply| Message::Orders { reply }).await?;
-        Ok(OrderStream { orders })
+        let place = self.ask(|reply| Message::Orders { reply }).await?;
+        Ok(place.take())
     }
 
     pub async fn channels(&self) -> Result<Vec<ChannelSnapshot>, Stopped> {
@@ -420,20 +422,6 @@ impl IncomingRequest {
         }
         let Delivery { id: request, from, author, .. } = self.delivery;
         Ok(self.control.answers.send(from, author, Answer { request, body })?)
-    }
-}
-
-/// See [`Control::orders`].
-#[derive(Debug)]
-pub struct OrderStream {
-    orders: mpsc::UnboundedReceiver<Signed<SeverOrder>>,
-}
-
-impl Stream for OrderStream {
-    type Item = Signed<SeverOrder>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Signed<SeverOrder>>> {
-        self.orders.poll_next_unpin(cx)
     }
 }
 

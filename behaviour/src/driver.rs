@@ -19,7 +19,7 @@ use futures::channel::mpsc;
 use futures::stream::FusedStream;
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
-use por_core::types::{NodeKey, NodeSecret, SeverOrder, Signed};
+use por_core::types::{NodeKey, NodeSecret};
 use por_core::wire::{Frame, Lane};
 use por_core::{ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
 use tokio::sync::mpsc as queue;
@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::control::{Control, Message};
 use crate::deliveries;
 use crate::link::{Closed, FromHandler, Outbound, Shared};
+use crate::orders::Orders;
 use crate::store::{Store, StoreError};
 use crowd::Crowd;
 use inbound::Inbound;
@@ -85,9 +86,8 @@ pub struct Driver {
     crowd: Crowd,
     servings: HashMap<String, deliveries::Sender>,
     subscribers: Vec<mpsc::Sender<CoreEvent>>,
-    /// Where SeverOrders for the chain go, and those that nobody has taken yet.
-    orders: Option<mpsc::UnboundedSender<Signed<SeverOrder>>>,
-    unread_orders: Vec<Signed<SeverOrder>>,
+    /// SeverOrders for the chain.
+    orders: Orders,
     /// Batches that are not durable yet, and those of them that were made for light neighbours alone.
     uncommitted: VecDeque<u64>,
     express: VecDeque<u64>,
@@ -145,8 +145,7 @@ pub(crate) fn assemble(
         crowd: Crowd::default(),
         servings: HashMap::new(),
         subscribers: Vec::new(),
-        orders: None,
-        unread_orders: Vec::new(),
+        orders: Orders::default(),
         uncommitted: VecDeque::new(),
         express: VecDeque::new(),
         is_express: false,
@@ -392,7 +391,7 @@ impl Driver {
                     }
                     self.store.submit(batch, writes);
                 }
-                Output::Sever { order } => self.hand_over(order),
+                Output::Sever { order } => self.orders.push(order),
                 Output::Notify(event) => self.notify(event, &mut stopped),
             }
         }

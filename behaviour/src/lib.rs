@@ -30,6 +30,7 @@ mod deliveries;
 mod driver;
 mod handler;
 mod link;
+mod orders;
 mod peer;
 mod pending;
 mod protocol;
@@ -41,12 +42,13 @@ mod wakes;
 pub use behaviour::{Behaviour, Event};
 pub use config::Config;
 pub use control::{
-    Control, Ended, EventStream, IncomingRequest, OrderStream, OutboundRequest, Outcome, PendingRequest,
-    Progress, RequestError, RespondError, Serving, Stopped,
+    Control, Ended, EventStream, IncomingRequest, OutboundRequest, Outcome, PendingRequest, Progress,
+    RequestError, RespondError, Serving, Stopped,
 };
 pub use driver::{Driver, DriverError};
 pub use handler::Handler;
 pub use libp2p_identity::PeerId;
+pub use orders::OrderStream;
 pub use peer::{node_key, peer_id};
 pub use por_core as core;
 pub use por_core::wire::PROTOCOL_NAME;

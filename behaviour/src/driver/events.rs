@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use por_core::Event as CoreEvent;
-use por_core::types::{NodeKey, SeverOrder, Signed};
+use por_core::types::NodeKey;
 
 use super::Driver;
 use crate::behaviour::Event;
@@ -12,15 +12,6 @@ use crate::control::{Delivery, Outcome, Progress};
 use crate::peer::peer_id;
 
 impl Driver {
-    /// An order for the chain; kept until somebody takes orders. One a channel.
-    pub(super) fn hand_over(&mut self, order: Signed<SeverOrder>) {
-        let left = match &self.orders {
-            Some(orders) => orders.unbounded_send(order).map_err(|error| error.into_inner()).err(),
-            None => Some(order),
-        };
-        self.unread_orders.extend(left);
-    }
-
     pub(super) fn notify(&mut self, event: CoreEvent, stopped: &mut VecDeque<String>) {
         self.publish(&event);
         match event {

@@ -54,12 +54,7 @@ impl Driver {
                 let _ = reply.send(());
             }
             Message::Orders { reply } => {
-                let (sender, receiver) = mpsc::unbounded();
-                for order in std::mem::take(&mut self.unread_orders) {
-                    let _ = sender.unbounded_send(order);
-                }
-                self.orders = Some(sender);
-                let _ = reply.send(receiver);
+                let _ = reply.send(self.orders.place());
             }
             Message::Snapshots { reply } => {
                 let _ = reply.send(self.node.channels());
