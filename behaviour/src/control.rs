@@ -32,6 +32,18 @@ pub enum RequestError {
     Stopped(#[from] Stopped),
 }
 
+/// Why a request cannot be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// It was never sent, or it is over: its end was told to those who followed it then, and to
+    /// subscribers of [`Control::events`].
+    #[error("the node does not know this request, or not any more")]
+    Unknown,
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// Why an answer was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RespondError {
@@ -101,6 +113,8 @@ pub(crate) enum Message {
     Watch {
         request: RequestId,
         teller: Teller,
+        /// Whether there is such a request.
+        reply: oneshot::Sender<bool>,
     },
     Serve {
         app: String,
@@ -200,12 +214,14 @@ impl Control {
         end.map_err(RequestError::Refused)
     }
 
-    /// Follows a request of this node from here on, for example one from before a restart.
-    pub async fn watch(&self, request: RequestId) -> Result<PendingRequest, Stopped> {
+    /// Follows a request of this node from here on, for example one from before a restart. Others who
+    /// follow it are told as before. [`WatchError::Unknown`] if it has ended already, or never was.
+    pub async fn watch(&self, request: RequestId) -> Result<PendingRequest, WatchError> {
         let (teller, listener) = pending::pair();
-        self.send(Message::Watch { request, teller }).await?;
-        // What is watched has started, so nothing refuses it.
-        PendingRequest::new(listener).await.map_err(|_| Stopped)
+        if !self.ask(|reply| Message::Watch { request, teller, reply }).await? {
+            return Err(WatchError::Unknown);
+        }
+        Ok(PendingRequest { id: request, price: Yocto::ZERO, listener: Some(listener), early: None })
     }
 
     /// Serves an app until the returned stream is dropped, or the call is given up. At most `max_queued` (at least 1)

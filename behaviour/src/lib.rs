@@ -43,7 +43,7 @@ pub use behaviour::{Behaviour, Event};
 pub use config::Config;
 pub use control::{
     Control, Ended, EventStream, IncomingRequest, OutboundRequest, Outcome, PendingRequest, Progress,
-    RequestError, RespondError, Serving, Stopped,
+    RequestError, RespondError, Serving, Stopped, WatchError,
 };
 pub use driver::{Driver, DriverError};
 pub use handler::Handler;

@@ -239,6 +239,11 @@ impl Node {
         self.jobs.len()
     }
 
+    /// Whether this node still keeps the exchange of a request, in any role.
+    pub fn is_unfinished(&self, request: &RequestId) -> bool {
+        self.jobs.get(request).is_some()
+    }
+
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Request { .. } => self.on_request_command(command),

@@ -15,7 +15,13 @@ impl Driver {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Request { request, teller } => self.start_request(request, teller),
-            Message::Watch { request, teller } => self.requests.watch(request, teller),
+            Message::Watch { request, teller, reply } => {
+                let is_open = self.node.is_unfinished(&request);
+                if is_open {
+                    self.requests.watch(request, teller);
+                }
+                let _ = reply.send(is_open);
+            }
             Message::Serve { app, pricing, max_queued, reply } => {
                 let max_queued = max_queued.max(1);
                 // The core never has more than `max_queued` unanswered, but for what an earlier and larger
