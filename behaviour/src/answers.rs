@@ -95,13 +95,18 @@ impl Receiver {
     pub fn is_empty(&self) -> bool {
         self.0.lock().queue.is_empty()
     }
+
+    /// Refuses further answers, and drops those on their way.
+    pub fn close(&self) {
+        let mut shared = self.0.lock();
+        shared.closed = true;
+        shared.queue = FairQueue::default();
+    }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let mut shared = self.0.lock();
-        shared.closed = true;
-        shared.queue = FairQueue::default();
+        self.close();
     }
 }
 

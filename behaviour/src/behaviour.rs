@@ -60,6 +60,8 @@ pub struct Behaviour {
     connections: HashMap<PeerId, HashSet<ConnectionId>>,
     redials: HashMap<PeerId, Redial>,
     timer: Option<Delay>,
+    /// The driver has ended, and handlers were told.
+    stopped: bool,
     next_conn: u64,
     actions: VecDeque<ToSwarm<Event, FromBehaviour>>,
 }
@@ -80,6 +82,7 @@ impl Behaviour {
             connections: HashMap::new(),
             redials: HashMap::new(),
             timer: None,
+            stopped: false,
             next_conn: 0,
             actions: VecDeque::new(),
         }
@@ -101,6 +104,9 @@ impl Behaviour {
 
     /// Tells handlers what has changed, and dials who is missing.
     fn update_wanted(&mut self) {
+        if self.shared.is_stopped() {
+            return self.stop();
+        }
         let new = self.shared.wanted();
         if Arc::ptr_eq(&new, &self.wanted) {
             return;
@@ -122,6 +128,23 @@ impl Behaviour {
             } else {
                 self.redials.remove(&peer);
             }
+        }
+    }
+
+    /// Without a driver there is nothing to do with anybody. Every handler finds out once it is woken.
+    fn stop(&mut self) {
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
+        self.wanted = Arc::default();
+        self.redials.clear();
+        self.timer = None;
+        for (peer, connections) in &self.connections {
+            self.actions.extend(connections.iter().map(|connection| ToSwarm::NotifyHandler {
+                peer_id: *peer,
+                handler: NotifyHandler::One(*connection),
+                event: FromBehaviour::Wanted(false),
+            }));
         }
     }
 
@@ -387,5 +410,28 @@ mod tests {
         assert_eq!(delays, [2 * FIRST, LONGEST, LONGEST]);
         assert_eq!(delay_after(&mut behaviour, 3, ToBehaviour::Ready), FIRST, "it has worked");
         assert_eq!(delay_after(&mut behaviour, 4, fails()), 2 * FIRST);
+    }
+
+    #[test]
+    fn without_a_driver_nobody_is_dialled_and_every_handler_is_told() {
+        let (mut behaviour, _control, driver) = parts();
+        behaviour.shared.want([peer().0].into());
+        assert!(dials(&mut behaviour));
+        let connection = ConnectionId::new_unchecked(1);
+        establish(&mut behaviour, connection);
+        actions(&mut behaviour);
+        drop(driver);
+        let told = actions(&mut behaviour);
+        let is_told = |action: &ToSwarm<Event, FromBehaviour>| {
+            matches!(
+                action,
+                ToSwarm::NotifyHandler { handler: NotifyHandler::One(one), event: FromBehaviour::Wanted(false), .. }
+                    if *one == connection
+            )
+        };
+        assert!(told.iter().any(is_told), "an idle one would not notice: {told:?}");
+        close(&mut behaviour, connection);
+        assert!(!dials(&mut behaviour));
+        assert!(behaviour.redials.is_empty(), "{:?}", behaviour.redials);
     }
 }

@@ -411,6 +411,55 @@ impl Driver {
         }
     }
 
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
+        // What has become durable goes out first: others work on it while more is taken in here.
+        if self.poll_store(cx)? {
+            self.carry_out();
+        }
+        let was_behind = self.is_store_behind();
+        let mut more = self.take_in(cx);
+        self.carry_out();
+        self.is_express = false;
+        // The round may have given the store something that is durable at once, and that something more.
+        let mut rounds = 0;
+        while self.poll_store(cx)? {
+            self.carry_out();
+            rounds += 1;
+            if rounds == MAX_DURABLE_AT_ONCE {
+                more = true;
+                break;
+            }
+        }
+        // What waited for the store was not looked at.
+        more |= was_behind && rounds > 0;
+        if self.is_finished() {
+            return Poll::Ready(Ok(()));
+        }
+        if more || self.poll_tick(cx) {
+            // One round a turn: what it sends is on its way only when connections get theirs.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// The end, also for who still holds the future: nothing may be sent that the store does not hold, so
+    /// handlers drop their queues, and whoever waits for something is told.
+    fn stop(&mut self) {
+        self.shared.stop();
+        for link in self.links.drain().map(|(_, link)| link) {
+            link.outbound.close();
+        }
+        self.inbox.close();
+        self.inbound = Inbound::default();
+        self.messages = None;
+        self.answers.close();
+        self.to_behaviour.close_channel();
+        self.requests = Requests::default();
+        self.servings.clear();
+        self.subscribers.clear();
+        self.orders = Orders::default();
+    }
+
     fn is_finished(&self) -> bool {
         self.messages.is_none()
             && self.inbox.is_terminated()
@@ -440,44 +489,17 @@ impl Future for Driver {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        // What has become durable goes out first: others work on it while more is taken in here.
-        if this.poll_store(cx)? {
-            this.carry_out();
+        let end = this.turn(cx);
+        if end.is_ready() {
+            this.stop();
         }
-        let was_behind = this.is_store_behind();
-        let mut more = this.take_in(cx);
-        this.carry_out();
-        this.is_express = false;
-        // The round may have given the store something that is durable at once, and that something more.
-        let mut rounds = 0;
-        while this.poll_store(cx)? {
-            this.carry_out();
-            rounds += 1;
-            if rounds == MAX_DURABLE_AT_ONCE {
-                more = true;
-                break;
-            }
-        }
-        // What waited for the store was not looked at.
-        more |= was_behind && rounds > 0;
-        if this.is_finished() {
-            return Poll::Ready(Ok(()));
-        }
-        if more || this.poll_tick(cx) {
-            // One round a turn: what it sends is on its way only when connections get theirs.
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
+        end
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Nothing may be sent that the store does not hold: handlers drop their queues.
-        self.shared.stop();
-        for link in self.links.values() {
-            link.outbound.close();
-        }
+        self.stop();
     }
 }
 
@@ -542,6 +564,38 @@ mod tests {
         assert_eq!(turns(&mut driver), 1);
         assert!(call.as_mut().poll(&mut other).is_ready());
         assert!(driver.uncommitted.is_empty());
+    }
+
+    struct Broken;
+
+    impl Store for Broken {
+        fn load(&mut self) -> Result<por_core::Restored, StoreError> {
+            Ok(por_core::Restored { rows: Vec::new() })
+        }
+
+        fn submit(&mut self, _: u64, _: Vec<por_core::Write>) {}
+
+        fn poll_durable(&mut self, _: &mut Context<'_>) -> Poll<Result<u64, StoreError>> {
+            Poll::Ready(Err(StoreError::new("no space")))
+        }
+    }
+
+    /// Whoever spawned it may keep the future.
+    #[test]
+    fn a_driver_that_has_returned_has_ended_though_it_is_held() {
+        let network =
+            Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+        let secret = NodeSecret::from_seed(&[1; 32]);
+        let (behaviour, control, mut driver) =
+            assemble(Config::new(network), secret, Box::new(Broken)).expect("an empty store loads");
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut call = Box::pin(control.channels());
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+        assert!(matches!(Pin::new(&mut driver).poll(&mut cx), Poll::Ready(Err(_))));
+        assert!(behaviour.shared.is_stopped(), "handlers would keep connections for nothing");
+        assert!(matches!(call.as_mut().poll(&mut cx), Poll::Ready(Err(_))));
+        let mut next = Box::pin(control.channels());
+        assert!(matches!(next.as_mut().poll(&mut cx), Poll::Ready(Err(_))));
     }
 
     /// A connection that is ready and closed while the driver is busy must not be taken for open

@@ -165,8 +165,10 @@ impl Shared {
 
     /// A connection is gone. Never lost, however busy the driver is; bounded by the connections.
     pub fn closed(&self, conn: ConnId) {
-        lock(&self.closed).connections.push(conn);
-        self.driver.wake();
+        if !self.is_stopped() {
+            lock(&self.closed).connections.push(conn);
+            self.driver.wake();
+        }
     }
 
     /// The server of an app is gone. Never lost, either.
@@ -183,7 +185,7 @@ impl Shared {
         self.driver.register(waker);
     }
 
-    /// The driver has ended: handlers go inert.
+    /// The driver has ended: handlers go inert, nobody is wanted.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.behaviour.wake();
