@@ -186,8 +186,8 @@ impl Driver {
     }
 
     /// Takes in what is ready, a round of it at most. True if more may be ready, of which nothing else
-    /// would wake the task.
-    fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
+    /// would wake the task, but the store where that is behind.
+    fn take_in(&mut self, cx: &mut Context<'_>, is_behind: bool) -> bool {
         self.shared.register_driver(cx.waker());
         // What a connection said before it closed is on its way already, and is taken in first.
         let Closed { connections, apps } = self.shared.take_closed();
@@ -198,7 +198,7 @@ impl Driver {
         }
         // While the store lags, peers wait: what they sent is held in their own buffers, not here. The
         // store wakes the task.
-        if self.is_store_behind() {
+        if is_behind {
             let more = self.take_in_light(cx);
             self.poll_tick(cx);
             return more;
@@ -416,8 +416,9 @@ impl Driver {
         if self.poll_store(cx)? {
             self.carry_out();
         }
+        // Once a turn: it depends on the time, and what was not taken in must be looked at again.
         let was_behind = self.is_store_behind();
-        let mut more = self.take_in(cx);
+        let mut more = self.take_in(cx, was_behind);
         self.carry_out();
         self.is_express = false;
         // The round may have given the store something that is durable at once, and that something more.
@@ -564,6 +565,58 @@ mod tests {
         assert_eq!(turns(&mut driver), 1);
         assert!(call.as_mut().poll(&mut other).is_ready());
         assert!(driver.uncommitted.is_empty());
+    }
+
+    /// Two batches are under way, until the second time that it is asked.
+    #[derive(Default)]
+    struct Slow(usize);
+
+    impl Store for Slow {
+        fn load(&mut self) -> Result<por_core::Restored, StoreError> {
+            Ok(por_core::Restored { rows: Vec::new() })
+        }
+
+        fn submit(&mut self, _: u64, _: Vec<por_core::Write>) {}
+
+        fn poll_durable(&mut self, _: &mut Context<'_>) -> Poll<Result<u64, StoreError>> {
+            self.0 += 1;
+            if self.0 == 2 { Poll::Ready(Ok(2)) } else { Poll::Pending }
+        }
+    }
+
+    /// Whether the store is behind depends on the time: it must not be asked twice in a turn. The first time
+    /// bodies pass and it is not; then it is, and nothing is taken in that would be looked at once it is not.
+    #[test]
+    fn a_turn_that_grows_late_leaves_nothing_behind() {
+        let network =
+            Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+        let secret = NodeSecret::from_seed(&[1; 32]);
+        let (behaviour, control, mut driver) =
+            assemble(Config::new(network), secret, Box::new(Slow::default())).expect("an empty store loads");
+        driver.uncommitted.extend([1, 2]);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut call = Box::pin(control.channels());
+        let mut caller = Context::from_waker(Waker::noop());
+        assert!(call.as_mut().poll(&mut caller).is_pending());
+        let late = Duration::from_millis(STREAMING_MS + 20);
+        let (held, holds) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let guard = behaviour.shared.hold_closed();
+                held.send(()).expect("is waited for");
+                std::thread::sleep(late);
+                drop(guard);
+            });
+            holds.recv().expect("it holds");
+            driver.streamed = driver.now();
+            let mut cx = Context::from_waker(&waker);
+            assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+            while wakes.take() > 0 {
+                assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
+            }
+        });
+        assert!(call.as_mut().poll(&mut caller).is_ready(), "it waits for the next timer");
     }
 
     struct Broken;

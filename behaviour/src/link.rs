@@ -177,6 +177,12 @@ impl Shared {
         self.driver.wake();
     }
 
+    /// Until it is dropped, `take_closed` waits.
+    #[cfg(test)]
+    pub fn hold_closed(&self) -> MutexGuard<'_, Closed> {
+        lock(&self.closed)
+    }
+
     pub fn take_closed(&self) -> Closed {
         std::mem::take(&mut *lock(&self.closed))
     }
