@@ -84,6 +84,19 @@ struct Batch {
     error: Option<LaneError>,
 }
 
+/// Most messages to the driver of what a peer had said when its lanes failed.
+const MAX_LAST_BATCHES: u8 = 16;
+
+/// A lane has failed. What the peer said before is still handed on: an answer that is lost here comes again
+/// only when the peer does.
+struct Ending {
+    error: LaneError,
+    /// Messages to the driver that may still be made of it.
+    batches: u8,
+    /// Bounds the wait for a driver that takes nothing.
+    stall: Stall,
+}
+
 /// The connection's state as a whole.
 enum State {
     /// Not a node, failed, or the driver has ended: substreams are refused.
@@ -119,6 +132,7 @@ pub struct Handler {
     hello: Option<Hello>,
     staged: VecDeque<FromHandler>,
     drained: u64,
+    ending: Option<Ending>,
     events: VecDeque<ToBehaviour>,
 }
 
@@ -150,6 +164,7 @@ impl Handler {
             hello: None,
             staged: VecDeque::new(),
             drained: 0,
+            ending: None,
             events: VecDeque::new(),
         }
     }
@@ -163,7 +178,14 @@ impl Handler {
         self.out_control = OutLane::Closed { attempts: MAX_SUBSTREAM_ATTEMPTS };
         self.out_bulk = OutLane::Closed { attempts: MAX_SUBSTREAM_ATTEMPTS };
         self.staged.clear();
+        self.ending = None;
         self.events.push_back(event);
+    }
+
+    /// Ends the protocol once what the peer has said is handed on.
+    fn fail(&mut self, error: LaneError) {
+        let stall = Stall::new(self.config.stall_timeout);
+        self.ending.get_or_insert(Ending { error, batches: MAX_LAST_BATCHES, stall });
     }
 
     fn accept(&mut self, stream: Stream) {
@@ -317,21 +339,47 @@ impl Handler {
 
     /// Passes frames to the driver if it takes them; control first. One message at a time: other
     /// connections get their turn in between.
-    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Result<(), LaneError> {
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) {
         if !self.poll_staged(cx) {
-            return Ok(());
+            return;
         }
         let Batch { frames, more, error } = self.read_batch(cx);
         if !frames.is_empty() {
             self.staged.push_back(FromHandler::Frames { conn: self.conn, frames });
         }
         if let Some(error) = error {
-            return Err(error);
+            return self.fail(error);
         }
         if self.poll_staged(cx) && more {
             cx.waker().wake_by_ref();
         }
-        Ok(())
+    }
+
+    /// Hands on what the peer has said and is here. Ready once that is done, or the driver takes nothing.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.poll_staged(cx) {
+                // Progress: the time is for each message.
+                if let Some(ending) = &mut self.ending {
+                    ending.stall.progress();
+                }
+            } else {
+                let is_over = self.ending.as_mut().is_none_or(|ending| ending.stall.poll_expired(cx));
+                return if is_over { Poll::Ready(()) } else { Poll::Pending };
+            }
+            let left = self.ending.as_mut().and_then(|ending| {
+                ending.batches = ending.batches.checked_sub(1)?;
+                Some(ending.batches)
+            });
+            if left.is_none() {
+                return Poll::Ready(());
+            }
+            let Batch { frames, .. } = self.read_batch(cx);
+            if frames.is_empty() {
+                return Poll::Ready(());
+            }
+            self.staged.push_back(FromHandler::Frames { conn: self.conn, frames });
+        }
     }
 
     /// True once the driver has taken everything staged.
@@ -378,8 +426,10 @@ impl Handler {
                         batch.frames.push(frame);
                     }
                     Poll::Ready(Err(error)) => {
-                        batch.error = Some(error);
-                        return batch;
+                        // The other lane may still have something.
+                        batch.error.get_or_insert(error);
+                        *lane = None;
+                        break;
                     }
                 }
             }
@@ -391,8 +441,16 @@ impl Handler {
         if self.outbound.is_closing() {
             return self.end(ToBehaviour::Close(Failure::Local));
         }
-        let result = self.poll_outbound(cx).and_then(|()| self.poll_inbound(cx));
-        if let Err(error) = result {
+        if self.ending.is_none() {
+            match self.poll_outbound(cx) {
+                Ok(()) => self.poll_inbound(cx),
+                Err(error) => self.fail(error),
+            }
+        }
+        if self.ending.is_some()
+            && self.poll_ending(cx).is_ready()
+            && let Some(Ending { error, .. }) = self.ending.take()
+        {
             self.end(ToBehaviour::Close(error.into()));
         }
     }
@@ -427,7 +485,10 @@ impl ConnectionHandler for Handler {
             State::Inert => false,
             State::Idle => self.wanted,
             State::Handshake(_) => true,
-            State::Ready => self.wanted || !self.outbound.is_empty() || !self.staged.is_empty(),
+            State::Ready => {
+                let is_busy = !self.outbound.is_empty() || !self.staged.is_empty();
+                self.wanted || is_busy || self.ending.is_some()
+            }
         }
     }
 
@@ -454,6 +515,16 @@ impl ConnectionHandler for Handler {
             }
             _ => {}
         }
+    }
+
+    /// The connection is closed: what has arrived on it is handed on.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<ToBehaviour>> {
+        let is_local = self.outbound.is_closing() || self.shared.is_stopped();
+        if !matches!(self.state, State::Ready) || is_local {
+            return Poll::Ready(None);
+        }
+        self.fail(LaneError::Closed);
+        self.poll_ending(cx).map(|()| None)
     }
 
     fn poll(

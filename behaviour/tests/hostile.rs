@@ -3,61 +3,154 @@
 
 mod support;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::swarm::NetworkBehaviour;
-use libp2p::{PeerId, StreamProtocol};
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::core::upgrade::{DeniedUpgrade, ReadyUpgrade};
+use libp2p::swarm::handler::ConnectionEvent;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+    Stream, SubstreamProtocol, SwarmEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use libp2p_por as por;
 use libp2p_stream as stream;
 use libp2p_swarm_test::SwarmExt;
 use por::core::types::Network;
-use por::core::wire::{Frame, Hello, Lane};
+use por::core::wire::{Frame, Hello, Lane, Sync};
 use por::core::{Limits, codec};
 use por::{Config, MemoryStore};
 use support::{IDLE, TestNode, account, bounded, join_row, network, request, serve};
+use tokio::sync::{Notify, mpsc};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new(por::PROTOCOL_NAME);
 
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p_swarm::derive_prelude")]
 struct Raw {
-    stream: stream::Behaviour,
+    opens: stream::Behaviour,
+    accepts: Accepts,
+}
+
+/// Takes whatever the other side opens. (`libp2p_stream` drops the second of two that come at once.)
+struct Accepts(mpsc::UnboundedSender<Stream>);
+
+impl NetworkBehaviour for Accepts {
+    type ConnectionHandler = Accepts;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<Accepts, ConnectionDenied> {
+        Ok(Accepts(self.0.clone()))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<Accepts, ConnectionDenied> {
+        Ok(Accepts(self.0.clone()))
+    }
+
+    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, never: Infallible) {
+        match never {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, Infallible>> {
+        Poll::Pending
+    }
+}
+
+impl ConnectionHandler for Accepts {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = DeniedUpgrade;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<ReadyUpgrade<StreamProtocol>> {
+        SubstreamProtocol::new(ReadyUpgrade::new(PROTOCOL), ())
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, never: Infallible) {
+        match never {}
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, ReadyUpgrade<StreamProtocol>, DeniedUpgrade>,
+    ) {
+        if let ConnectionEvent::FullyNegotiatedInbound(accepted) = event {
+            let _ = self.0.send(accepted.protocol);
+        }
+    }
 }
 
 /// A peer that writes whatever it likes on the protocol's substreams.
 struct Hostile {
     peer: PeerId,
     control: stream::Control,
+    /// What the victim opens.
+    accepted: mpsc::UnboundedReceiver<Stream>,
+    hang_up: Arc<Notify>,
+    hung_up: Arc<Notify>,
 }
 
 impl Hostile {
     /// Connects to `victim` and keeps the connection open.
     async fn connect(victim: &TestNode) -> Hostile {
-        let (mut swarm, _) = support::swarm(IDLE, |_| Raw { stream: stream::Behaviour::new() }).await;
-        let control = swarm.behaviour().stream.new_control();
-        let mut accepting = control.clone().accept(PROTOCOL).expect("once");
+        let (accepts, accepted) = mpsc::unbounded_channel();
+        let raw = Raw { opens: stream::Behaviour::new(), accepts: Accepts(accepts) };
+        let (mut swarm, _) = support::swarm(IDLE, |_| raw).await;
+        let control = swarm.behaviour().opens.new_control();
+        let hang_up = Arc::new(Notify::new());
+        let hung_up = Arc::new(Notify::new());
+        let (ordered, done) = (Arc::clone(&hang_up), Arc::clone(&hung_up));
         let peer = *swarm.local_peer_id();
         let connected = swarm.dial_and_wait(victim.address.clone());
         bounded("connect", connected).await;
+        let victim = victim.peer;
         tokio::spawn(async move {
-            let mut kept = Vec::new();
             loop {
                 tokio::select! {
-                    _ = swarm.select_next_some() => {}
-                    Some((_, stream)) = accepting.next() => kept.push(stream),
+                    event = swarm.select_next_some() => {
+                        if matches!(event, SwarmEvent::ConnectionClosed { .. }) {
+                            done.notify_one();
+                        }
+                    }
+                    () = ordered.notified() => drop(swarm.disconnect_peer_id(victim)),
                 }
             }
         });
-        Hostile { peer, control }
+        Hostile { peer, control, accepted, hang_up, hung_up }
     }
 
-    async fn open(&mut self, victim: &TestNode) -> libp2p::swarm::Stream {
+    async fn open(&mut self, victim: &TestNode) -> Stream {
         bounded("open", self.control.open_stream(victim.peer, PROTOCOL)).await.expect("accepted")
     }
 
-    async fn write(&mut self, victim: &TestNode, bytes: &[u8]) -> libp2p::swarm::Stream {
+    async fn write(&mut self, victim: &TestNode, bytes: &[u8]) -> Stream {
         let mut stream = self.open(victim).await;
         stream.write_all(bytes).await.expect("open");
         stream.flush().await.expect("open");
@@ -248,4 +341,76 @@ async fn a_request_over_a_channel_that_is_not_seen_yet_is_answered_once_it_is() 
     });
     let answered = answered.await;
     assert!(matches!(answered, por::Outcome::Response { .. }), "{answered:?}");
+}
+
+/// Begins a session, says so often, and breaks the protocol: the victim names the breach if it has read on
+/// to the end.
+fn last_words(times: usize) -> Vec<u8> {
+    let sync = Sync { epoch: 1, answers: 0, channels: Vec::new(), known: Vec::new(), complete: true };
+    let mut bytes = BytesMut::new();
+    for _ in 0..times {
+        codec::encode(&Frame::Sync(sync.clone()), &mut bytes);
+    }
+    bytes.extend(hello(network(), Lane::Control));
+    bytes.to_vec()
+}
+
+async fn misbehaviour(victim: &mut TestNode, peer: PeerId) -> String {
+    let event = victim
+        .event(|event| matches!(event, por::Event::Misbehaved { peer: accused, .. } if *accused == peer))
+        .await;
+    match event {
+        por::Event::Misbehaved { reason, .. } => reason,
+        other => panic!("waited for Misbehaved, got {other:?}"),
+    }
+}
+
+/// Else the last answer of a node that shuts down is lost until it returns.
+#[tokio::test]
+async fn what_a_peer_says_before_it_closes_its_lane_is_heard() {
+    let mut nodes = victim_and_friend().await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let mut control = hostile.open(&nodes[1]).await;
+    control.write_all(&[hello(network(), Lane::Control), last_words(1)].concat()).await.expect("open");
+    control.close().await.expect("open");
+    let _bulk = hostile.write(&nodes[1], &hello(network(), Lane::Bulk)).await;
+    let why = misbehaviour(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("Hello inside"), "{why}");
+}
+
+async fn two_frames(mut lane: Stream) {
+    for _ in 0..2 {
+        let mut len = [0; 4];
+        lane.read_exact(&mut len).await.expect("a length");
+        let mut frame = vec![0; u32::from_be_bytes(len) as usize];
+        lane.read_exact(&mut frame).await.expect("a frame");
+    }
+}
+
+/// More than what waits for the driver on one connection, which has no turn meanwhile.
+#[tokio::test]
+async fn what_a_peer_says_before_it_hangs_up_is_heard() {
+    let mut nodes = victim_and_friend().await;
+    let mut hostile = Hostile::connect(&nodes[1]).await;
+    let mut control = hostile.write(&nodes[1], &hello(network(), Lane::Control)).await;
+    let _bulk = hostile.write(&nodes[1], &hello(network(), Lane::Bulk)).await;
+    // The victim says Hello on both lanes, and more on one of them once it is ready.
+    let mut lanes = Vec::new();
+    for _ in 0..2 {
+        let lane = bounded("a lane", hostile.accepted.recv()).await.expect("the swarm runs");
+        lanes.push(Box::pin(two_frames(lane)));
+    }
+    let (_, _, _other) = bounded("a Sync", futures::future::select_all(lanes)).await;
+    nodes[1].pause.set(true);
+    control.write_all(&last_words(3_000)).await.expect("open");
+    control.flush().await.expect("open");
+    hostile.hang_up.notify_one();
+    // The connection is gone on one side, and for the other has had the time to go.
+    bounded("the end", hostile.hung_up.notified()).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    nodes[1].pause.set(false);
+    let why = misbehaviour(&mut nodes[1], hostile.peer).await;
+    assert!(why.contains("Hello inside"), "{why}");
 }

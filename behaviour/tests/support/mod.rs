@@ -1,10 +1,14 @@
 //! Nodes in swarms over the memory transport, with channels that a test makes up.
 #![allow(dead_code)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::task::AtomicWaker;
+use futures::{FutureExt, StreamExt};
 use libp2p::Multiaddr;
 use libp2p::core::transport::{MemoryTransport, Transport};
 use libp2p::core::upgrade;
@@ -57,6 +61,28 @@ pub struct Net {
     pub ping: libp2p::ping::Behaviour,
 }
 
+/// Keeps a driver from its turns, as an executor does that is busy with others.
+#[derive(Default)]
+pub struct Pause {
+    on: AtomicBool,
+    driver: AtomicWaker,
+}
+
+impl Pause {
+    pub fn set(&self, on: bool) {
+        self.on.store(on, Ordering::SeqCst);
+        self.driver.wake();
+    }
+}
+
+async fn pausing(mut driver: por::Driver, pause: Arc<Pause>) -> Result<(), por::DriverError> {
+    std::future::poll_fn(move |cx| {
+        pause.driver.register(cx.waker());
+        if pause.on.load(Ordering::SeqCst) { Poll::Pending } else { driver.poll_unpin(cx) }
+    })
+    .await
+}
+
 /// A running node. Its swarm and driver are tasks.
 pub struct TestNode {
     pub key: NodeKey,
@@ -67,6 +93,7 @@ pub struct TestNode {
     dial: mpsc::UnboundedSender<Order>,
     pub swarm: JoinHandle<()>,
     pub driver: JoinHandle<Result<(), por::DriverError>>,
+    pub pause: Arc<Pause>,
     pub secret: NodeSecret,
 }
 
@@ -121,6 +148,7 @@ impl TestNode {
         .await;
         let (control, driver, secret) = parts.expect("made above");
         let peer = *swarm.local_peer_id();
+        let pause = Arc::new(Pause::default());
         let (event_sender, events) = mpsc::unbounded_channel();
         let (dial, dials) = mpsc::unbounded_channel();
         TestNode {
@@ -131,7 +159,8 @@ impl TestNode {
             events,
             dial,
             swarm: tokio::spawn(run(swarm, event_sender, dials)),
-            driver: tokio::spawn(driver),
+            driver: tokio::spawn(pausing(driver, Arc::clone(&pause))),
+            pause,
             secret,
         }
     }
