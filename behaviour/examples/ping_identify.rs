@@ -14,8 +14,8 @@ use futures::StreamExt;
 use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, SwarmBuilder, identify, identity, noise, ping, tcp, yamux};
 use libp2p_por as por;
-use por::core::types::{ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto};
-use por::core::{AppPricing, GraphEdge, MyChannel};
+use por::por_core::types::{ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto};
+use por::por_core::{AppPricing, GraphEdge, MyChannel};
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {

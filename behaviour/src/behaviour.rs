@@ -29,6 +29,7 @@ use crate::peer::{node_key, peer_id};
 
 /// What happens to peers. Requests and payments are told by [`crate::Control`], not here.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// Both ends have agreed on all states and unfinished exchanges: requests flow.
     PeerReady { peer: PeerId },
@@ -64,6 +65,16 @@ pub struct Behaviour {
     stopped: bool,
     next_conn: u64,
     actions: VecDeque<ToSwarm<Event, FromBehaviour>>,
+}
+
+impl std::fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Behaviour")
+            .field("wanted", &self.wanted)
+            .field("connections", &self.connections)
+            .field("redials", &self.redials)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Behaviour {
@@ -207,7 +218,7 @@ impl Behaviour {
             self.redials.remove(&peer);
             return;
         };
-        redial.delay = (redial.delay * 2).min(longest);
+        redial.delay = redial.delay.saturating_mul(2).min(longest);
         let opts = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
         self.actions.push_back(ToSwarm::Dial { opts });
     }

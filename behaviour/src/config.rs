@@ -3,6 +3,9 @@ use std::time::Duration;
 use por_core::types::Network;
 use por_core::{Limits, Policy};
 
+/// Shortest delay between dials of one peer: without any the node would do nothing else.
+const MIN_REDIAL: Duration = Duration::from_millis(10);
+
 /// Settings of the behaviour; everything has a default but the network.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -65,9 +68,12 @@ impl Config {
 
     /// First and longest delay between dials of a counterparty that is not connected, default 500 ms
     /// and 60 s; `None` leaves dialling to the application. Addresses come from the other behaviours
-    /// of the swarm.
+    /// of the swarm. The first is 10 ms at least, the longest is at least the first.
     pub fn with_redial(mut self, delays: Option<(Duration, Duration)>) -> Config {
-        self.redial = delays;
+        self.redial = delays.map(|(first, longest)| {
+            let first = first.max(MIN_REDIAL);
+            (first, longest.max(first))
+        });
         self
     }
 
@@ -76,5 +82,27 @@ impl Config {
     pub fn with_max_control_queue(mut self, frames: usize) -> Config {
         self.max_control_queue = frames.max(1);
         self
+    }
+
+    /// Most events that wait for one subscriber of [`Control::events`](crate::Control::events), default 1024;
+    /// one that lags further behind is dropped.
+    pub fn with_event_queue(mut self, events: usize) -> Config {
+        self.event_queue = events;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dials_are_never_without_a_delay() {
+        let network =
+            Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+        let config = Config::new(network).with_redial(Some((Duration::ZERO, Duration::ZERO)));
+        assert_eq!(config.redial, Some((MIN_REDIAL, MIN_REDIAL)));
+        let second = Duration::from_secs(1);
+        assert_eq!(config.with_redial(Some((second, Duration::ZERO))).redial, Some((second, second)));
     }
 }

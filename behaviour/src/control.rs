@@ -25,6 +25,7 @@ pub struct Stopped;
 
 /// Why a request was not sent. Nothing was paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RequestError {
     #[error("request refused: {0}")]
     Refused(RejectReason),
@@ -46,6 +47,7 @@ pub enum WatchError {
 
 /// Why an answer was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RespondError {
     #[error("response of {len} bytes, the request pays for {limit} at most")]
     TooLarge { len: u64, limit: u64 },
@@ -69,7 +71,7 @@ pub struct OutboundRequest {
     pub route: Vec<Hop>,
 }
 
-/// How a request ended.
+/// How a request ended. There is no other end, and none is to be overlooked: the protocol has these three.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// Signed by the destination, verified to the last byte.
@@ -91,6 +93,7 @@ pub struct Ended {
 
 /// What happens to a request on its way, in order; `Done` is last.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Progress {
     /// The first node is under obligation; the response is due within `bound_ms` of sending.
     Acked {

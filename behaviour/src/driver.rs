@@ -55,6 +55,7 @@ const STREAMING_MS: u64 = 50;
 
 /// Why the driver ended. Nothing is sent any more.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DriverError {
     /// The store cannot be written: nothing that relies on it was sent. Repair it, then start again.
     #[error("the store failed: {0}")]
@@ -100,6 +101,16 @@ pub struct Driver {
     /// Wall clock at the start, milliseconds since 1970: from there on time is monotonic.
     start_ms: u64,
     timer: Option<(Time, Delay)>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("node", &self.node.key())
+            .field("connections", &self.links.len())
+            .field("uncommitted", &self.uncommitted.len())
+            .finish_non_exhaustive()
+    }
 }
 
 struct Link {

@@ -47,6 +47,7 @@ pub enum ToBehaviour {
 
 /// Why the protocol does not run, or no longer runs, on a connection.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Failure {
     #[error("peer's identity is not an ed25519 key")]
     NotANode,
@@ -134,6 +135,17 @@ pub struct Handler {
     drained: u64,
     ending: Option<Ending>,
     events: VecDeque<ToBehaviour>,
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handler")
+            .field("conn", &self.conn)
+            .field("peer", &self.peer)
+            .field("wanted", &self.wanted)
+            .field("is_ready", &matches!(self.state, State::Ready))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Handler {

@@ -46,17 +46,19 @@ pub use control::{
     RequestError, RespondError, Serving, Stopped, WatchError,
 };
 pub use driver::{Driver, DriverError};
-pub use handler::Handler;
+pub use handler::{Failure, Handler};
 pub use libp2p_identity::PeerId;
 pub use orders::OrderStream;
 pub use peer::{node_key, peer_id};
-pub use por_core as core;
+pub use por_core;
 pub use por_core::wire::PROTOCOL_NAME;
+pub use protocol::LaneError;
 pub use store::{MemoryStore, Store, StoreError};
 pub use turns::FairQueue;
 
 /// Why the three parts could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error(transparent)]
     Store(#[from] StoreError),

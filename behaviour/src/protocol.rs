@@ -33,6 +33,7 @@ thread_local! {
 
 /// Why a lane ended.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LaneError {
     #[error("substream failed: {0}")]
     Io(#[from] io::Error),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use libp2p_por as por;
-use por::core::MyChannel;
-use por::core::types::Yocto;
+use por::por_core::MyChannel;
+use por::por_core::types::Yocto;
 use por::{Config, MemoryStore, Outcome};
 use support::{TestNode, bounded, chain, join_row, network, request};
 

@@ -22,9 +22,9 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use libp2p_por as por;
 use libp2p_stream as stream;
 use libp2p_swarm_test::SwarmExt;
-use por::core::types::Network;
-use por::core::wire::{Frame, Hello, Lane, Sync};
-use por::core::{Limits, codec};
+use por::por_core::types::Network;
+use por::por_core::wire::{Frame, Hello, Lane, Sync};
+use por::por_core::{Limits, codec};
 use por::{Config, MemoryStore};
 use support::{IDLE, TestNode, account, bounded, join_row, network, request, serve};
 use tokio::sync::{Notify, mpsc};
@@ -179,7 +179,7 @@ async fn assert_works(nodes: &[TestNode]) {
     let body = bytes::Bytes::from_static(b"still here");
     let pending = nodes[0]
         .control
-        .request(request(nodes, body.clone(), 10, por::core::types::Yocto::ZERO))
+        .request(request(nodes, body.clone(), 10, por::por_core::types::Yocto::ZERO))
         .await
         .expect("sent");
     match bounded("outcome", pending.outcome()).await.expect("runs") {
@@ -213,7 +213,7 @@ async fn a_lane_that_does_not_begin_with_hello() {
     let mut hostile = Hostile::connect(&nodes[1]).await;
     let mut bytes = BytesMut::new();
     codec::encode(
-        &Frame::Done(por::core::wire::Done { exchanges: Vec::new(), receipts: Vec::new() }),
+        &Frame::Done(por::por_core::wire::Done { exchanges: Vec::new(), receipts: Vec::new() }),
         &mut bytes,
     );
     let _stream = hostile.write(&nodes[1], &bytes).await;
@@ -306,7 +306,7 @@ async fn a_request_over_a_channel_that_is_not_seen_yet_is_answered_once_it_is() 
     let _server = serve(&nodes[1], |body| body.clone()).await;
     let keys = [nodes[2].key, nodes[1].key];
     let (mut edges, mut mine) = support::chain(&keys);
-    let unseen = por::core::types::ChannelId(7);
+    let unseen = por::por_core::types::ChannelId(7);
     edges[0].channel = unseen;
     mine.iter_mut().flatten().for_each(|channel| channel.channel = unseen);
     nodes[2].control.update_graph(1, 1, edges.clone()).await.expect("runs");
@@ -314,7 +314,8 @@ async fn a_request_over_a_channel_that_is_not_seen_yet_is_answered_once_it_is() 
     nodes[2].dial(&nodes[1]);
     let peer = nodes[1].peer;
     nodes[2].ready_with(peer).await;
-    let mut order = request(&nodes[1..2], bytes::Bytes::from_static(b"x"), 1, por::core::types::Yocto::ZERO);
+    let mut order =
+        request(&nodes[1..2], bytes::Bytes::from_static(b"x"), 1, por::por_core::types::Yocto::ZERO);
     order.route = vec![support::hop(unseen, nodes[1].key, 1, 1)];
     let pending = nodes[2].control.request(order).await.expect("sent");
     // By then the request has come, most likely; it is answered in any case.

@@ -10,8 +10,8 @@ use futures::StreamExt;
 use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, SwarmBuilder, identify, identity, noise, ping, tcp, yamux};
 use libp2p_por as por;
-use por::core::MyChannel;
-use por::core::types::{ChannelId, NodeKey, NodeSecret, Side};
+use por::por_core::MyChannel;
+use por::por_core::types::{ChannelId, NodeKey, NodeSecret, Side};
 use support::{bounded, my_channel, network};
 use tokio::io::{AsyncBufReadExt, BufReader};
 

@@ -4,7 +4,7 @@ mod support;
 
 use futures::StreamExt;
 use libp2p_por as por;
-use por::core::types::ChannelId;
+use por::por_core::types::ChannelId;
 use support::{TestNode, bounded, row};
 
 async fn sever(node: &TestNode) {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use libp2p_por as por;
-use por::core::types::{ChannelId, Yocto};
-use por::core::{AppPricing, RejectReason};
+use por::por_core::types::{ChannelId, Yocto};
+use por::por_core::{AppPricing, RejectReason};
 use por::{Outcome, Progress, RequestError};
 use support::{DEPOSIT, TestNode, bounded, join_row, request, row, serve, terms};
 

@@ -5,8 +5,8 @@ mod support;
 use bytes::Bytes;
 use futures::StreamExt;
 use libp2p_por as por;
-use por::core::types::Yocto;
-use por::core::{AppPricing, RejectReason};
+use por::por_core::types::Yocto;
+use por::por_core::{AppPricing, RejectReason};
 use por::{Outcome, PendingRequest};
 use support::{TestNode, bounded, request, row};
 

@@ -5,7 +5,7 @@ mod support;
 use bytes::Bytes;
 use futures::StreamExt;
 use libp2p_por as por;
-use por::core::types::{RequestId, Yocto};
+use por::por_core::types::{RequestId, Yocto};
 use por::{Outcome, Progress, WatchError};
 use support::{bounded, request, row, serve};
 

@@ -429,12 +429,14 @@ fn protocol_error(error: libp2p_por::Error) -> ClientError {
         libp2p_por::Error::Restore(error) => {
             ClientError::new(ErrorCode::CorruptStore, error.to_string(), "put back the store's latest copy")
         }
+        error => other(error.to_string()),
     }
 }
 
 fn driver_error(error: libp2p_por::DriverError) -> ClientError {
     match error {
         libp2p_por::DriverError::Store(error) => from_store(error),
+        error => other(error.to_string()),
     }
 }
 

@@ -239,9 +239,10 @@ impl Node {
         self.jobs.len()
     }
 
-    /// Whether this node still keeps the exchange of a request, in any role.
-    pub fn is_unfinished(&self, request: &RequestId) -> bool {
-        self.jobs.get(request).is_some()
+    /// Whether the application has asked for this request and it has no outcome yet.
+    pub fn is_awaited(&self, request: &RequestId) -> bool {
+        let is_own = |job: &Job| matches!(job.role, Role::Author(_));
+        self.jobs.get(request).is_some_and(is_own) && !self.pursuing.contains_key(request)
     }
 
     fn on_command(&mut self, command: Command) {

@@ -16,7 +16,7 @@ impl Driver {
         match message {
             Message::Request { request, teller } => self.start_request(request, teller),
             Message::Watch { request, teller, reply } => {
-                let is_open = self.node.is_unfinished(&request);
+                let is_open = self.node.is_awaited(&request);
                 if is_open {
                     self.requests.watch(request, teller);
                 }

@@ -15,8 +15,10 @@ use libp2p::core::upgrade;
 use libp2p::identity::Keypair;
 use libp2p::swarm::{NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p_por as por;
-use por::core::types::{AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto};
-use por::core::{GraphEdge, MyChannel};
+use por::por_core::types::{
+    AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, Side, Terms, Totals, Yocto,
+};
+use por::por_core::{GraphEdge, MyChannel};
 use por::{Config, Control, MemoryStore, OutboundRequest};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

@@ -164,6 +164,7 @@ impl Apps {
                 ClientError::new(ErrorCode::Usage, error.to_string(), "shorten the answer")
             }
             RespondError::Stopped(_) => stopped(),
+            error => other(error.to_string()),
         })?;
         app.finish(&id);
         Ok(())

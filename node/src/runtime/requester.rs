@@ -248,6 +248,7 @@ impl Requester {
         let Ended { id: request, price, outcome } = ended.await.map_err(|error| match error {
             RequestError::Refused(reason) => rejected(reason),
             RequestError::Stopped(_) => stopped(),
+            error => Failure { error: other(error.to_string()), next: Next::GiveUp },
         })?;
         drop(load);
         match outcome {
