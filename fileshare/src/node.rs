@@ -12,7 +12,7 @@ use crate::{
     landing,
     net::Daemon,
     proto::Pricing,
-    serve::{self, Served},
+    serve::{self, Served, ServerLock},
     store::Store,
 };
 
@@ -36,6 +36,7 @@ pub async fn run(
     ready: impl FnOnce(u64) + Send,
 ) -> Result<Arc<Served>, Failure> {
     let home = setup.home.data_dir().to_owned();
+    let _server = ServerLock::take(&home)?;
     let mut node = Node::start(setup).await?;
     let client = node.client();
     let landings = match landing::listen(&home) {

@@ -6,6 +6,8 @@
 
 use std::{
     collections::HashSet,
+    fs::{File, TryLockError},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +23,7 @@ use tracing::{info, warn};
 
 use crate::{
     answer::Answerer,
-    exit::Failure,
+    exit::{Exit, Failure},
     fetch::{GIB, Stop},
     net::blocking,
     proto::{GET_APP, Pricing, STAT_APP},
@@ -59,6 +61,41 @@ pub struct Served {
 /// The price per byte for a price per GiB. Rounded up, so that a price is never lost.
 pub fn per_byte(per_gib: Yocto) -> Yocto {
     Yocto(per_gib.0.div_ceil(u128::from(GIB)))
+}
+
+/// The file in a home that its one file server holds.
+const LOCK_FILE: &str = "fileshare.lock";
+
+/// Makes this process the one that serves a node's files; freed when it is dropped or the process
+/// ends. The node itself would let the last server of an app take it over, with another price.
+#[derive(Debug)]
+pub struct ServerLock {
+    _file: File,
+}
+
+impl ServerLock {
+    /// # Errors
+    /// [`Exit::Exists`] if another process serves the files of this home's node.
+    pub fn take(home: &Path) -> Result<Self, Failure> {
+        let path = home.join(LOCK_FILE);
+        let failed = |error: &std::io::Error| Failure::io(format!("locking {}", path.display()), error);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| failed(&error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(ServerLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Failure::new(
+                Exit::Exists,
+                "this node serves files already",
+                "stop the other `fileshare serve` or `fileshare node` of this home first; a running server \
+                 offers what is put later by itself",
+            )),
+            Err(TryLockError::Error(error)) => Err(failed(&error)),
+        }
+    }
 }
 
 /// Serves until `stop` is set. Calls `ready` once questions can come in and what is in
@@ -103,7 +140,7 @@ pub async fn serve(
         () = stop.wait() => Ok(()),
         Some(ended) = tasks.join_next() => match ended {
             Ok(result) => result,
-            Err(error) => Err(Failure::new(crate::exit::Exit::Other, format!("internal error: {error}"), "")),
+            Err(error) => Err(Failure::new(Exit::Other, format!("internal error: {error}"), "")),
         },
     };
     stop.set();
@@ -249,7 +286,6 @@ impl Announcer {
                     }
                 }
                 Err(failure) => {
-                    use crate::exit::Exit;
                     if matches!(
                         failure.exit,
                         Exit::WrongKey | Exit::ForeignVersion | Exit::CorruptStore | Exit::Fatal
@@ -301,6 +337,17 @@ impl Announcer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_has_one_file_server() {
+        let home = tempfile::tempdir().expect("a folder");
+        let lock = ServerLock::take(home.path()).expect("the first");
+        let second = ServerLock::take(home.path()).expect_err("the second");
+        assert_eq!(second.exit, Exit::Exists);
+        assert!(!second.fix.is_empty());
+        drop(lock);
+        ServerLock::take(home.path()).expect("free again");
+    }
 
     #[test]
     fn prices_per_gib_are_rounded_up() {

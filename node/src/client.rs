@@ -294,16 +294,20 @@ pub struct AppServer {
 
 impl AppServer {
     /// The next request; waits until there is one. Registers the app again if the daemon was
-    /// restarted.
+    /// restarted, or if another client has stopped it.
     ///
     /// Errors: [`ErrorCode::Unreachable`] while no daemon runs; call again later.
     pub async fn next(&self) -> Result<ApiIncoming, ClientError> {
         loop {
             if let Some(inside) = &self.client.inside {
-                match inside.next(&self.app, POLL).await? {
-                    Some(incoming) => return Ok(incoming),
-                    None => continue,
+                match inside.next(&self.app, POLL).await {
+                    Ok(Some(incoming)) => return Ok(incoming),
+                    Ok(None) => {}
+                    // Another client has served the app meanwhile and stopped it.
+                    Err(error) if error.code == ErrorCode::NotFound => self.register().await?,
+                    Err(error) => return Err(error),
                 }
+                continue;
             }
             let call = Call::new(Method::GET, &["apps", &self.app, "next"], POLL + MARGIN)
                 .query(vec![("wait_ms", POLL.as_millis().to_string())]);

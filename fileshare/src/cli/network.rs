@@ -28,7 +28,7 @@ use crate::{
     node::Files,
     progress::bytes,
     proto::{Pricing, shown},
-    serve::{Served, per_byte},
+    serve::{Served, ServerLock, per_byte},
 };
 
 /// Runs `$work(session)` with the local store or the daemon behind it.
@@ -190,8 +190,9 @@ async fn show_quote<N: Network>(context: &Context, what: &What, session: Session
 }
 
 pub async fn serve(context: &Context, args: Serve) -> Result<(), Failure> {
-    let store = context.store().await?;
     let client = Client::from_home(&context.home)?;
+    let _server = ServerLock::take(&context.home)?;
+    let store = context.store().await?;
     let pricing = Pricing { base: Yocto::ZERO, per_byte: per_byte(args.price) };
     let served = Arc::new(Served::default());
     let price = args.price.to_near_string();

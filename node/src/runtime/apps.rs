@@ -116,13 +116,23 @@ impl Apps {
             };
             App { pricing, queue: Mutex::new(queue), arrived: Notify::new(), pump: pump.abort_handle() }
         });
-        self.apps.lock().insert(name.to_owned(), app);
+        let before = self.apps.lock().insert(name.to_owned(), app);
+        if let Some(before) = before {
+            if before.pricing != pricing {
+                tracing::warn!(app = name, "the app is served with another price from now on");
+            }
+            before.arrived.notify_waiters();
+        }
         Ok(())
     }
 
     /// Stops serving; new requests are rejected. No error if it was not served.
     pub(crate) fn stop(&self, name: &str) {
-        self.apps.lock().remove(name);
+        let stopped = self.apps.lock().remove(name);
+        if let Some(app) = stopped {
+            // Whoever polls learns that it is not served any more, and does not hold it.
+            app.arrived.notify_waiters();
+        }
     }
 
     /// The next request that waits for an answer; `None` if none came within `wait`.
@@ -131,10 +141,11 @@ impl Apps {
         name: &str,
         wait: Duration,
     ) -> Result<Option<Arc<Incoming>>, ClientError> {
-        let app = self.app(name)?;
-        let _polling = Polling::begin(&app);
         let deadline = tokio::time::Instant::now() + wait;
         loop {
+            // Each time anew: the app may be stopped, or served with other settings, meanwhile.
+            let app = self.app(name)?;
+            let _polling = Polling::begin(&app);
             let arrived = app.arrived.notified();
             if let Some(request) = app.take(Instant::now()) {
                 return Ok(Some(request));
