@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use por_core::{ChannelSnapshot, MyChannel};
 use por_types::interface::{ChannelStatus, ChannelView, code};
 use por_types::{AmountError, ChannelId, NodeKey, Side, Yocto};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::chain::{Chain, ChainError, Intent};
@@ -55,6 +55,8 @@ pub(crate) struct Channels {
     closing: Arc<Mutex<BTreeSet<ChannelId>>>,
     /// Wakes the manager.
     nudge: Arc<Notify>,
+    /// Whether the protocol was told of the channels that a read graph has.
+    told: Arc<watch::Sender<bool>>,
 }
 
 impl Channels {
@@ -67,7 +69,13 @@ impl Channels {
             parts: Arc::new(parts),
             closing: Arc::new(Mutex::new(closing)),
             nudge: Arc::new(Notify::new()),
+            told: Arc::new(watch::Sender::new(false)),
         })
+    }
+
+    /// Becomes true when the protocol knows this node's channels: requests before that find none.
+    pub(crate) fn told(&self) -> watch::Receiver<bool> {
+        self.told.subscribe()
     }
 
     /// Asks for a cooperative close; the rest happens by itself, also after restarts.
@@ -209,8 +217,12 @@ impl Manager {
     }
 
     async fn pass(&mut self) -> Result<(), ClientError> {
+        let read = self.channels.parts.graph.read().height() > 0;
         let views = self.channels.views();
         self.tell_protocol(&views).await?;
+        if read {
+            self.channels.told.send_replace(true);
+        }
         let ledger = self.channels.ledger().await?;
         let now_ms = self.channels.parts.graph.read().chain_time_ms();
         for view in &views {

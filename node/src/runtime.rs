@@ -182,6 +182,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         graph.clone(),
         versions.clone(),
         swarm.connected(),
+        channels.told(),
     );
     let opener = Opener::new(network.clone(), keys.node.clone());
     let daemon = Arc::new(Daemon {

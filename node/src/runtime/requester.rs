@@ -41,6 +41,8 @@ pub(crate) struct Requester {
     graph: SharedGraph,
     versions: watch::Receiver<GraphVersion>,
     connected: watch::Receiver<HashSet<PeerId>>,
+    /// Whether the protocol knows this node's channels.
+    told: watch::Receiver<bool>,
     /// Bytes of this node's own requests under way per channel: they need time on its edges.
     load: Arc<Mutex<HashMap<ChannelId, u64>>>,
 }
@@ -67,8 +69,9 @@ impl Requester {
         graph: SharedGraph,
         versions: watch::Receiver<GraphVersion>,
         connected: watch::Receiver<HashSet<PeerId>>,
+        told: watch::Receiver<bool>,
     ) -> Requester {
-        Requester { node_key, control, graph, versions, connected, load: Arc::default() }
+        Requester { node_key, control, graph, versions, connected, told, load: Arc::default() }
     }
 
     /// Gives a pursuit a route to `peer` for at most this price, another one with each try; not over
@@ -151,7 +154,7 @@ impl Requester {
         started: Instant,
         last: &Mutex<Option<ClientError>>,
     ) -> Result<ApiResponse, ClientError> {
-        self.graph_known(PATIENCE).await;
+        self.channels_known(PATIENCE).await;
         let mut tried: HashSet<Vec<ChannelId>> = HashSet::new();
         let (mut attempts, mut slack, mut backoff) = (0, 0, BACKOFF.0);
         let mut after = Next::WaitShortly;
@@ -283,6 +286,14 @@ impl Requester {
             (channel, Own { balance, connected })
         };
         Ok(balances.into_iter().map(own).collect())
+    }
+
+    /// Waits until the graph has been read once and the protocol knows which of its channels are this
+    /// node's: without them every route would seem to cost more than they hold.
+    async fn channels_known(&self, longest: Duration) {
+        let mut told = self.told.clone();
+        // Without an answer of the chain there are no channels to use, and the route says so.
+        let _ = tokio::time::timeout(longest, told.wait_for(|told| *told)).await;
     }
 
     /// Waits until the graph has been read once, so that a request right after the start does not
