@@ -405,7 +405,12 @@ async fn prove(
     }
     let checks = books::checks(&chain, channels, &nodes, READER, spent, surplus).await?;
     tell.step("The books", "Every line is exact, to the yocto (10^-24 NEAR).");
-    tell.books(channels, &nodes, &checks);
+    let bond = cluster.member(READER).channel(channels[0].channel).await?.map(|info| info.bond);
+    let held = format!(
+        "In the contract are still the stakes, and for a while yet a bond of {} of each side of each channel.",
+        bond.unwrap_or_default().to_near_string()
+    );
+    tell.books(channels, &nodes, &checks, &held);
     if checks.iter().all(books::Check::holds) {
         return Ok(());
     }

@@ -173,11 +173,15 @@ pub fn channel_checks(channels: &[ChannelBook]) -> Result<Vec<Check>, Failure> {
             left: sum([paid_a, paid_b])?,
             right: pot,
         });
-        let source = if book.severed { "what the contract was shown says" } else { "what the ledgers say" };
+        let source = if book.severed { "as the contract was shown" } else { "as both ledgers say" };
+        let [put_in, sent, received] = [book.deposit_a, book.sent_a, book.sent_b].map(Yocto::to_near_string);
         checks.push(Check {
-            what: format!("channel {id}: {} gets {source}", book.a),
-            left: sum([paid_a, book.sent_a])?,
-            right: sum([book.deposit_a, book.sent_b])?,
+            what: format!(
+                "channel {id}: {} put in {put_in} - sent {sent} + received {received}, {source} = paid out",
+                book.a
+            ),
+            left: sum([book.deposit_a, book.sent_b])?.checked_sub(book.sent_a).map_err(overflow)?,
+            right: paid_a,
         });
     }
     Ok(checks)
@@ -213,4 +217,33 @@ pub fn contract(books: &BooksView, surplus: Yocto) -> Result<Check, Failure> {
         surplus,
     ])?;
     Ok(Check { what: "the contract holds = what it owes".into(), left: books.balance, right: owed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_is_told_as_it_is() {
+        let mut book = ChannelBook {
+            channel: ChannelId(3),
+            a: "alice".into(),
+            b: "bob".into(),
+            deposit_a: Yocto::near(10),
+            deposit_b: Yocto::near(10),
+            sent_a: Yocto::near(2),
+            sent_b: Yocto::near(1),
+            paid_a: Some(Yocto::near(9)),
+            paid_b: Some(Yocto::near(11)),
+            severed: false,
+        };
+        let checks = channel_checks(std::slice::from_ref(&book)).expect("paid out");
+        assert!(checks.iter().all(Check::holds), "{checks:?}");
+        assert_eq!((checks[1].left, checks[1].right), (Yocto::near(9), Yocto::near(9)), "what she gets");
+        let says = "put in 10 NEAR - sent 2 NEAR + received 1 NEAR, as both ledgers say";
+        assert!(checks[1].what.contains(says), "{}", checks[1].what);
+        (book.paid_a, book.paid_b) = (Some(Yocto::near(10)), Some(Yocto::near(10)));
+        let wrong = channel_checks(&[book]).expect("paid out");
+        assert!(wrong[0].holds() && !wrong[1].holds());
+    }
 }

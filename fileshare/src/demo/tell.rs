@@ -116,7 +116,8 @@ impl Tell {
         }
     }
 
-    pub fn books(&self, channels: &[ChannelBook], nodes: &[NodeBook], checks: &[Check]) {
+    /// `held`: what is still in the contract, for people who wonder where the rest is.
+    pub fn books(&self, channels: &[ChannelBook], nodes: &[NodeBook], checks: &[Check], held: &str) {
         if self.json {
             let balanced = checks.iter().all(Check::holds);
             let checks: Vec<Value> = checks
@@ -131,17 +132,19 @@ impl Tell {
         for node in nodes {
             if let Some(wallet) = node.wallet {
                 self.line(&format!(
-                    "   {:<6} has {} on its account (after gas), its stake is still in the contract",
+                    "   {:<6} has {} on its account (after gas)",
                     node.name,
                     wallet.to_near_string()
                 ));
             }
         }
+        self.line(&format!("   {held}"));
         self.line("");
         for check in checks {
             let mark = if check.holds() { "=" } else { "≠  WRONG" };
             self.line(&format!("   {}", check.what));
-            self.line(&format!("      {} {mark} {}", check.left, check.right));
+            let (left, right) = (check.left.to_near_string(), check.right.to_near_string());
+            self.line(&format!("      {left} {mark} {right}"));
         }
         if checks.iter().all(Check::holds) {
             self.line("\n   The books balance.");

@@ -105,7 +105,9 @@ pub async fn prove(
     }
     tell.step("The books of the second act", "Every line is exact, to the yocto (10^-24 NEAR).");
     who_bears_it(tell, cluster, before, &penalty).await?;
-    tell.books(&ledger, &nodes, &checks);
+    let held =
+        "In the contract are still the stakes, and what is left of the bonds until their windows are over.";
+    tell.books(&ledger, &nodes, &checks, held);
     if checks.iter().all(Check::holds) {
         return Ok(());
     }
@@ -126,7 +128,8 @@ async fn reader(
     Ok(Check {
         what: format!(
             "{READER}: paid over her channel + got for lateness ({}) = answered + not refunded of {} severed requests",
-            late, seen.proofs
+            late.to_near_string(),
+            seen.proofs
         ),
         left: sum([paid, late])?,
         right: sum([answered, seen.lost])?,
