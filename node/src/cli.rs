@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::exit::{CliError, ExitCode};
 use crate::home::Home;
 
-pub use args::{Args, Command};
+pub use args::{Args, Command, NodeArgs};
 use output::Output;
 
 /// Runs `por` with the arguments of this process.

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use por_node::cli::NodeArgs;
 use por_types::{NodeKey, Yocto};
 
 use crate::{dir::Address, id::ContentId, net::parse_peer};
@@ -210,6 +211,9 @@ pub struct Node {
     /// File whose first line is the password of the keys [else POR_PASSWORD, else asked for].
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// As with `por run`: these override the settings of the home.
+    #[command(flatten)]
+    pub node: NodeArgs,
 }
 
 /// `0.01NEAR/GiB`, the unit of length optional.

@@ -221,19 +221,20 @@ pub async fn serve(context: &Context, args: Serve) -> Result<(), Failure> {
 
 pub async fn node(context: &Context, args: Node) -> Result<(), Failure> {
     let password = PasswordSource { file: args.password_file };
-    run_node(context, &password, args.price, ended()).await
+    run_node(context, &password, args.node.overrides(), args.price, ended()).await
 }
 
 /// Runs a node with files in it until `end`.
 pub(crate) async fn run_node(
     context: &Context,
     password: &PasswordSource,
+    overrides: Overrides,
     price: Yocto,
     end: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let (home, password) = (Home::locate(context.home_flag.as_deref())?, password.clone());
     // Deriving the key from a password takes a second of work.
-    let setup = blocking(move || NodeSetup::load(home, Overrides::default(), &password)).await??;
+    let setup = blocking(move || NodeSetup::load(home, overrides, &password)).await??;
     let pricing = Pricing { base: Yocto::ZERO, per_byte: per_byte(price) };
     let files = Files { store: context.store().await?, pricing };
     let ready = |announced| {

@@ -298,7 +298,8 @@ pub(crate) async fn run_node(context: &Context, price: Option<Yocto>) -> Result<
     };
     let password = PasswordSource::default();
     if let Some(price) = price {
-        return crate::cli::run_node(context, &password, price, parent_gone).await;
+        let settings = Overrides::default();
+        return crate::cli::run_node(context, &password, settings, price, parent_gone).await;
     }
     let setup = NodeSetup::load(Home::at(&context.home), Overrides::default(), &password)?;
     Ok(por_node::runtime::run(setup, parent_gone).await?)
