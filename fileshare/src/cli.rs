@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use self::args::{Args, Command};
 #[cfg(feature = "demo")]
-pub(crate) use self::network::run_node;
+pub(crate) use self::network::{ended, parent_gone, run_node};
 use crate::{
     exit::{Exit, Failure},
     fetch::Stop,

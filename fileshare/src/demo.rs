@@ -9,6 +9,7 @@ mod tell;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use clap::Args;
 use por_types::{ChannelId, Terms, Yocto};
@@ -69,44 +70,123 @@ pub fn terms(factor: u128) -> Terms {
 
 /// Runs the demo to its end.
 pub(crate) async fn run(context: &Context, demo: Demo) -> Result<(), Failure> {
-    let scratch = Scratch::new(demo.keep)?;
+    let mut scratch = Scratch::new(demo.keep)?;
     let exe = std::env::current_exe().map_err(|error| Failure::io("finding this program", &error))?;
     let file = demo.file.unwrap_or_else(|| exe.clone());
     let file = file.canonicalize().map_err(|error| Failure::io(file.display(), &error))?;
     let tell = Tell::new(context.json);
     let result = tokio::select! {
         result = play(&tell, exe, &file, scratch.path()) => result,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted", "")),
+        () = crate::cli::ended() => Err(interrupted()),
+        () = hung_up() => Err(interrupted()),
     };
+    let result = result.map_err(|failure| match failure.exit {
+        Exit::DiskFull => Failure {
+            fix: "free some space, or have the demo write elsewhere with --keep DIR".to_owned(),
+            ..failure
+        },
+        _ => failure,
+    });
     if let (Err(_), Scratch::Kept(dir)) = (&result, &scratch) {
         tell.note(&format!("what the nodes wrote is in {}", dir.display()));
     }
+    scratch.remove().await;
     result
 }
 
+fn interrupted() -> Failure {
+    Failure::new(Exit::Interrupted, "interrupted", "")
+}
+
+/// Returns when the terminal is closed, unless that is to be ignored (`nohup`).
+async fn hung_up() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if !ignores_hangup(&status)
+        && let Ok(mut hangup) = signal(SignalKind::hangup())
+    {
+        hangup.recv().await;
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Whether a process with this status ignores signal 1. Where that cannot be known it does not.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+/// Names of temporary folders begin with this.
+const PREFIX: &str = "por-demo-";
+/// The file in a temporary folder that its demo holds.
+const LOCK: &str = "demo.lock";
+/// How long killed nodes may take to let go of their files.
+const LET_GO: Duration = Duration::from_secs(5);
+
 /// Where the nodes live: removed at the end unless it is to be kept.
 enum Scratch {
-    Temporary(tempfile::TempDir),
+    Temporary { dir: Option<tempfile::TempDir>, path: PathBuf, _lock: std::fs::File },
     Kept(PathBuf),
 }
 
 impl Scratch {
     fn new(keep: Option<PathBuf>) -> Result<Scratch, Failure> {
         let Some(dir) = keep else {
-            let dir = tempfile::Builder::new().prefix("por-demo-").tempdir();
-            return dir
-                .map(Scratch::Temporary)
-                .map_err(|error| Failure::io("making a temporary folder", &error));
+            sweep(&std::env::temp_dir());
+            return Scratch::temporary().map_err(|error| Failure::io("making a temporary folder", &error));
         };
-        std::fs::create_dir(&dir).map_err(|error| Failure::io(dir.display(), &error))?;
+        std::fs::create_dir(&dir).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                let what = format!("{} exists already", dir.display());
+                Failure::new(Exit::Exists, what, "name a folder that is not there yet")
+            }
+            _ => Failure::io(dir.display(), &error),
+        })?;
         let dir = dir.canonicalize().map_err(|error| Failure::io(dir.display(), &error))?;
         Ok(Scratch::Kept(dir))
     }
 
+    fn temporary() -> std::io::Result<Scratch> {
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        let lock = std::fs::File::create(dir.path().join(LOCK))?;
+        lock.lock()?;
+        Ok(Scratch::Temporary { path: dir.path().to_owned(), dir: Some(dir), _lock: lock })
+    }
+
     fn path(&self) -> &Path {
         match self {
-            Scratch::Temporary(dir) => dir.path(),
+            Scratch::Temporary { path, .. } => path,
             Scratch::Kept(dir) => dir,
+        }
+    }
+
+    /// Removes what is temporary, when the nodes that were killed have let go of it.
+    async fn remove(&mut self) {
+        let Scratch::Temporary { dir, path, .. } = self else { return };
+        // From here on this does it, not the drop.
+        let _ = dir.take().map(tempfile::TempDir::keep);
+        let deadline = tokio::time::Instant::now() + LET_GO;
+        while std::fs::remove_dir_all(&*path).is_err() && path.exists() {
+            if tokio::time::Instant::now() > deadline {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Removes the folders of demos that were killed: those whose lock nobody holds.
+fn sweep(temporary: &Path) {
+    let Ok(found) = std::fs::read_dir(temporary) else { return };
+    for entry in found.flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let Ok(lock) = std::fs::File::open(entry.path().join(LOCK)) else { continue };
+        // A demo that starts right now may not have taken it yet.
+        let age = lock.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+        let old = matches!(age, Ok(Ok(age)) if age > Duration::from_secs(60));
+        if ours && old && lock.try_lock().is_ok() {
+            let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
@@ -236,8 +316,9 @@ async fn serve(cluster: &Cluster, name: &str, price: &str) -> Result<Child, Fail
         .map_err(|error| Failure::io("fileshare serve", &error))?;
     let server = cluster
         .command(name)
-        .args(["serve", "--price", price])
-        .stdin(Stdio::null())
+        .args(["serve", "--with-parent", "--price", price])
+        // Stays open as long as this process lives.
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
@@ -417,15 +498,81 @@ async fn prove(
     Err(Failure::new(Exit::Fatal, "the books do not balance", "report this as a defect"))
 }
 
+/// What a command with `--json` says when it fails.
+#[derive(Deserialize)]
+struct Reported {
+    error: String,
+    fix: String,
+    exit: u8,
+}
+
 fn failed(what: &str, output: &str) -> Failure {
     let last = output.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    Failure::new(
-        Exit::Other,
-        format!("{what}: {last}"),
-        "run the demo with --keep DIR and read the logs of the nodes",
-    )
+    let logs = "run the demo with --keep DIR and read the logs of the nodes";
+    let Ok(Reported { error, fix, exit }) = serde_json::from_str(last) else {
+        return Failure::new(Exit::Other, format!("{what}: {last}"), logs);
+    };
+    let exit = Exit::ALL.into_iter().find(|known| known.code() == exit).unwrap_or(Exit::Other);
+    Failure::new(exit, format!("{what}: {error}"), if fix.is_empty() { logs.to_owned() } else { fix })
 }
 
 fn short(key: &str) -> String {
     key.chars().take(20).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_command_is_told_in_words_and_with_its_exit_code() {
+        let json = r#"{"event":"error","error":"no space","fix":"free some","code":"disk-full","exit":9}"#;
+        let failure = failed("fileshare get", &format!("something\n{json}\n"));
+        assert_eq!(failure, Failure::new(Exit::DiskFull, "fileshare get: no space", "free some"));
+        assert_eq!(failed("fileshare get", "killed\n").what, "fileshare get: killed");
+    }
+
+    #[test]
+    fn hangups_are_ignored_if_they_were() {
+        assert!(ignores_hangup("Name:\tx\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("SigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup(""));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_there_is_not_taken_and_a_temporary_one_is_removed() {
+        let there = tempfile::tempdir().expect("a folder");
+        let refused = Scratch::new(Some(there.path().to_owned())).err().expect("it exists");
+        assert_eq!(refused.exit, Exit::Exists);
+        assert!(!refused.fix.contains("--overwrite"), "{}", refused.fix);
+        let mut scratch = Scratch::new(None).expect("temporary");
+        let path = scratch.path().to_owned();
+        std::fs::write(path.join("file"), "x").expect("written");
+        // Another demo leaves it alone.
+        sweep(&std::env::temp_dir());
+        assert!(path.join("file").exists());
+        scratch.remove().await;
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn folders_of_killed_demos_are_removed() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let old = std::time::SystemTime::now() - Duration::from_secs(120);
+        let folder = |name: &str, time| {
+            let folder = temporary.path().join(name);
+            std::fs::create_dir(&folder).expect("made");
+            let lock = std::fs::File::create(folder.join(LOCK)).expect("made");
+            lock.set_modified(time).expect("set");
+            (folder, lock)
+        };
+        let (killed, lock) = folder("por-demo-killed", old);
+        drop(lock);
+        let (running, held) = folder("por-demo-running", old);
+        held.lock().expect("held");
+        let (foreign, _file) = folder("something", old);
+        let (young, _file) = folder("por-demo-young", std::time::SystemTime::now());
+        sweep(temporary.path());
+        assert!(!killed.exists() && running.exists() && foreign.exists() && young.exists());
+    }
 }

@@ -201,6 +201,9 @@ pub struct Serve {
     /// Price of what is served, like `0.01NEAR/GiB`.
     #[arg(long, value_name = "P/GiB", default_value = "0", value_parser = parse_price)]
     pub price: Yocto,
+    /// End when stdin does, for programs that start a server of their own.
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -213,6 +213,10 @@ pub async fn serve(context: &Context, args: Serve) -> Result<(), Failure> {
             stop.set();
             serving.await
         }
+        () = parent_gone(), if args.with_parent => {
+            stop.set();
+            serving.await
+        }
     };
     let (answers, sent) = (served.answers.load(Ordering::Relaxed), served.bytes.load(Ordering::Relaxed));
     context.say(&format!("answered {answers} questions, {}", bytes(sent)));
@@ -260,8 +264,20 @@ pub(crate) async fn run_node(
     Ok(())
 }
 
+/// Returns when the other end of stdin is closed: whoever started this process holds it and never
+/// writes, and the system closes it however that process ends.
+pub(crate) async fn parent_gone() {
+    let (gone, parent_gone) = tokio::sync::oneshot::channel::<()>();
+    // Not a task: a read of stdin cannot be given up, and would keep the process alive.
+    std::thread::spawn(move || {
+        let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
+        drop(gone);
+    });
+    let _ = parent_gone.await;
+}
+
 /// Returns when the process is told to end: Ctrl-C, or SIGTERM from a service manager.
-async fn ended() {
+pub(crate) async fn ended() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else {
         return interrupted().await;

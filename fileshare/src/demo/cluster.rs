@@ -287,15 +287,7 @@ impl Member {
 
 /// The daemon of a member, in this process, until it is told to end or its parent is gone.
 pub(crate) async fn run_node(context: &Context, price: Option<Yocto>) -> Result<(), Failure> {
-    let (gone, parent_gone) = tokio::sync::oneshot::channel::<()>();
-    // The parent holds the other end of stdin and never writes.
-    std::thread::spawn(move || {
-        let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
-        drop(gone);
-    });
-    let parent_gone = async {
-        let _ = parent_gone.await;
-    };
+    let parent_gone = crate::cli::parent_gone();
     let password = PasswordSource::default();
     if let Some(price) = price {
         let settings = Overrides::default();
@@ -335,12 +327,14 @@ fn clean(exe: &Path) -> Command {
 
 fn died(home: &Path, status: std::process::ExitStatus) -> Failure {
     let log = std::fs::read_to_string(home.join("log")).unwrap_or_default();
-    let last =
-        log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty").to_owned();
+    let lines = || log.lines().rev().filter(|line| !line.trim().is_empty());
+    let said = lines().find_map(|line| line.strip_prefix("fileshare: "));
+    let last = said.or_else(|| lines().next()).unwrap_or("its log is empty").to_owned();
+    let exit = Exit::ALL.into_iter().find(|exit| Some(i32::from(exit.code())) == status.code());
     Failure::new(
-        Exit::Other,
+        exit.filter(|exit| *exit != Exit::Ok).unwrap_or(Exit::Other),
         format!("a node ended with {status}: {last}"),
-        format!("read {}", home.join("log").display()),
+        format!("run the demo with --keep DIR, and read {}", home.join("log").display()),
     )
 }
 
