@@ -5,9 +5,9 @@ mod get;
 mod local;
 mod network;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 use por_node::home::Home;
 use serde::Serialize;
 
@@ -28,11 +28,12 @@ pub const STORE_FOLDER: &str = "fileshare";
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => {
-            let asked = !error.use_stderr();
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            return if asked { Exit::Ok } else { Exit::Usage }.into();
+            return Exit::Ok.into();
         }
+        // Also for errors of the arguments themselves.
+        Err(error) => return report(&usage(&error), std::env::args_os().any(|arg| arg == "--json")),
     };
     let daemon = matches!(args.command, Command::Node(_));
     start_log(if daemon { "warn,por_node=info,libp2p_por=info,por_fileshare=info" } else { "warn" });
@@ -48,6 +49,19 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => report(&failure, json),
     }
+}
+
+/// Wrong arguments, in one line and one line what to do.
+fn usage(error: &clap::Error) -> Failure {
+    let fix = "see `fileshare --help`, or --help after a command";
+    let missing = [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand]
+        .contains(&error.kind());
+    if missing {
+        return Failure::new(Exit::Usage, "a command is missing", fix);
+    }
+    let text = error.to_string();
+    let what = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    Failure::new(Exit::Usage, what.split_whitespace().collect::<Vec<_>>().join(" "), fix)
 }
 
 /// Runs one command to its end.
@@ -159,5 +173,35 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
 fn start_log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FILESHARE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Files are read without a terminal's colours.
+    let _ = builder.with_ansi(std::io::stderr().is_terminal()).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_arguments_are_one_line_and_a_fix() {
+        for args in [
+            vec!["fileshare"],
+            vec!["fileshare", "pin"],
+            vec!["fileshare", "--bogus"],
+            vec!["fileshare", "get", "no id"],
+            vec!["fileshare", "serve", "--price", "cheap"],
+            vec!["fileshare", "put"],
+        ] {
+            let failure = usage(&Args::try_parse_from(&args).expect_err("wrong"));
+            assert_eq!(failure.exit, Exit::Usage, "{args:?}");
+            assert!(
+                !failure.what.contains('\n') && !failure.what.contains("Usage"),
+                "{args:?}: {}",
+                failure.what
+            );
+            assert!(!failure.what.is_empty() && failure.fix.contains("--help"), "{args:?}");
+        }
+        let none = usage(&Args::try_parse_from(["fileshare"]).expect_err("no command"));
+        assert_eq!(none.what, "a command is missing");
+    }
 }
