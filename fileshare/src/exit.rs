@@ -31,15 +31,18 @@ impl Failure {
     /// Classifies an error of the operating system.
     pub fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let (exit, fix) = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 (Exit::DiskFull, "free some space and run the same command again; what is verified is kept")
             }
-            io::ErrorKind::NotFound => (Exit::NotFound, "check the path"),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => (Exit::NotFound, "check the path"),
             io::ErrorKind::AlreadyExists => {
                 (Exit::Exists, "choose another output with -o, or pass --overwrite")
             }
             io::ErrorKind::PermissionDenied => (Exit::Other, "check who owns the path and its permissions"),
-            _ => (Exit::Other, ""),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                (Exit::Other, "choose a place that can be written to, or mount it for writing")
+            }
+            _ => (Exit::Other, "see to what the system says, and run the same command again"),
         };
         Failure::new(exit, format!("{doing}: {error}"), fix)
     }
@@ -77,6 +80,19 @@ mod tests {
     fn a_full_disk_is_never_just_other() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(Failure::io("writing x", &full).exit, Exit::DiskFull);
+    }
+
+    #[test]
+    fn every_error_of_the_system_has_a_fix() {
+        use io::ErrorKind;
+        for kind in [
+            ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::PermissionDenied,
+            ErrorKind::NotADirectory,
+            ErrorKind::Other,
+        ] {
+            assert!(!Failure::io("writing x", &io::Error::from(kind)).fix.is_empty(), "{kind}");
+        }
     }
 
     #[test]

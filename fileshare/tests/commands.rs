@@ -100,6 +100,37 @@ fn put_get_cat_and_friends() {
     assert!(world.path("file").exists());
 }
 
+/// Neither a daemon nor a provider is asked, which would cost something.
+#[test]
+fn a_place_that_cannot_be_written_is_told_first() {
+    let world = World::new();
+    world.write("file", 100_000);
+    let id = world.id(&["put", "-n", "file"]);
+    let told = world.fails(&["get", &id, "-o", "nowhere/out"], 4);
+    assert!(told.contains("nowhere") && told.contains("fix: "), "{told}");
+    assert!(world.fails(&["get", &id, "-o", "file/out"], 2).contains("fix: "));
+    // A folder without its permission to be written does not keep root out.
+    let folder = world.path("sealed");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
+    if File::create(folder.join("probe")).is_err() {
+        assert!(world.fails(&["get", &id, "-o", "sealed/out"], 1).contains("fix: "));
+    }
+}
+
+#[test]
+fn wrong_arguments_are_reported_like_everything_else() {
+    let world = World::new();
+    for args in [&["--bogus"][..], &["get", "no id"], &["serve", "--price", "cheap"], &[]] {
+        let told = world.fails(args, 2);
+        assert!(told.contains("\nfix: ") && told.lines().count() == 2, "{told}");
+        let mut json = vec!["--json"];
+        json.extend(args);
+        let told: serde_json::Value = serde_json::from_str(&world.fails(&json, 2)).unwrap();
+        assert_eq!((told["event"].as_str(), told["exit"].as_u64()), (Some("error"), Some(2)), "{told}");
+    }
+}
+
 #[test]
 fn stdin_and_empty_files() {
     let world = World::new();

@@ -138,7 +138,7 @@ impl CliError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 (ExitCode::DiskFull, "free some space and start again; nothing was lost")
             }
-            io::ErrorKind::NotFound => (ExitCode::NotFound, "check the path"),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => (ExitCode::NotFound, "check the path"),
             io::ErrorKind::AlreadyExists => (ExitCode::Exists, "choose another path"),
             io::ErrorKind::AddrInUse => {
                 (ExitCode::PortInUse, "stop the program that uses the port, or choose another port")
@@ -146,7 +146,10 @@ impl CliError {
             io::ErrorKind::PermissionDenied => {
                 (ExitCode::Other, "check who owns the path and its permissions")
             }
-            _ => (ExitCode::Other, ""),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                (ExitCode::Other, "choose a place that can be written to, or mount it for writing")
+            }
+            _ => (ExitCode::Other, "see to what the system says, and run the same command again"),
         };
         CliError::new(code, format!("{doing}: {error}"), fix)
     }
@@ -207,6 +210,19 @@ mod tests {
         for code in ErrorCode::ALL {
             let exit = ExitCode::from(code);
             assert_eq!((exit.code(), exit.name()), (code.exit_code(), code.name()));
+        }
+    }
+
+    #[test]
+    fn every_error_of_the_system_has_a_fix() {
+        use io::ErrorKind;
+        for kind in [
+            ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::PermissionDenied,
+            ErrorKind::NotADirectory,
+            ErrorKind::Other,
+        ] {
+            assert!(!CliError::io("writing x", &io::Error::from(kind)).fix.is_empty(), "{kind}");
         }
     }
 

@@ -103,6 +103,41 @@ pub(super) async fn is_local(context: &Context, address: &Address, from: &[NodeK
     has.await.unwrap_or(false)
 }
 
+/// What a download writes at the least: the state of what is there.
+const LEAST_SPACE: u64 = 64 << 10;
+
+/// Finds out before anything is paid whether a download can be written there. Whether all of it has room
+/// is known when its size is.
+fn writable(target: &Path) -> Result<(), Failure> {
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let named = folder.display().to_string();
+    let metadata = std::fs::metadata(folder).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let fix = "make it first, or choose another output with -o";
+            Failure::new(Exit::NotFound, format!("there is no folder {named}"), fix)
+        }
+        _ => Failure::io(&named, &error),
+    })?;
+    if !metadata.is_dir() {
+        let what = format!("{named} is not a folder");
+        return Err(Failure::new(Exit::Usage, what, "choose another output with -o"));
+    }
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(folder, access)
+        .map_err(|error| Failure::io(format!("writing to {named}"), &error.into()))?;
+    // Not every file system can tell; and what was begun before has its place.
+    let begun = crate::part::with_suffix(target, ".part").exists();
+    if let (Ok(disk), false) = (rustix::fs::statvfs(folder), begun)
+        && disk.f_bavail.saturating_mul(disk.f_frsize) < LEAST_SPACE
+    {
+        return Err(Failure::io(format!("writing to {named}"), &std::io::ErrorKind::StorageFull.into()));
+    }
+    Ok(())
+}
+
 impl Download {
     async fn run(self, context: &Context, ask: &Ask) -> Result<(), Failure> {
         if let Output::Disk(place) = &self.output
@@ -110,6 +145,12 @@ impl Download {
             && place.target.symlink_metadata().is_ok()
         {
             return Err(crate::part::PartError::Exists(place.target.clone()).into());
+        }
+        if let Output::Disk(place) = &self.output
+            && !self.dry_run
+        {
+            let target = place.target.clone();
+            blocking(move || writable(&target)).await??;
         }
         let limits = limits(ask, self.pay.max_price);
         if is_local(context, &self.want.address, &self.want.from).await {

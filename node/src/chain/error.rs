@@ -93,6 +93,7 @@ impl ChainError {
             ChainError::NoKey { .. } | ChainError::ReadOnly => ErrorCode::WrongKey,
             ChainError::Undecided { .. } | ChainError::Stopped => ErrorCode::Retryable,
             ChainError::Forgotten { .. } => ErrorCode::Fatal,
+            ChainError::Store(cause) if is_full(cause) => ErrorCode::DiskFull,
             ChainError::Store(_) => ErrorCode::CorruptStore,
         }
     }
@@ -117,6 +118,12 @@ impl ChainError {
             ChainError::Stopped => "start the daemon again; nothing is lost",
         }
     }
+}
+
+/// Whether the store of intents had no space. It speaks in words: those of
+/// [`crate::store::StoreError::DiskFull`].
+fn is_full(cause: &str) -> bool {
+    cause.starts_with("no space left")
 }
 
 fn contract_error_code(contract: Option<&str>) -> ErrorCode {
@@ -149,5 +156,19 @@ impl From<ChainError> for ClientError {
 impl From<ChainError> for CliError {
     fn from(error: ChainError) -> CliError {
         ClientError::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    #[test]
+    fn a_full_disk_is_not_a_damaged_store() {
+        let of = |error: StoreError| ChainError::Store(error.to_string()).error_code();
+        assert_eq!(of(StoreError::DiskFull { path: "por.redb".into() }), ErrorCode::DiskFull);
+        let damaged = StoreError::Damaged { path: "por.redb".into(), cause: "no space left".into() };
+        assert_eq!(of(damaged), ErrorCode::CorruptStore);
     }
 }
