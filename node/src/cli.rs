@@ -59,10 +59,13 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn usage(error: &clap::Error) -> CliError {
+    let missing = [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand];
+    if missing.contains(&error.kind()) {
+        return CliError::usage("a command is missing", "see `por --help`");
+    }
     let text = error.to_string();
     let what = text.split("\n\n").next().unwrap_or_default();
     let what = what.trim_start_matches("error: ").trim();
-    let what = if what.is_empty() || what.contains("Usage:") { "a command is missing" } else { what };
     CliError::usage(what, "see `por --help`")
 }
 
@@ -137,4 +140,18 @@ async fn run_localnet(context: &Context, args: args::LocalnetArgs) -> Result<(),
 #[cfg(not(feature = "localnet"))]
 async fn run_localnet(_context: &Context, _args: args::LocalnetArgs) -> Result<(), CliError> {
     Err(CliError::usage("this por was built without a local chain", "build it with `--features localnet`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_arguments_say_what_is_wrong() {
+        let said = |args: &[&str]| usage(&Args::try_parse_from(args).expect_err("wrong")).message;
+        assert_eq!(said(&["por"]), "a command is missing");
+        assert_eq!(said(&["por", "channel"]), "a command is missing");
+        assert!(said(&["por", "--bogus"]).contains("--bogus"));
+        assert!(said(&["por", "stake", "much"]).contains("much"));
+    }
 }

@@ -7,8 +7,18 @@ use super::{Context, tables};
 use crate::exit::CliError;
 
 pub(super) async fn register(context: &Context, stake: Yocto) -> Result<(), CliError> {
-    let result = context.client()?.register(stake).await?;
-    context.output.print(&result, tables::action)
+    let client = context.client()?;
+    let result = client.register(stake).await?;
+    if result.transaction.is_some() || context.output.json {
+        return context.output.print(&result, tables::action);
+    }
+    // Nothing was to be done; what was asked for on top must not be taken for done.
+    let now = client.status().await?.stake;
+    eprintln!("this node is registered already, with a stake of {}", now.to_near_string());
+    if !stake.is_zero() && stake != now {
+        eprintln!("`por stake AMOUNT` adds to it");
+    }
+    Ok(())
 }
 
 pub(super) async fn stake(context: &Context, amount: Yocto) -> Result<(), CliError> {
@@ -23,6 +33,12 @@ pub(super) async fn unstake(context: &Context, amount: Yocto) -> Result<(), CliE
 
 pub(super) async fn withdraw(context: &Context, amount: Option<Yocto>) -> Result<(), CliError> {
     let result = context.client()?.withdraw(amount).await?;
+    if result.transaction.is_none() {
+        eprintln!(
+            "nothing can be withdrawn yet: channels pay out when their close takes effect, bonds come back a \
+             while later (`por channel list`, `por status`)"
+        );
+    }
     context.output.print(&result, tables::action)
 }
 
