@@ -1,22 +1,33 @@
 //! A node that serves the app `echo`, and asks another one that does.
 //!
 //! ```text
-//! por init --network localnet --contract por.localnet --home /tmp/a
-//! por init --network localnet --contract por.localnet --home /tmp/b
+//! por localnet                                                          # in a terminal of its own
+//! por --home /tmp/a init --network localnet --contract por.localnet --account a.localnet \
+//!     --listen /ip4/127.0.0.1/tcp/7741 --api 127.0.0.1:7740 --auto-confirm   # prints its PEER ID
+//! por --home /tmp/b init --network localnet --contract por.localnet --account b.localnet \
+//!     --listen /ip4/127.0.0.1/tcp/7751 --api 127.0.0.1:7750 --boot /ip4/127.0.0.1/tcp/7741/p2p/PEER
 //! cargo run -p por-node --example echo -- /tmp/a                        # serves; prints its key
 //! cargo run -p por-node --example echo -- /tmp/b ed25519:KEY hello      # asks
 //! ```
 //!
 //! Before the second one gets an answer, both nodes have to be registered and a channel between
-//! them open: `por register`, `por channel propose`, `por channel confirm` while they run.
+//! them open. `por` talks to the program, which is the node; for the second one run `por run` first:
+//!
+//! ```text
+//! por --home /tmp/b run                                                 # in a terminal of its own
+//! por --home /tmp/a register --stake "10 NEAR"
+//! por --home /tmp/b register --stake "10 NEAR"
+//! por --home /tmp/b channel propose a.localnet --deposit "1 NEAR"
+//! ```
+//!
+//! and stop it before the example takes its home.
 
 use std::time::Duration;
 
 use por_node::config::Overrides;
 use por_node::home::Home;
 use por_node::keys::PasswordSource;
-use por_node::sdk::{AppPricing, Node, NodeSetup, Request};
-use por_types::Yocto;
+use por_node::sdk::{AppPricing, Node, NodeSetup, Request, Yocto};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,5 +53,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     // At most 64 unanswered requests are taken; the answers cost nothing above the channel's price.
     let _echo = node.serve("echo", AppPricing::default(), 64, |request| async move { request.body }).await?;
-    Ok(node.stopped().await?)
+    tokio::select! {
+        ended = node.stopped() => return Ok(ended?),
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    // Everything is durable and the home is free when this is done.
+    Ok(node.shutdown().await?)
 }

@@ -14,6 +14,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Such a program is the node of its home: no other may run there at the same time, and `por --home
+//! HOME ...` talks to it. End it with [`Node::shutdown`].
+//!
 //! The daemon `por run` is this and nothing else: programs beside it use [`crate::client`] or plain
 //! HTTP (docs/api.md). See `examples/echo.rs`.
 
@@ -23,20 +26,22 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use por_types::interface::SubmitStateArgs;
-use por_types::{NodeKey, RequestId, Yocto};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::api::ApiListener;
-use crate::client::{ChannelInfo, Client, Quote, QuoteRequest, Status};
+use crate::client::{ChannelInfo, Client, Status};
 use crate::runtime::{self, Daemon, Stop, other, setup_error};
 use crate::watch::Handed;
 
-pub use crate::client::{ApiRequest as Request, ApiResponse as Response, ClientError as Error, ErrorCode};
+pub use crate::client::{
+    ApiRequest as Request, ApiResponse as Response, ClientError as Error, ErrorCode, Quote, QuoteRequest,
+};
 pub use crate::keys::NodeSetup;
 pub use bytes::Bytes;
 pub use libp2p::Multiaddr;
 pub use por_core::AppPricing;
+pub use por_types::{AccountId, ChannelId, NodeKey, RequestId, Yocto};
 
 /// Beginning of the names of apps whose bodies only author and destination can read.
 pub use crate::seal::PREFIX as SEALED;
