@@ -9,6 +9,7 @@
 //! | `node.key`, `near.key` | config | secrets, mode 0600, see [`crate::keys`] |
 //! | `por.redb`, `por.journal` | data | ledger and everything else that must survive |
 //! | `api-addr`, `api-token` | data | how local clients reach the running daemon |
+//! | `peers` | data | where counterparties were reached last |
 //! | `lock` | data | held by the one daemon that owns the home |
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -85,6 +86,11 @@ impl Home {
 
     pub fn store_file(&self) -> PathBuf {
         self.data.join("por.redb")
+    }
+
+    /// Where counterparties were reached last.
+    pub fn peers_file(&self) -> PathBuf {
+        self.data.join("peers")
     }
 
     pub fn api_token_file(&self) -> PathBuf {

@@ -46,6 +46,7 @@ use crate::client::{
 use crate::config::Config;
 use crate::exit::CliError;
 use crate::graph::{GraphSync, GraphVersion, SharedGraph, is_over};
+use crate::home::Home;
 use crate::keys::NodeSetup;
 use crate::seal::{self, Context, SealError};
 use crate::store::{NodeStore, StoreIdentity};
@@ -154,7 +155,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         .with_redial(Some((Duration::from_millis(200), Duration::from_secs(30))));
     let (behaviour, control, driver) =
         libp2p_por::new(por, keys.node.clone(), store.ledger()).map_err(protocol_error)?;
-    let (swarm, swarm_task) = swarm::start(&swarm_config(config), &keys.node, behaviour)
+    let (swarm, swarm_task) = swarm::start(&swarm_config(config, &setup.home), &keys.node, behaviour)
         .await
         .map_err(|error| ClientError::new(error.code(), error.to_string(), ""))?;
     let chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
@@ -237,12 +238,13 @@ async fn open_store(path: std::path::PathBuf, identity: StoreIdentity) -> Result
     open.await.map_err(|error| other(error.to_string()))?.map_err(store_error)
 }
 
-fn swarm_config(config: &Config) -> SwarmConfig {
+fn swarm_config(config: &Config, home: &Home) -> SwarmConfig {
     SwarmConfig {
         listen: config.p2p.listen.clone(),
         external: config.p2p.external.clone(),
         hide_listen: !config.p2p.announce_listen,
         boot: config.network.boot_peers.clone(),
+        remembered: Some(home.peers_file()),
     }
 }
 

@@ -5,20 +5,23 @@
 //! bounded [`SwarmHandle`]. Requests and payments do not pass through it.
 
 mod behaviour;
+mod remembered;
 mod task;
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent, dial_opts::DialOpts};
+use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts};
 use libp2p::{Multiaddr, PeerId, Swarm, TransportError, identity, noise, tcp, yamux};
 use por_types::{NodeKey, NodeSecret};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client::{ErrorCode, PeerInfo};
 use behaviour::NodeBehaviour;
+use remembered::Remembered;
 
 pub use task::SwarmTask;
 
@@ -42,6 +45,8 @@ pub struct SwarmConfig {
     pub hide_listen: bool,
     /// Peers to connect to at start, with `/p2p/`.
     pub boot: Vec<Multiaddr>,
+    /// File in which addresses of counterparties are kept over restarts.
+    pub remembered: Option<PathBuf>,
 }
 
 /// Why the swarm could not be started, or ended.
@@ -175,20 +180,33 @@ pub async fn start(
         swarm.add_external_address(addr.clone());
     }
     for (peer, addr) in boot {
-        if peer == *swarm.local_peer_id() {
-            continue;
-        }
-        swarm.behaviour_mut().kad.add_address(&peer, addr.clone());
-        let opts = DialOpts::peer_id(peer).addresses(vec![addr]).build();
-        if let Err(error) = swarm.dial(opts) {
-            tracing::warn!(%peer, %error, "boot peer cannot be dialled");
-        }
+        dial(&mut swarm, peer, &[addr]);
+    }
+    let path = config.remembered.clone();
+    let remembered = tokio::task::spawn_blocking(move || Remembered::load(path)).await.unwrap_or_default();
+    for (peer, addresses) in remembered.all() {
+        dial(&mut swarm, *peer, addresses);
     }
     let (commands, receiver) = mpsc::channel(COMMANDS);
     let (connected_sender, connected) = watch::channel(HashSet::new());
     let local = *swarm.local_peer_id();
     let handle = SwarmHandle { commands, listening, connected, local };
-    Ok((handle, SwarmTask::new(swarm, receiver, connected_sender)))
+    Ok((handle, SwarmTask::new(swarm, receiver, connected_sender, remembered)))
+}
+
+fn dial(swarm: &mut Swarm<NodeBehaviour>, peer: PeerId, addresses: &[Multiaddr]) {
+    if peer == *swarm.local_peer_id() {
+        return;
+    }
+    for address in addresses {
+        swarm.behaviour_mut().kad.add_address(&peer, address.clone());
+    }
+    let opts = DialOpts::peer_id(peer).addresses(addresses.to_vec()).build();
+    match swarm.dial(opts) {
+        // It was dialled just now: as a boot peer, say.
+        Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+        Err(error) => tracing::warn!(%peer, %error, "a peer that is known cannot be dialled"),
+    }
 }
 
 fn boot_peer(addr: &Multiaddr) -> Result<(PeerId, Multiaddr), SwarmError> {

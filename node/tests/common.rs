@@ -155,6 +155,11 @@ impl Daemon {
         }
     }
 
+    /// Starts without them from now on.
+    pub fn forget_boot_peers(&mut self) {
+        self.config.network.boot_peers.clear();
+    }
+
     pub async fn start(&mut self) {
         let node = Node::start(self.setup()).await.expect("the node starts");
         // The same port after a restart, as a real node has.

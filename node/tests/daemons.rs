@@ -153,6 +153,71 @@ async fn a_relay_that_restarts_in_the_middle_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_right_after_the_start_waits_for_the_channels() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+    let pricing = AppPricing::default();
+    let _echo =
+        bob.node().serve("echo", pricing, 16, |incoming| async move { incoming.body }).await.expect("serve");
+    alice.ask(&bob, "echo", b"warm").await;
+    for _ in 0..6 {
+        alice.stop().await;
+        alice.start().await;
+        let answer = alice.node().request(request(&bob, "echo", b"at once")).await;
+        assert_eq!(&answer.expect("an answer").body[..], b"at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_of_a_channel_find_each_other_after_both_restarted() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let mut bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    for daemon in [&alice, &bob] {
+        let file = daemon.home().peers_file();
+        eventually("the other end's address is kept", || async {
+            std::fs::read_to_string(&file).ok().filter(|text| !text.is_empty())
+        })
+        .await;
+    }
+    alice.stop().await;
+    bob.stop().await;
+    bob.forget_boot_peers();
+    alice.start().await;
+    bob.start().await;
+    eventually("they are connected", || async { alice.channel(channel).await.filter(|info| info.connected) })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_another_client_stopped_is_served_again() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+
+    // As a program in the node's own process serves it, and another one takes it over and ends.
+    let app = bob.client().serve("echo", AppPricing::default(), 8).await.expect("serve");
+    let server = tokio::spawn(async move {
+        loop {
+            let incoming = app.next().await.expect("a request");
+            app.respond(incoming.request, incoming.body).await.expect("respond");
+        }
+    });
+    alice.ask(&bob, "echo", b"one").await;
+    let other = Client::from_home(bob.home().data_dir()).expect("the daemon's address");
+    other.serve("echo", AppPricing::default(), 8).await.expect("serve").stop().await.expect("stop");
+    eventually("it is served again", || async {
+        alice.node().request(request(&bob, "echo", b"two")).await.ok()
+    })
+    .await;
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn local_clients_serve_and_ask_over_http() {
     let world = World::start().await;
     let alice = world.node("alice", &[]).await;

@@ -4,16 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use libp2p::core::ConnectedPoint;
 use libp2p::kad::{
     self, GetClosestPeersOk, GetProvidersOk, InboundRequest, ProviderRecord, QueryId, QueryResult, RecordKey,
     store::RecordStore as _,
 };
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
 use tokio::sync::{mpsc, watch};
 
 use super::behaviour::{NodeBehaviour, NodeBehaviourEvent, PROVIDER_TTL};
+use super::remembered::Remembered;
 use super::{Command, KAD_PROTOCOL};
 use crate::client::PeerInfo;
 
@@ -37,6 +40,8 @@ struct Peer {
     rtt: Option<Duration>,
     /// Established connections.
     connections: u32,
+    /// Where it was dialled with success last.
+    dialled: Option<Multiaddr>,
 }
 
 /// Runs the swarm; ends when all [`super::SwarmHandle`]s are gone.
@@ -54,6 +59,7 @@ pub struct SwarmTask {
     /// Who brought a key first, and when it was announced last.
     provider_keys: HashMap<RecordKey, (PeerId, Instant)>,
     reannounce: Option<tokio::time::Instant>,
+    remembered: Remembered,
 }
 
 impl SwarmTask {
@@ -61,6 +67,7 @@ impl SwarmTask {
         swarm: Swarm<NodeBehaviour>,
         commands: mpsc::Receiver<Command>,
         connected: watch::Sender<HashSet<PeerId>>,
+        remembered: Remembered,
     ) -> SwarmTask {
         SwarmTask {
             swarm,
@@ -74,6 +81,7 @@ impl SwarmTask {
             looked_up: HashMap::new(),
             provider_keys: HashMap::new(),
             reannounce: None,
+            remembered,
         }
     }
 
@@ -131,7 +139,27 @@ impl SwarmTask {
             limits.bypass_peer_id(new);
         }
         self.looked_up.retain(|peer, _| peers.contains(peer));
+        let new: Vec<PeerId> = peers.difference(&self.counterparties).copied().collect();
         self.counterparties = peers;
+        for peer in new {
+            self.remember(peer);
+        }
+    }
+
+    /// Keeps a counterparty's addresses for the next start: first the one that it was reached at.
+    fn remember(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if peer.connections == 0 || !self.counterparties.contains(&id) {
+            return;
+        }
+        let mut addresses: Vec<Multiaddr> = Vec::new();
+        for address in peer.dialled.iter().chain(&peer.addresses) {
+            let plain = without_peer(address);
+            if !addresses.contains(&plain) {
+                addresses.push(plain);
+            }
+        }
+        self.remembered.put(id, addresses, &self.counterparties);
     }
 
     fn describe_peers(&self) -> Vec<PeerInfo> {
@@ -150,9 +178,13 @@ impl SwarmTask {
 
     fn on_event(&mut self, event: SwarmEvent<NodeBehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 let peer = self.peers.entry(peer_id).or_default();
                 peer.connections = peer.connections.saturating_add(1);
+                if let ConnectedPoint::Dialer { address, .. } = endpoint {
+                    peer.dialled = Some(address);
+                }
+                self.remember(peer_id);
                 let was_alone = self.connected.borrow().is_empty();
                 self.connected.send_if_modified(|connected| connected.insert(peer_id));
                 if was_alone && !self.provided.is_empty() {
@@ -215,6 +247,7 @@ impl SwarmTask {
         let peer = self.peers.entry(peer_id).or_default();
         peer.addresses = addresses;
         peer.agent = Some(info.agent_version.chars().take(64).collect());
+        self.remember(peer_id);
     }
 
     /// Provider records are kept only for providers that are nodes, and in bounded number.
@@ -296,6 +329,7 @@ impl SwarmTask {
             return;
         }
         self.looked_up.insert(peer, now);
+        self.dial_found(peer, self.remembered.of(&peer));
         let query = self.swarm.behaviour_mut().kad.get_closest_peers(peer);
         self.lookups.insert(query, peer);
     }
@@ -330,6 +364,10 @@ impl SwarmTask {
             self.peers.retain(|_, peer| peer.connections > 0);
         }
     }
+}
+
+fn without_peer(address: &Multiaddr) -> Multiaddr {
+    address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
 }
 
 fn record_key(key: &[u8; 32]) -> RecordKey {
