@@ -362,13 +362,15 @@ async fn get(
     let started = std::time::Instant::now();
     let mut child = cluster
         .command(READER)
-        .args(["--json", "get", id, "--yes", "--max-spend", MAX_SPEND, "-o"])
+        .args(["--json", "get", id, "--with-parent", "--yes", "--max-spend", MAX_SPEND, "-o"])
         .arg(&target)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| Failure::io("fileshare get", &error))?;
+    // Waiting for the child would close it.
+    let _parent = child.stdin.take();
     let (mut spent, mut last) = (None, String::new());
     if let Some(errors) = child.stderr.take() {
         let mut lines = BufReader::new(errors).lines();

@@ -120,6 +120,9 @@ pub struct Get {
     /// Offer it to others afterwards, from where it was written.
     #[arg(long)]
     pub share: bool,
+    /// End when stdin does, for programs that start a get of their own.
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
     #[command(flatten)]
     pub pay: Pay,
     #[command(flatten)]

@@ -15,6 +15,7 @@ use super::{
     Context,
     args::{Ask, Cat, Get, Pay},
     local::interrupted,
+    network::parent_gone,
 };
 use crate::{
     budget::Budget,
@@ -43,6 +44,8 @@ struct Download {
     pay: Pay,
     dry_run: bool,
     name: String,
+    /// Ends with stdin.
+    with_parent: bool,
 }
 
 pub async fn get(context: &Context, args: Box<Get>) -> Result<(), Failure> {
@@ -62,7 +65,8 @@ pub async fn get(context: &Context, args: Box<Get>) -> Result<(), Failure> {
         include: args.include.clone(),
     };
     let shown = if stdout { name } else { target.display().to_string() };
-    let download = Download { want, output, pay: args.pay.clone(), dry_run: args.dry_run, name: shown };
+    let (pay, dry_run, with_parent) = (args.pay.clone(), args.dry_run, args.with_parent);
+    let download = Download { want, output, pay, dry_run, name: shown, with_parent };
     download.run(context, &args.ask).await
 }
 
@@ -70,7 +74,8 @@ pub async fn cat(context: &Context, args: Cat) -> Result<(), Failure> {
     let name = default_name(&args.address);
     let want =
         Want { address: args.address, from: args.ask.from.clone(), range: args.range, include: Vec::new() };
-    let download = Download { want, output: Output::Stdout, pay: args.pay, dry_run: false, name };
+    let download =
+        Download { want, output: Output::Stdout, pay: args.pay, dry_run: false, name, with_parent: false };
     download.run(context, &args.ask).await
 }
 
@@ -168,6 +173,10 @@ impl Download {
         let result = tokio::select! {
             result = &mut work => result,
             () = interrupted() => {
+                session.stop.set();
+                leave(work, interrupted(), LEAVE).await
+            }
+            () = parent_gone(), if self.with_parent => {
                 session.stop.set();
                 leave(work, interrupted(), LEAVE).await
             }

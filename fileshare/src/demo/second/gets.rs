@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use por_types::{NodeKey, Yocto};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, ChildStdin};
 use tokio::task::JoinHandle;
 
 use crate::demo::cluster::Cluster;
@@ -67,6 +67,8 @@ pub struct Getting {
     pub name: &'static str,
     pub target: PathBuf,
     child: Child,
+    /// Open as long as this process lives; waiting for the child would close it.
+    _parent: Option<ChildStdin>,
     reading: JoinHandle<()>,
     said: Arc<Mutex<Said>>,
 }
@@ -86,16 +88,17 @@ impl Getting {
     ) -> Result<Getting, Failure> {
         let mut child = cluster
             .command(name)
-            .args(["--json", "get", id, "--yes", "--max-spend", crate::demo::MAX_SPEND])
+            .args(["--json", "get", id, "--with-parent", "--yes", "--max-spend", crate::demo::MAX_SPEND])
             // Small windows, few at a time: many are left when the server dies.
             .args(["--window", "1", "--in-flight", "4", "-o"])
             .arg(&target)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| Failure::io("fileshare get", &error))?;
         let said: Arc<Mutex<Said>> = Arc::default();
+        let parent = child.stdin.take();
         let (errors, heard) = (child.stderr.take(), Arc::clone(&said));
         let reading = tokio::spawn(async move {
             let Some(errors) = errors else { return };
@@ -108,7 +111,7 @@ impl Getting {
                 said.last = text;
             }
         });
-        Ok(Getting { name, target, child, reading, said })
+        Ok(Getting { name, target, child, _parent: parent, reading, said })
     }
 
     /// Bytes on disk: what is verified is written to a file beside the target, which has holes.
