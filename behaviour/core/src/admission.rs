@@ -59,7 +59,14 @@ impl Node {
             let items = paid.map(|request| request.from.item(request.id, ItemKind::Request)).collect();
             self.take_payment(peer, payment, (!frame.resent).then_some(items))?;
         }
-        parsed.into_iter().try_for_each(|request| self.admit(peer, request))
+        for request in parsed {
+            // It may have been acknowledged before: the order is its end then, and no rejection.
+            match self.channels.get(&request.from.channel).and_then(|channel| channel.row.order.clone()) {
+                Some(order) if frame.resent => self.tell_parted(peer, order, request.item.exchange),
+                _ => self.admit(peer, request)?,
+            }
+        }
+        Ok(())
     }
 
     /// Takes a payment. `items`: what it has to name, where it is known. Answers whether it was new.

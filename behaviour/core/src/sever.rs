@@ -4,13 +4,13 @@ use por_types::{
     ChannelId, DalekVerify, Item, ItemKind, NodeKey, RequestId, SeverOrder, SeverReason, Signed, Yocto,
 };
 
-use crate::api::{Event, OrderPace, Output};
+use crate::api::{Event, ExchangeId, OrderPace, Output};
 use crate::edge::Queued;
 use crate::fault::Fault;
 use crate::job::{Job, Leg, Role};
 use crate::node::Node;
 use crate::store::{Held, LAZY_MS};
-use crate::wire::{LateDue, LateItem, Severed};
+use crate::wire::{Frame, Lane, LateDue, LateItem, Severed};
 
 impl Node {
     /// Severs a channel of this node: the order goes to the chain, and to everyone upstream who waits
@@ -222,6 +222,15 @@ impl Node {
             self.on_severed_item(peer, &frame.order, *item)?;
         }
         Ok(())
+    }
+
+    /// Tells an upstream node that has missed it that the channel between the two is severed. What it has
+    /// paid over that for this exchange stays: a prepayment is lost with its edge.
+    pub(crate) fn tell_parted(&mut self, peer: NodeKey, order: Signed<SeverOrder>, exchange: ExchangeId) {
+        let Some(conn) = self.edges.get(&peer).and_then(|edge| edge.open()) else { return };
+        let items = vec![LateItem { exchange, amount: Yocto::ZERO, total: Yocto::ZERO }];
+        let frame = Frame::Severed(Severed { order, payment: None, resent: true, items });
+        self.store.hold(Held::Output(Output::Send { peer, conn, lane: Lane::Control, frame }));
     }
 
     /// What the payment of a proof has to name; `None` if an exchange is not known any more.

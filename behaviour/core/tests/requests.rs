@@ -609,3 +609,33 @@ fn a_big_body_that_is_sent_again_starts_at_once() {
     rig.reconnect(down);
     assert!(fragments(&mut rig) > 0);
 }
+
+/// An author that crashed does not know any more that its request was acknowledged: a rejection would end
+/// it without a proof.
+#[test]
+fn who_asks_again_over_a_channel_that_was_severed_meanwhile_gets_the_order() {
+    let mut rig = Rig::new();
+    let up = rig.up.public();
+    let head = rig.head_here(b"question", 100);
+    let item = rig.item(&head, b"question");
+    let payment = Some(rig.payment(&[&head]));
+    let ask = |resent| {
+        let (payment, requests) = (payment.clone(), vec![item.clone()]);
+        Frame::Request(wire::Request { payment, resent, requests })
+    };
+    rig.up_sends(ask(false));
+    assert_eq!(rig.node.unfinished(), 1);
+    rig.input(Input::Command(Command::Sever { channel: IN }));
+    assert_eq!(rig.node.unfinished(), 0);
+    rig.reconnect(up);
+    rig.sent.clear();
+    rig.up_sends(ask(true));
+    let told = rig.up_got().into_iter().find_map(|frame| match frame {
+        Frame::Severed(severed) => Some(severed),
+        Frame::Reject(_) => panic!("it may have been acknowledged"),
+        _ => None,
+    });
+    let told = told.expect("the order");
+    assert_eq!((told.order.statement.channel, told.items[0].exchange), (IN, item.exchange));
+    assert_eq!(rig.node.unfinished(), 0);
+}

@@ -303,7 +303,8 @@ fn judge(
             }
             Some(Outcome::Rejected(reason, _)) if acked => {
                 tally.unknown += 1;
-                tally.findings.push(format!("seed {seed}: request {token}: {reason} after the Ack"));
+                let what = format!("request {token} ({id:?}) over {path:?}: {reason} after the Ack");
+                tally.findings.push(format!("seed {seed}: {what}"));
             }
             Some(Outcome::Rejected(..)) => tally.refused_before_ack += 1,
             None if id.is_none() => tally.refused_before_ack += 1,
@@ -363,7 +364,8 @@ fn judge_rest(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut T
             Frame::Reject(reject) => {
                 refunded.extend(reject.rejections.iter().map(|item| (from, to, item.exchange)));
             }
-            Frame::Done(done) => {
+            // One of a host that is gone for good may have been on its way when its link broke.
+            Frame::Done(done) if !hostile.contains(&from) => {
                 for exchange in &done.exchanges {
                     refunded.remove(&(to, from, *exchange));
                 }
@@ -533,6 +535,8 @@ mod tests {
             ("the channels of one silent peer used up the severs of a minute", &[1_001_527]),
             ("a node was late with what upstream was not there to take", &[5_001_310, 5_002_177]),
             ("a crash swallowed what was to be told of a pursuit's end", &[7_000_549]),
+            ("a host that was gone for good had sent a Done that did not arrive", &[40_000_194]),
+            ("an author that had crashed was refused over a channel severed meanwhile", &[40_000_712]),
         ];
         for (why, seeds) in once {
             for seed in *seeds {
