@@ -3,6 +3,7 @@
 #[path = "support/rig.rs"]
 mod rig;
 
+use por_core::types::Yocto;
 use por_core::wire::{self, Frame, Hello, Lane, Sync};
 use por_core::*;
 use rig::*;
@@ -251,4 +252,60 @@ fn exchange_numbers_and_epochs_never_repeat_across_restarts() {
     let probe = syncs(rig.down_got())[0].epoch;
     assert!(probe > first.exchange.0, "{probe}");
     assert_eq!(probe >> 32, (first.exchange.0 >> 32) + 1);
+}
+
+/// After a new session a big body starts with the request that announces it, not with whatever comes next.
+#[test]
+fn a_big_body_that_is_sent_again_starts_at_once() {
+    let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+    let body = bytes::Bytes::from(vec![7; 90_000]);
+    let head = rig.head(&body, 100);
+    let down = rig.down.public();
+    rig.input(Input::Command(Command::Request {
+        token: 1,
+        destination: down,
+        app: "app".into(),
+        body,
+        response_limit: 100,
+        server_price: Yocto(10),
+        expires_ms: NOW + 60_000,
+        graph_version: 5,
+        route: vec![types::Hop { allowance_ms: 60_000, ..head.route[1].clone() }],
+    }));
+    let fragments =
+        |rig: &mut Rig| rig.down_got().iter().filter(|frame| matches!(frame, Frame::Fragment(_))).count();
+    assert!(fragments(&mut rig) > 0);
+    rig.sent.clear();
+    rig.reconnect(down);
+    assert!(fragments(&mut rig) > 0);
+}
+
+/// An author that crashed does not know any more that its request was acknowledged: a rejection would end
+/// it without a proof.
+#[test]
+fn who_asks_again_over_a_channel_that_was_severed_meanwhile_gets_the_order() {
+    let mut rig = Rig::new();
+    let up = rig.up.public();
+    let head = rig.head_here(b"question", 100);
+    let item = rig.item(&head, b"question");
+    let payment = Some(rig.payment(&[&head]));
+    let ask = |resent| {
+        let (payment, requests) = (payment.clone(), vec![item.clone()]);
+        Frame::Request(wire::Request { payment, resent, requests })
+    };
+    rig.up_sends(ask(false));
+    assert_eq!(rig.node.unfinished(), 1);
+    rig.input(Input::Command(Command::Sever { channel: IN }));
+    assert_eq!(rig.node.unfinished(), 0);
+    rig.reconnect(up);
+    rig.sent.clear();
+    rig.up_sends(ask(true));
+    let told = rig.up_got().into_iter().find_map(|frame| match frame {
+        Frame::Severed(severed) => Some(severed),
+        Frame::Reject(_) => panic!("it may have been acknowledged"),
+        _ => None,
+    });
+    let told = told.expect("the order");
+    assert_eq!((told.order.statement.channel, told.items[0].exchange), (IN, item.exchange));
+    assert_eq!(rig.node.unfinished(), 0);
 }
