@@ -234,19 +234,24 @@ impl Outflow {
         self.limit = 0;
     }
 
+    /// What is wanted from there on has left this node already, or has not been asked for.
+    pub fn is_gone(&self, from: u64) -> bool {
+        let Feed::Piped { inflow, queue } = &self.feed else { return false };
+        let held = queue.front().map_or(inflow.verified(), |(offset, _)| *offset);
+        from.min(self.len) < held || !inflow.active
+    }
+
     /// Goes on at `from`. True if bytes are needed that have left this node already: the body has to
     /// come from its source again (the inflow was restarted, the caller gives the credit).
     pub fn resume(&mut self, from: u64, limit: u64) -> Result<bool, Fault> {
         self.limit = limit;
         let from = from.min(self.len);
-        let mut refetch = false;
-        if let Feed::Piped { inflow, queue } = &mut self.feed {
-            let held = queue.front().map_or(inflow.verified(), |(offset, _)| *offset);
-            if from < held || !inflow.active {
-                queue.clear();
-                inflow.restart()?;
-                refetch = true;
-            }
+        let refetch = self.is_gone(from);
+        if let Feed::Piped { inflow, queue } = &mut self.feed
+            && refetch
+        {
+            queue.clear();
+            inflow.restart()?;
         }
         self.next = from;
         self.trim();

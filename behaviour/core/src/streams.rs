@@ -175,19 +175,20 @@ impl Node {
         let (now, behind) = (self.now, self.nodes_behind(id, part));
         let Some(flow) = self.flow(id, part) else { return Ok(()) };
         let body = flow.root();
-        let refetch = flow.resume(from, limit)?;
-        if refetch {
+        // Before anything is dropped that would have to be asked for.
+        if flow.is_gone(from) {
             let (count, since) = &mut flow.restarts;
             if *count == 0 {
                 *since = now;
             }
-            *count += 1;
             // Each node may ask so often by itself, besides what those behind it ask of it.
             let most = behind.saturating_mul(MAX_RESTARTS).saturating_add(now.since_ms(*since) / RESTART_MS);
-            if *count > most {
+            if *count >= most {
                 return Err(Fault::new("asks for a body from its start again and again"));
             }
+            *count += 1;
         }
+        let refetch = flow.resume(from, limit)?;
         self.list(peer, id, part);
         self.sample(id, false);
         if refetch && part == Part::ResponseBody {

@@ -283,7 +283,11 @@ fn first_window(rig: &mut Rig, exchange: ExchangeId, answer: &Bytes) {
 /// A small credit of upstream's makes the next node send a whole window again: not as often as it likes.
 #[test]
 fn a_body_is_not_sent_from_its_start_again_and_again() {
-    let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+    let mut rig = Rig::with(|rig| {
+        rig.terms.bytes_per_s = 1_000_000;
+        // Nobody is in breach while this goes on.
+        (rig.terms.heartbeat_ms, rig.terms.grace_ms) = (60_000, 60_000);
+    });
     let (id, request) = rig.relayed(b"question", 100_000);
     rig.acknowledge_item(request.exchange);
     let body = bytes::Bytes::from(vec![7; 90_000]);
@@ -309,6 +313,17 @@ fn a_body_is_not_sent_from_its_start_again_and_again() {
         asked += rig.down_got().iter().filter(|frame| again(frame)).count();
     }
     assert!(asked <= 16, "{asked} times");
-    assert!(rig.blames(rig.up.public(), "again and again"));
+    let up = rig.up.public();
+    assert!(rig.blames(up, "again and again"));
     assert!(!rig.disconnected.contains(&rig.down.public()));
+    // Refused is not lost: after a while it is asked for once more.
+    rig.reconnect(up);
+    rig.later(11_000);
+    assert!(rig.orders.is_empty());
+    rig.sent.clear();
+    let (part, body) = (Part::ResponseBody, encoder.root());
+    let again = Credit { exchange: ExchangeId(1), part, body, up_to: 1, from: Some(0) };
+    rig.up_sends(Frame::Credit(again));
+    let again = |frame: &Frame| matches!(frame, Frame::Credit(credit) if credit.from == Some(0));
+    assert!(rig.down_got().iter().any(again), "it would wait for ever");
 }
