@@ -12,7 +12,7 @@ use por_types::{
 
 use crate::api::{ANSWER_APP, ANSWER_LIMIT, MyChannel, Patience, RejectReason, Time};
 use crate::body::{Inflow, Outflow};
-use crate::edge::Queued;
+use crate::edge::{Edge, Queued};
 use crate::fault::Fault;
 use crate::graph::Refusal;
 use crate::job::{Asked, Job, Leg, Relay, Role};
@@ -21,7 +21,7 @@ use crate::node::Node;
 use crate::pace::{Pace, declined};
 use crate::rows::Clock;
 use crate::verified::Encoder;
-use crate::wire::{Request, RequestItem};
+use crate::wire::{CHANNELS, Request, RequestItem};
 
 /// Most bytes of a request's head: 20 hops and the longest app name fit twice.
 const MAX_HEAD: usize = 4096;
@@ -306,6 +306,7 @@ impl Node {
         let info = channel.open_info().ok_or(RejectReason::NoEdge)?;
         let edge = self.edges.get(&to.peer).filter(|edge| edge.open().is_some());
         let edge = edge.ok_or(RejectReason::Unreachable)?;
+        self.check_seen(channel)?;
         if edge.asked.len() >= self.config.limits.max_exchanges as usize {
             return Err(RejectReason::Busy);
         }
@@ -314,6 +315,14 @@ impl Node {
             return Err(RejectReason::Balance);
         }
         Ok(())
+    }
+
+    /// Whether the counterparty sees the channel on chain: what it is asked before it cannot be answered,
+    /// and it would be severed for that.
+    pub(crate) fn check_seen(&self, channel: &Channel) -> Result<(), RejectReason> {
+        let hello = self.edges.get(&channel.row.peer).and_then(Edge::hello);
+        let unseen = channel.heard.is_none() && hello.is_some_and(|hello| hello.has(CHANNELS));
+        if unseen { Err(RejectReason::Unreachable) } else { Ok(()) }
     }
 
     /// Caps of the terms and exposure: what absconding could gain stays below the bond lost.

@@ -271,7 +271,8 @@ pub enum RejectReason {
     Balance,
     /// The next edge is not in this node's graph, closed or closing: refresh the graph, re-route.
     NoEdge,
-    /// The next node is not connected: take another route.
+    /// The next node is not connected, or does not see the channel on chain yet: try again shortly, or
+    /// take another route.
     Unreachable,
     /// The request has expired or its expiry is too far ahead.
     Expired,
@@ -293,7 +294,7 @@ impl fmt::Display for RejectReason {
             RejectReason::Busy => "a node on the path is busy: retry later or over another route",
             RejectReason::Balance => "an edge of the path lacks balance: use another route",
             RejectReason::NoEdge => "an edge of the path is not open: refresh the graph and re-route",
-            RejectReason::Unreachable => "a node of the path is not connected: use another route",
+            RejectReason::Unreachable => "a node of the path is not connected, or has not seen its channel on chain yet: try again or use another route",
             RejectReason::Expired => "the request has expired or expires too late",
             RejectReason::NoApp => "the destination does not serve this app",
             RejectReason::ServerPrice => "the destination asks for more: get a new quote",

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::{ChannelId, NodeKey, RequestId};
+use por_types::{ChannelId, NodeKey, RequestId, Yocto};
 
 use crate::api::{ConnId, ExchangeId, Time};
 use crate::wire::{Credit, Hello, LateDue, Part, SyncExchange};
@@ -68,6 +68,8 @@ pub(crate) struct Outbox {
     pub resent_late: Vec<RequestId>,
     /// Say that this node is there.
     pub beat: bool,
+    /// Say which channels this node sees; kept until the session is open.
+    pub seen: bool,
     pub responses: Vec<QueuedReply>,
     pub done: Vec<ExchangeId>,
     /// Channels whose latest payment is to be counter-signed.
@@ -126,6 +128,8 @@ pub(crate) struct Edge {
     pub beat: Option<Time>,
     /// Channels that this node's view of the chain lacks, for each frame with requests over one.
     pub unheard: Vec<ChannelId>,
+    /// Channels that the peer sees on chain, with the deposit that it knows this node to have there.
+    pub seen: BTreeMap<ChannelId, Yocto>,
     /// A sync fell into a time without a session.
     pub missed: bool,
     /// The next sync is one that is made up for, outside the rhythm.

@@ -422,6 +422,11 @@ impl Node {
             // Made again from the jobs when the session opens.
             return;
         }
+        if let Some(conn) = target.conn
+            && std::mem::take(&mut self.edge(peer).outbox.seen)
+        {
+            self.flush_seen(peer, conn, target.epoch);
+        }
         self.flush_acks(target, acks, receipts.into_iter().collect());
         if beat {
             let sync = Sync { epoch: target.epoch, complete: true, ..Sync::default() };

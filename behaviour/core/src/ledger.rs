@@ -82,6 +82,8 @@ pub(crate) struct Channel {
     pub row: ChannelRow,
     /// As confirmed on chain; `None` until the chain was read after a start.
     pub info: Option<MyChannel>,
+    /// This node's deposit, less what it has drawn, as the counterparty says that it sees it on chain.
+    pub heard: Option<Yocto>,
     /// Raised in this flush, not signed yet.
     owed: Yocto,
     /// Requests of this node over the channel without an outcome.
@@ -102,7 +104,16 @@ impl Channel {
     pub fn restore(row: ChannelRow) -> Channel {
         let (outgoing, incoming) = (Load::default(), Load::default());
         let relayed = Shares::default();
-        Channel { row, info: None, owed: Yocto::ZERO, outgoing, relayed, incoming, unsigned: None }
+        Channel {
+            row,
+            info: None,
+            heard: None,
+            owed: Yocto::ZERO,
+            outgoing,
+            relayed,
+            incoming,
+            unsigned: None,
+        }
     }
 
     /// Takes the chain's view; totals below proven floors are raised to them. True if the row changed.
@@ -162,6 +173,17 @@ impl Channel {
         .unwrap_or(Yocto::ZERO)
     }
 
+    /// As much of [`Channel::balance_mine`] as the counterparty knows of: it takes no payment beyond that.
+    fn covered(&self) -> Yocto {
+        let mine = self.balance_mine();
+        let Some(deposit) = self.heard else { return mine };
+        let own = self.row.own_total.checked_add(self.owed);
+        let known = own.and_then(|own| {
+            self.totals(own, self.row.their_total).balance(self.row.side, deposit, Yocto::ZERO)
+        });
+        mine.min(known.unwrap_or(Yocto::ZERO))
+    }
+
     pub fn balance_theirs(&self) -> Yocto {
         let Some(info) = &self.info else { return Yocto::ZERO };
         let totals = self.totals(self.row.own_total, self.row.their_total);
@@ -171,12 +193,12 @@ impl Channel {
     /// What may be spent on new requests: not what may have to be refunded.
     pub fn available(&self) -> Yocto {
         let unapplied = self.row.their_total.saturating_sub(self.row.applied_in);
-        self.balance_mine().saturating_sub(self.incoming.amount).saturating_sub(unapplied)
+        self.covered().saturating_sub(self.incoming.amount).saturating_sub(unapplied)
     }
 
     /// Raises the own total by `amount` with the next signature.
     pub fn owe(&mut self, amount: Yocto) -> Result<(), AmountError> {
-        self.balance_mine().checked_sub(amount)?;
+        self.covered().checked_sub(amount)?;
         self.owed = self.owed.checked_add(amount)?;
         Ok(())
     }

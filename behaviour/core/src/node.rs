@@ -16,8 +16,6 @@ use crate::graph::Graph;
 use crate::job::{Job, Leg, Role};
 use crate::jobs::{Ids, Jobs};
 use crate::ledger::Channel;
-#[cfg(feature = "testing")]
-use crate::ledger::Load;
 use crate::roots::Roots;
 use crate::rows;
 use crate::statements::Statements;
@@ -301,16 +299,28 @@ impl Node {
                 gone.push(*id);
             }
         }
-        let mut ahead = BTreeSet::new();
+        let (mut ahead, mut told) = (BTreeSet::new(), BTreeSet::new());
         for info in channels {
             let id = info.channel;
             self.with_peer.entry(info.peer).or_default().insert(id);
             if self.edges.get(&info.peer).is_some_and(|edge| edge.unheard.contains(&id)) {
                 ahead.insert(info.peer);
             }
-            let new = || Channel::new(id, info.peer, info.side);
+            let peer = info.peer;
+            let new = || Channel::new(id, peer, info.side);
             let channel = self.channels.entry(id).or_insert_with(new);
-            if channel.row.peer == info.peer && channel.row.side == info.side && channel.set_info(info) {
+            if channel.row.peer != peer || channel.row.side != info.side {
+                continue;
+            }
+            let theirs = |info: &MyChannel| (info.deposit_theirs, info.drawn_theirs);
+            let news = channel.info.as_ref().is_none_or(|before| theirs(before) != theirs(&info));
+            if let Some(edge) = self.edges.get(&peer) {
+                channel.heard = channel.heard.or_else(|| edge.seen.get(&id).copied());
+                if news && edge.out.conn().is_some() {
+                    told.insert(peer);
+                }
+            }
+            if channel.set_info(info) {
                 self.dirty_channels.insert(id);
             }
         }
@@ -319,6 +329,9 @@ impl Node {
             self.left_graph(id);
         }
         self.report_orders();
+        for peer in told {
+            self.outbox(peer).seen = true;
+        }
         for peer in ahead {
             self.hear_again(peer);
         }
@@ -360,33 +373,6 @@ impl Node {
     pub(crate) fn channels_with(&self, peer: NodeKey) -> impl Iterator<Item = (ChannelId, &Channel)> {
         let ids = self.with_peer.get(&peer).into_iter().flatten();
         ids.filter_map(|id| self.channels.get(id).map(|channel| (*id, channel)))
-    }
-
-    /// What a node at rest must not keep.
-    #[cfg(feature = "testing")]
-    pub fn leaks(&self) -> Vec<String> {
-        let mut leaks = Vec::new();
-        for (peer, edge) in &self.edges {
-            if edge.reserved != 0 || !edge.bulk.is_empty() || !edge.asked.is_empty() || !edge.owed.is_empty()
-            {
-                let (asked, owed) = (edge.asked.len(), edge.owed.len());
-                leaks.push(format!("edge {peer}: {} bytes, {asked} asked, {owed} owed", edge.reserved));
-            }
-        }
-        let open =
-            [self.local as usize, self.due.len(), self.queues.len(), self.syncing.len(), self.jobs.len()];
-        if open.iter().any(|count| *count != 0) {
-            leaks.push(format!("local, due, queues, syncing, jobs: {open:?}"));
-        }
-        for (id, channel) in &self.channels {
-            if channel.outgoing != Load::default() || !channel.relayed.is_empty() {
-                leaks.push(format!("{id}: {:?} unanswered, {:?}", channel.outgoing, channel.relayed));
-            }
-        }
-        for (id, job) in self.jobs.iter() {
-            leaks.push(format!("{id}: from {:?} to {:?}", job.from(), job.to()));
-        }
-        leaks
     }
 
     /// Ends a peer's connections; its exchanges stay open.

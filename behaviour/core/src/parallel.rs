@@ -41,7 +41,7 @@ impl Node {
         });
         let leg = leg.filter(|to| {
             let hello = self.edges.get(&to.peer).and_then(|edge| edge.hello());
-            hello.is_some_and(|hello| hello.features.iter().any(|feature| feature == PARALLEL))
+            hello.is_some_and(|hello| hello.has(PARALLEL))
         });
         leg.into_iter().flat_map(move |to| {
             let others = self.channels_with(to.peer).map(|(id, _)| id);
@@ -52,6 +52,7 @@ impl Node {
     fn stands_in(&self, job: &Job, to: &Leg, id: ChannelId) -> Result<(), RejectReason> {
         let channel = self.channels.get(&id).ok_or(RejectReason::NoEdge)?;
         let info = channel.open_info().ok_or(RejectReason::NoEdge)?;
+        self.check_seen(channel)?;
         let hop = job.head.route.get(usize::from(to.hop)).ok_or(RejectReason::NoEdge)?;
         let ahead = channel.outgoing.bytes.saturating_add(job.head.body_len);
         let in_time = info.terms.allowance_ms(ahead, job.head.response_limit) <= hop.allowance_ms;

@@ -11,7 +11,7 @@ use crate::job::Role;
 use crate::node::Node;
 use crate::store::Held;
 use crate::verified::encoded_len;
-use crate::wire::{Credit, Frame, Hello, Lane, LateDue, Part, Sync, SyncChannel, SyncExchange};
+use crate::wire::{Credit, Frame, Hello, Lane, LateDue, Part, SeenChannel, Sync, SyncChannel, SyncExchange};
 
 /// Most connections with one peer.
 const MAX_CONNS: usize = 8;
@@ -28,6 +28,10 @@ const FOLLOW_MS: u64 = 500;
 /// Channels and exchanges in one Sync: stays far below the smallest frame limit.
 const CHANNELS_PER_SYNC: usize = 48;
 const EXCHANGES_PER_SYNC: usize = 512;
+const SEEN_PER_SYNC: usize = 512;
+
+/// Most channels that a peer may say to see.
+const MAX_SEEN: usize = 4096;
 
 impl Node {
     pub(crate) fn on_connected(&mut self, peer: NodeKey, conn: ConnId, hello: Hello) {
@@ -95,6 +99,7 @@ impl Node {
                 } else {
                     self.sample_owed(peer);
                 }
+                self.unhear_channels(peer);
                 if told {
                     self.notify(Event::PeerLost { peer });
                 }
@@ -121,6 +126,8 @@ impl Node {
                     }
                 }
                 edge.outbox.answer = Some((conn, sync.epoch));
+                // What it says now is all that it sees.
+                self.unhear_channels(peer);
                 self.busy.insert(peer);
                 // One of the two follows the other's choice of connection, so that both use the same; a
                 // process that has restarted cannot have the old one any more.
@@ -134,6 +141,7 @@ impl Node {
                 }
             }
         }
+        self.hear_channels(peer, &sync.seen);
         sync.channels.iter().try_for_each(|channel| self.sync_channel(peer, channel))?;
         if answers {
             self.sync_answer(peer, sync)?;
@@ -149,6 +157,30 @@ impl Node {
             && edge.out.conn().is_some_and(|ours| ours != theirs)
         {
             self.start_session(peer, theirs);
+        }
+    }
+
+    fn hear_channels(&mut self, peer: NodeKey, seen: &[SeenChannel]) {
+        for SeenChannel { channel: id, deposit } in seen {
+            let known = &mut self.edge(peer).seen;
+            if known.len() < MAX_SEEN || known.contains_key(id) {
+                known.insert(*id, *deposit);
+            }
+            if let Some(channel) = self.channels.get_mut(id).filter(|channel| channel.row.peer == peer) {
+                channel.heard = Some(*deposit);
+            }
+        }
+    }
+
+    /// What the peer sees on chain is not known any more.
+    fn unhear_channels(&mut self, peer: NodeKey) {
+        if let Some(edge) = self.edges.get_mut(&peer) {
+            edge.seen.clear();
+        }
+        for id in self.with_peer.get(&peer).into_iter().flatten() {
+            if let Some(channel) = self.channels.get_mut(id) {
+                channel.heard = None;
+            }
         }
     }
 
@@ -361,6 +393,23 @@ impl Node {
         states.filter(|state| state.own.is_some() || state.theirs.is_some()).collect()
     }
 
+    /// The channels with a peer as this node sees them on chain.
+    fn sync_seen(&self, peer: NodeKey) -> Vec<SeenChannel> {
+        let seen = self.channels_with(peer).filter_map(|(channel, entry)| {
+            let info = entry.info.as_ref()?;
+            Some(SeenChannel { channel, deposit: info.deposit_theirs.saturating_sub(info.drawn_theirs) })
+        });
+        seen.collect()
+    }
+
+    /// Says what this node sees of the chain now.
+    pub(crate) fn flush_seen(&mut self, peer: NodeKey, conn: ConnId, epoch: u64) {
+        for part in self.sync_seen(peer).chunks(SEEN_PER_SYNC) {
+            let frame = Frame::Sync(Sync { epoch, seen: part.to_vec(), complete: true, ..Sync::default() });
+            self.store.hold(Held::Output(Output::Send { peer, conn, lane: Lane::Control, frame }));
+        }
+    }
+
     fn sync_known(&mut self, peer: NodeKey) -> Vec<SyncExchange> {
         let owed: Vec<_> = self.edge(peer).owed.iter().map(|(exchange, id)| (*exchange, *id)).collect();
         let mut known = Vec::with_capacity(owed.len());
@@ -384,6 +433,9 @@ impl Node {
     ) {
         let empty = Sync { epoch, answers, ..Sync::default() };
         let mut parts: Vec<Sync> = Vec::new();
+        for part in self.sync_seen(peer).chunks(SEEN_PER_SYNC) {
+            parts.push(Sync { seen: part.to_vec(), ..empty.clone() });
+        }
         for part in channels.chunks(CHANNELS_PER_SYNC) {
             parts.push(Sync { channels: part.to_vec(), ..empty.clone() });
         }

@@ -5,9 +5,11 @@
 //! [`crate::codec`], and [`World::audit`] judges by the books and events alone.
 
 mod audit;
+mod chain;
 mod host;
 mod link;
 mod pursuit;
+mod rest;
 mod rng;
 pub mod scenario;
 
@@ -15,11 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use por_types::{
-    AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, SeverOrder, Side, Signed, Terms,
-    Totals, Yocto,
+    AccountId, ChannelId, Hop, Network, NodeKey, NodeSecret, RequestId, SeverOrder, Signed, Terms, Yocto,
 };
 
-use crate::api::{AppPricing, Command, Event, GraphEdge, Input, Limits, MyChannel, Policy, RejectReason};
+use crate::api::{AppPricing, Command, Event, Input, Limits, Policy, RejectReason};
 use crate::wire::Frame;
 
 pub use audit::Report;
@@ -87,6 +88,8 @@ pub struct Options {
     pub stingy: BTreeSet<usize>,
     /// Time until an order is final and everybody knows.
     pub chain_ms: u64,
+    /// Hosts learn of each channel of the beginning within this time, each at another moment.
+    pub lag_ms: u64,
     /// What the app takes; else up to 30 ms by chance.
     pub app_ms: Option<u64>,
     /// What the app asks for a request.
@@ -139,6 +142,7 @@ impl Options {
             truncaters: BTreeSet::new(),
             stingy: BTreeSet::new(),
             chain_ms: 2_000,
+            lag_ms: 0,
             app_ms: None,
             app_price: Yocto(50),
             slack_ms: 1_000_000,
@@ -183,6 +187,10 @@ pub(crate) enum Happening {
     Restart {
         host: usize,
     },
+    /// A host looks at the chain.
+    View {
+        host: usize,
+    },
     /// The chain has executed an order.
     Severed {
         order: Signed<SeverOrder>,
@@ -219,6 +227,8 @@ pub struct World {
     pub log: Vec<Logged>,
     /// When the chain executed the order for a channel, and whose it was.
     pub severed: BTreeMap<ChannelId, (u64, SeverOrder)>,
+    /// When a host sees a channel, if that is after the beginning.
+    seen_at: BTreeMap<(usize, ChannelId), u64>,
     muted: BTreeSet<usize>,
     parted: BTreeSet<(usize, usize)>,
     server_price: Yocto,
@@ -258,12 +268,14 @@ impl World {
             links: BTreeMap::new(),
             log: Vec::new(),
             severed: BTreeMap::new(),
+            seen_at: BTreeMap::new(),
             muted: BTreeSet::new(),
             parted: BTreeSet::new(),
             server_price: Yocto(50),
             queue: BTreeMap::new(),
             next: 0,
         };
+        world.delay_views();
         for host in 0..nodes {
             world.boot(host);
         }
@@ -302,42 +314,6 @@ impl World {
         self.queue.insert((self.now + delay, self.next), happening);
     }
 
-    /// The channels of a host as its chain view has them.
-    pub fn channels_of(&self, host: usize) -> Vec<MyChannel> {
-        let mine = self.edges.iter().filter(|edge| edge.a == host || edge.b == host);
-        mine.map(|edge| {
-            let (side, peer) = if edge.a == host { (Side::A, edge.b) } else { (Side::B, edge.a) };
-            let account: AccountId = format!("n{peer}.near").parse().unwrap_or_else(|_| unreachable!());
-            MyChannel {
-                channel: edge.channel,
-                peer: self.key(peer),
-                peer_account: account,
-                side,
-                deposit_mine: DEPOSIT,
-                deposit_theirs: DEPOSIT,
-                drawn_mine: Yocto::ZERO,
-                drawn_theirs: Yocto::ZERO,
-                bond: self.options.bond,
-                floors: Totals::default(),
-                terms: self.terms(edge.channel).clone(),
-                open: !self.severed.contains_key(&edge.channel),
-                gone: self.severed.contains_key(&edge.channel),
-            }
-        })
-        .collect()
-    }
-
-    pub fn graph(&self) -> Vec<GraphEdge> {
-        let edge = |edge: &Edge| GraphEdge {
-            channel: edge.channel,
-            a: self.key(edge.a),
-            b: self.key(edge.b),
-            terms: self.terms(edge.channel).clone(),
-            open: !self.severed.contains_key(&edge.channel),
-        };
-        self.edges.iter().map(edge).collect()
-    }
-
     /// Inputs with which a host starts: chain view and apps.
     pub(crate) fn boot(&mut self, host: usize) {
         let limits = self.options.limits.clone();
@@ -350,16 +326,12 @@ impl World {
         }
         let fee = self.options.late_fee.map(|per_ms| Input::LateFee { per_ms });
         let mut inputs: Vec<Input> = fee.into_iter().collect();
-        let version = 1 + self.severed.len() as u64;
-        inputs.extend([
-            Input::Channels { channels: self.channels_of(host) },
-            Input::Graph { version, chain_time_ms: CHAIN_TIME_MS, edges: self.graph() },
-            Input::Command(Command::Serve {
-                app: APP.into(),
-                pricing: AppPricing { base: self.options.app_price, per_byte: Yocto::ZERO },
-                max_queued: 2000,
-            }),
-        ]);
+        inputs.extend(self.view(host));
+        inputs.push(Input::Command(Command::Serve {
+            app: APP.into(),
+            pricing: AppPricing { base: self.options.app_price, per_byte: Yocto::ZERO },
+            max_queued: 2000,
+        }));
         let cheats = self.options.cheats.contains(&host);
         self.hosts[host].start(limits, policy, cheats, seed);
         for input in inputs {
@@ -489,6 +461,10 @@ impl World {
                 }
                 None
             }
+            Happening::View { host } => {
+                self.look(host);
+                None
+            }
             Happening::Severed { order } => {
                 self.execute(order);
                 None
@@ -547,27 +523,6 @@ impl World {
     pub fn terms(&self, channel: ChannelId) -> &Terms {
         let pair = usize::try_from(channel.0.saturating_sub(1)).ok();
         pair.and_then(|pair| self.options.channel_terms.get(&pair)).unwrap_or(&self.options.terms)
-    }
-
-    /// A host hands the chain an order; everybody learns of it once it is final.
-    pub(crate) fn submit_order(&mut self, _host: usize, order: Signed<SeverOrder>) {
-        let delay = self.options.chain_ms;
-        self.at(delay, Happening::Severed { order });
-    }
-
-    fn execute(&mut self, order: Signed<SeverOrder>) {
-        let statement = order.statement;
-        if self.severed.contains_key(&statement.channel) {
-            return;
-        }
-        self.severed.insert(statement.channel, (self.now, statement));
-        let version = 1 + self.severed.len() as u64;
-        for host in 0..self.hosts.len() {
-            let channels = self.channels_of(host);
-            self.input(host, Input::Channels { channels });
-            let edges = self.graph();
-            self.input(host, Input::Graph { version, chain_time_ms: CHAIN_TIME_MS, edges });
-        }
     }
 
     /// Events of a host so far.

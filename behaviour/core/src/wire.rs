@@ -89,6 +89,10 @@ pub enum HelloError {
 /// Feature of a node that takes a request over another channel of the pair than the route names.
 pub const PARALLEL: &str = "parallel";
 
+/// Feature of a node that says in [`Sync::seen`] which channels with the peer it sees on chain, and is
+/// asked over no other.
+pub const CHANNELS: &str = "channels";
+
 /// Smallest `max_frame` and `window` that a peer may name: a frame with one request of the longest
 /// route and an inline body has to fit.
 pub const MIN_FRAME: u32 = 64 << 10;
@@ -104,7 +108,7 @@ impl Hello {
             max_inline: limits.max_inline,
             max_body: limits.max_body,
             window: limits.window,
-            features: vec![PARALLEL.to_owned()],
+            features: vec![PARALLEL.to_owned(), CHANNELS.to_owned()],
         }
     }
 
@@ -122,6 +126,11 @@ impl Hello {
             return Err(HelloError::Limits { max_frame, max_inline, window });
         }
         Ok(())
+    }
+
+    /// Whether the peer has a feature.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|named| named == feature)
     }
 }
 
@@ -148,6 +157,20 @@ pub struct Sync {
     /// Last part: everything unfinished has been named.
     #[serde(default)]
     pub complete: bool,
+    /// Channels with the receiver that the sender sees on chain: in an epoch's first Sync, in each
+    /// answer, and in a Sync of their own when its view has changed.
+    #[serde(default, deserialize_with = "crate::codec::few")]
+    pub seen: Vec<SeenChannel>,
+}
+
+/// A channel as the sender of a [`Sync`] sees it on chain. Views of the chain differ for a while: over a
+/// channel that the counterparty does not see yet, or beyond the deposit that it knows of, nothing is
+/// asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenChannel {
+    pub channel: ChannelId,
+    /// The receiver's deposit less what it has drawn.
+    pub deposit: Yocto,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

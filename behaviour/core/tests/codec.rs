@@ -7,8 +7,8 @@ mod rig;
 use bytes::{Bytes, BytesMut};
 use por_core::codec::{self, Decoder, WireError};
 use por_core::types::{
-    FlushProof, Hash, Invalid, InvalidReason, RequestId, ResponseReceipt, SeverOrder, SeverReason, Signature,
-    Yocto,
+    ChannelId, FlushProof, Hash, Invalid, InvalidReason, RequestId, ResponseReceipt, SeverOrder, SeverReason,
+    Signature, Yocto,
 };
 use por_core::wire::*;
 use por_core::*;
@@ -75,10 +75,13 @@ fn sync() -> impl Strategy<Value = Frame> {
     let known = (any::<u64>(), hash(), any::<bool>(), any::<u64>()).prop_map(|(n, id, acked, body_bytes)| {
         SyncExchange { exchange: ExchangeId(n), request: RequestId(id.0), acked, body_bytes, credit: n }
     });
-    let lists = (prop::collection::vec(channel, 0..4), prop::collection::vec(known, 0..4));
+    let seen = (any::<u64>(), any::<u128>())
+        .prop_map(|(channel, deposit)| SeenChannel { channel: ChannelId(channel), deposit: Yocto(deposit) });
+    let channels = prop::collection::vec(channel, 0..4);
+    let lists = (channels, prop::collection::vec(known, 0..4), prop::collection::vec(seen, 0..4));
     (any::<u64>(), any::<u64>(), lists, any::<bool>()).prop_map(
-        |(epoch, answers, (channels, known), complete)| {
-            Frame::Sync(Sync { epoch, answers, channels, known, complete })
+        |(epoch, answers, (channels, known, seen), complete)| {
+            Frame::Sync(Sync { epoch, answers, channels, known, complete, seen })
         },
     )
 }

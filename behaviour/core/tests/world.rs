@@ -151,3 +151,24 @@ fn who_comes_back_in_time_gets_its_answer_and_is_not_severed() {
         assert_eq!(severed_for(|world| world.crash(0), reply), [], "{reply}");
     }
 }
+
+/// Each end of a channel learns of it at another moment, longer apart than silence is borne. Nobody is
+/// asked for what it cannot know of, so nobody is severed for not answering.
+#[test]
+fn ends_that_see_a_channel_at_different_times_lose_nothing() {
+    let mut answered = 0;
+    for seed in 1..=10 {
+        let options = Options { lag_ms: 20_000, ..Options::new(seed) };
+        let mut world = World::line(options, 4);
+        for quarter in 1..=100 {
+            world.run_until(quarter * 250);
+            world.request(&[0, 1, 2, 3], 200, 500);
+            world.request(&[2, 1, 0], 200, 500);
+        }
+        world.run(30_000);
+        let report = check(&world, "lag");
+        assert!(world.severed.is_empty(), "seed {seed}: {:?}", world.severed);
+        answered += report.responses;
+    }
+    assert!(answered > 100, "{answered} of 2000 were answered");
+}

@@ -53,7 +53,7 @@ pub(crate) fn frames() -> Vec<Frame> {
 impl Pair {
     fn begin(&mut self) {
         for host in 0..2 {
-            let edges = self.world.graph();
+            let edges = self.world.graph(host);
             let pricing = AppPricing { base: Yocto(50), per_byte: Yocto::ZERO };
             self.queue.extend([
                 (host, Input::Channels { channels: self.world.channels_of(host) }),

@@ -90,7 +90,7 @@ pub(crate) fn snapshots() -> &'static [Snapshot] {
                     let snapshot = Snapshot {
                         secret: world.secret(host).clone(),
                         channels: world.channels_of(host),
-                        graph: world.graph(),
+                        graph: world.graph(host),
                         rows: world.hosts[host].rows(),
                     };
                     let best = fullest.get(&(host, round)).map_or(0, |best| best.rows.len());

@@ -34,6 +34,11 @@ const PURSUED: u32 = 4;
 const BIG: u32 = 20;
 const BIG_BYTES: u64 = 150_000;
 
+/// In one of so many networks hosts learn of the channels at different times, within so long: for a
+/// part of the run, and longer apart than a silence is borne.
+const LAGS: u64 = 16;
+const LAG_MS: u64 = 2_500;
+
 #[derive(clap::Args)]
 pub struct Faults {
     #[arg(long, default_value_t = 10_000)]
@@ -138,6 +143,9 @@ fn options(seed: u64, nodes: usize, hostile: &BTreeSet<usize>) -> Options {
     // For the big responses of others on the same edge.
     options.slack_ms = 50;
     options.log = true;
+    if seed % LAGS == 6 {
+        options.lag_ms = LAG_MS;
+    }
     // Some pursue.
     let pursuit = Some(Pursue { budget: Yocto(10_000_000), max_requests: 8, window_ms: PURSUIT_MS });
     let policy = Policy { pursuit, ..Policy::default() };

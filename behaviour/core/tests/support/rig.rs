@@ -9,7 +9,7 @@ use por_core::types::{
     Network, NodeKey, NodeSecret, RequestHead, RequestId, ResponseReceipt, Side, Signed, Statement, Terms,
     Totals, Yocto, leaf_hash,
 };
-use por_core::wire::{self, Frame, Hello, Lane, RequestItem, ResponseItem, Sync};
+use por_core::wire::{self, Frame, Hello, Lane, RequestItem, ResponseItem, SeenChannel, Sync};
 use por_core::*;
 
 pub const NOW: u64 = 1_700_000_000_000;
@@ -75,6 +75,8 @@ pub struct Rig {
     pub gone: Vec<ChannelId>,
     /// What the next peer to connect says that it has of this node.
     pub known: Vec<wire::SyncExchange>,
+    /// Channels that peers do not see on chain.
+    pub unseen: Vec<ChannelId>,
     /// Over which connection each frame went, oldest first.
     pub over: Vec<(ConnId, Frame)>,
 }
@@ -127,6 +129,7 @@ impl Rig {
             paid_other: Yocto::ZERO,
             gone: vec![],
             known: vec![],
+            unseen: vec![],
             over: vec![],
         };
         change(&mut rig);
@@ -253,20 +256,49 @@ impl Rig {
 
     /// The same, with more frames that arrive together with the last Sync.
     pub fn connect_and(&mut self, peer: NodeKey, frames: Vec<Frame>) {
+        self.begin(peer);
+        self.answer_probe(peer, frames);
+    }
+
+    /// Connects a peer; between the two Syncs something happens.
+    pub fn connect_with(&mut self, peer: NodeKey, meanwhile: impl FnOnce(&mut Rig)) {
+        self.begin(peer);
+        meanwhile(self);
+        self.answer_probe(peer, vec![]);
+    }
+
+    /// Epoch of the peer that connected last.
+    pub fn epoch(&self) -> u64 {
+        self.conns << 32
+    }
+
+    fn begin(&mut self, peer: NodeKey) {
         self.conns += 1;
         let conn = ConnId(self.conns);
         let hello = Hello::new(network(), Lane::Control, &self.limits);
         self.input(Input::Connected { peer, conn, hello });
+        let epoch = self.epoch();
+        let seen = self.seen_by(peer);
+        self.frame(peer, Frame::Sync(Sync { epoch, seen, complete: true, ..Sync::default() }));
+    }
+
+    fn answer_probe(&mut self, peer: NodeKey, frames: Vec<Frame>) {
         let probe = self.sent.iter().rev().find_map(|(to, _, frame)| match frame {
             Frame::Sync(sync) if *to == peer && sync.answers == 0 => Some(sync.epoch),
             _ => None,
         });
-        let epoch = self.conns << 32;
-        self.frame(peer, Frame::Sync(Sync { epoch, complete: true, ..Sync::default() }));
+        let epoch = self.epoch();
         let answers = probe.expect("the node says Sync first");
         let known = std::mem::take(&mut self.known);
         let last = Frame::Sync(Sync { epoch, answers, complete: true, known, ..Sync::default() });
         self.frames(peer, [last].into_iter().chain(frames));
+    }
+
+    /// The channels that a peer sees on chain.
+    pub fn seen_by(&self, peer: NodeKey) -> Vec<SeenChannel> {
+        let channels = self.my_channels().into_iter();
+        let channels = channels.filter(|info| info.peer == peer && !self.unseen.contains(&info.channel));
+        channels.map(|info| SeenChannel { channel: info.channel, deposit: info.deposit_mine }).collect()
     }
 
     /// `down` acknowledges what was passed on to it, with its counter-signature or without.
@@ -311,7 +343,7 @@ impl Rig {
 
     /// `down`, which connected last, says that it is there.
     pub fn alive(&mut self) {
-        let epoch = self.conns << 32;
+        let epoch = self.epoch();
         self.down_sends(Frame::Sync(Sync { epoch, complete: true, ..Sync::default() }));
     }
 
