@@ -133,7 +133,7 @@ impl Line {
         let mut line =
             Line { graph, nodes, queue: VecDeque::new(), relay_saw: Vec::new(), asked: None, answered: None };
         for host in 0..3 {
-            let edges = line.graph.graph();
+            let edges = line.graph.graph(host);
             let pricing = AppPricing::default();
             line.queue.extend([
                 (host, Input::Channels { channels: line.graph.channels_of(host) }),

@@ -320,9 +320,11 @@ impl Node {
     /// Whether the counterparty sees the channel on chain: what it is asked before it cannot be answered,
     /// and it would be severed for that.
     pub(crate) fn check_seen(&self, channel: &Channel) -> Result<(), RejectReason> {
+        if channel.heard.is_some() {
+            return Ok(());
+        }
         let hello = self.edges.get(&channel.row.peer).and_then(Edge::hello);
-        let unseen = channel.heard.is_none() && hello.is_some_and(|hello| hello.has(CHANNELS));
-        if unseen { Err(RejectReason::Unreachable) } else { Ok(()) }
+        if hello.is_some_and(|hello| hello.has(CHANNELS)) { Err(RejectReason::Unreachable) } else { Ok(()) }
     }
 
     /// Caps of the terms and exposure: what absconding could gain stays below the bond lost.

@@ -82,7 +82,7 @@ pub(crate) struct Channel {
     pub row: ChannelRow,
     /// As confirmed on chain; `None` until the chain was read after a start.
     pub info: Option<MyChannel>,
-    /// This node's deposit, less what it has drawn, as the counterparty says that it sees it on chain.
+    /// This node's deposit as the counterparty says that it sees it on chain.
     pub heard: Option<Yocto>,
     /// Raised in this flush, not signed yet.
     owed: Yocto,
@@ -164,24 +164,22 @@ impl Channel {
 
     /// What this node owns, with what it owes in this flush deducted.
     pub fn balance_mine(&self) -> Yocto {
-        let Some(info) = &self.info else { return Yocto::ZERO };
-        let own = self.row.own_total.checked_add(self.owed);
-        own.and_then(|own| {
-            let totals = self.totals(own, self.row.their_total);
-            totals.balance(self.row.side, info.deposit_mine, info.drawn_mine)
-        })
-        .unwrap_or(Yocto::ZERO)
+        self.info.as_ref().map_or(Yocto::ZERO, |info| self.balance_with(info.deposit_mine, info))
     }
 
     /// As much of [`Channel::balance_mine`] as the counterparty knows of: it takes no payment beyond that.
     fn covered(&self) -> Yocto {
-        let mine = self.balance_mine();
-        let Some(deposit) = self.heard else { return mine };
+        let Some(info) = &self.info else { return Yocto::ZERO };
+        let deposit = self.heard.map_or(info.deposit_mine, |heard| heard.min(info.deposit_mine));
+        self.balance_with(deposit, info)
+    }
+
+    fn balance_with(&self, deposit: Yocto, info: &MyChannel) -> Yocto {
         let own = self.row.own_total.checked_add(self.owed);
-        let known = own.and_then(|own| {
-            self.totals(own, self.row.their_total).balance(self.row.side, deposit, Yocto::ZERO)
-        });
-        mine.min(known.unwrap_or(Yocto::ZERO))
+        own.and_then(|own| {
+            self.totals(own, self.row.their_total).balance(self.row.side, deposit, info.drawn_mine)
+        })
+        .unwrap_or(Yocto::ZERO)
     }
 
     pub fn balance_theirs(&self) -> Yocto {

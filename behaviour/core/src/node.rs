@@ -312,8 +312,8 @@ impl Node {
             if channel.row.peer != peer || channel.row.side != info.side {
                 continue;
             }
-            let theirs = |info: &MyChannel| (info.deposit_theirs, info.drawn_theirs);
-            let news = channel.info.as_ref().is_none_or(|before| theirs(before) != theirs(&info));
+            let news =
+                channel.info.as_ref().is_none_or(|before| before.deposit_theirs != info.deposit_theirs);
             if let Some(edge) = self.edges.get(&peer) {
                 channel.heard = channel.heard.or_else(|| edge.seen.get(&id).copied());
                 if news && edge.out.conn().is_some() {

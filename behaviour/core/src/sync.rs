@@ -397,7 +397,7 @@ impl Node {
     fn sync_seen(&self, peer: NodeKey) -> Vec<SeenChannel> {
         let seen = self.channels_with(peer).filter_map(|(channel, entry)| {
             let info = entry.info.as_ref()?;
-            Some(SeenChannel { channel, deposit: info.deposit_theirs.saturating_sub(info.drawn_theirs) })
+            Some(SeenChannel { channel, deposit: info.deposit_theirs })
         });
         seen.collect()
     }

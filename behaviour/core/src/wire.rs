@@ -169,7 +169,7 @@ pub struct Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenChannel {
     pub channel: ChannelId,
-    /// The receiver's deposit less what it has drawn.
+    /// The receiver's deposit, with all top-ups.
     pub deposit: Yocto,
 }
 

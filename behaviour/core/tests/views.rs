@@ -105,10 +105,10 @@ fn peers_are_told_of_each_change_that_they_have_to_know() {
     rig.input(Input::Channels { channels: channels.clone() });
     assert!(rig.sent.is_empty(), "nothing has changed");
     channels.iter_mut().filter(|info| info.channel == IN).for_each(|info| {
-        (info.deposit_theirs, info.drawn_theirs) = (Yocto(50), Yocto(20));
+        info.deposit_theirs = Yocto(50);
     });
     rig.input(Input::Channels { channels: channels.clone() });
-    assert!(told(&mut rig, up).contains(&SeenChannel { channel: IN, deposit: Yocto(30) }));
+    assert!(told(&mut rig, up).contains(&SeenChannel { channel: IN, deposit: Yocto(50) }));
     assert!(told(&mut rig, down).is_empty());
     rig.beside = true;
     let beside = rig.my_channels().into_iter().find(|info| info.channel == BESIDE);
@@ -141,4 +141,18 @@ fn channels_that_a_peer_makes_up_are_kept_up_to_a_limit() {
     assert!(rig.disconnected.is_empty());
     assert!(rig.node.remembered_channels() <= 2 * 4096);
     assert!(rig.ask_through(b"question", 100), "those that there are count");
+}
+
+/// What was received can be drawn as well, so more than was ever deposited.
+#[test]
+fn draws_beyond_the_deposit_hide_no_deposit() {
+    let mut rig = Rig::new();
+    let mut channels = rig.my_channels();
+    let out = channels.iter_mut().find(|info| info.channel == OUT).expect("there is one");
+    (out.deposit_mine, out.drawn_mine) = (Yocto(3 * DEPOSIT.0), Yocto(2 * DEPOSIT.0));
+    rig.input(Input::Channels { channels });
+    // To `down`, which does not see the top-up, the node has nothing left.
+    assert_eq!(spend(&mut rig, 1), Some(RejectReason::Balance));
+    down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: Yocto(3 * DEPOSIT.0) }]);
+    assert_eq!(spend(&mut rig, 1), None);
 }
