@@ -37,6 +37,8 @@ pub struct World {
     pub forget_after_s: u64,
     /// For nodes made from here on.
     pub watchtowers: Vec<Multiaddr>,
+    /// For nodes made from here on, if they do not ask the chain itself.
+    pub rpc_url: Option<String>,
     dir: TempDir,
 }
 
@@ -62,6 +64,7 @@ impl World {
             chain,
             forget_after_s: 3_600,
             watchtowers: Vec::new(),
+            rpc_url: None,
             dir: tempfile::tempdir().expect("directory"),
         }
     }
@@ -76,6 +79,9 @@ impl World {
         config.policy.confirm_deposit = Yocto::near(5);
         config.policy.forget_after_s = self.forget_after_s;
         config.p2p.watchtowers = self.watchtowers.clone();
+        if let Some(url) = &self.rpc_url {
+            config.network.rpc_urls = vec![url.clone()];
+        }
         config.network.boot_peers = boot.iter().map(|daemon| daemon.address()).collect();
         let keys = Keys { node: generate_node_key(), near: generate_near_key(), near_account: None };
         self.chain.faucet(&account, &keys.near.public_key(), Yocto::near(100)).await.expect("faucet");
