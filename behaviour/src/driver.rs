@@ -7,7 +7,10 @@ mod crowd;
 mod events;
 mod inbound;
 mod messages;
+mod pulse;
 mod requests;
+#[cfg(test)]
+mod stall_tests;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +39,7 @@ use crate::orders::Orders;
 use crate::store::{Store, StoreError};
 use crowd::Crowd;
 use inbound::Inbound;
+use pulse::Pulse;
 use requests::Requests;
 
 /// Messages, and requests and responses of peers, taken in per round. More would share a signature,
@@ -103,6 +107,7 @@ pub struct Driver {
     /// Wall clock at the start, milliseconds since 1970: from there on time is monotonic.
     start_ms: u64,
     timer: Option<(Time, Delay)>,
+    pulse: Pulse,
 }
 
 impl std::fmt::Debug for Driver {
@@ -139,6 +144,7 @@ pub(crate) fn assemble(
     let (message_sender, messages) = queue::channel(MAX_ROUND);
     let (answer_sender, answers) = answers::channel();
     let (to_behaviour, from_driver) = mpsc::channel(256);
+    let pulse = Pulse::new(config.policy.margin_ms);
     let (max_control_queue, event_queue) = (config.max_control_queue, config.event_queue);
     let behaviour = Behaviour::new(Arc::new(config), Arc::clone(&shared), handler_sender, from_driver);
     let driver = Driver {
@@ -167,6 +173,7 @@ pub(crate) fn assemble(
         start: Instant::now(),
         start_ms: wall_ms(),
         timer: None,
+        pulse,
     };
     Ok((behaviour, Control::new(message_sender, answer_sender), driver))
 }
@@ -216,6 +223,7 @@ impl Driver {
             self.poll_tick(cx);
             return more;
         }
+        self.pulse.beat(self.now());
         let most = if self.crowd.is_mixed(self.now()) { CROWDED_ROUND } else { MAX_ROUND };
         let mut room = most;
         while room > 0 {
@@ -326,6 +334,7 @@ impl Driver {
             self.timer = None;
             return true;
         }
+        let deadline = self.pulse.at_most(now, deadline);
         // One that is earlier is kept: it costs less to look once more then than to set it anew each time.
         if self.timer.as_ref().is_none_or(|(time, _)| *time > deadline) {
             let delay = Delay::new(Duration::from_millis(deadline.since_ms(now)));
@@ -425,6 +434,11 @@ impl Driver {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), DriverError>> {
+        // Before the node learns what time it is by anything else.
+        let waits = self.node.next_deadline().is_some();
+        if let Some(since) = self.pulse.missed(self.now(), waits) {
+            self.input(Input::Stalled { since });
+        }
         // What has become durable goes out first: others work on it while more is taken in here.
         if self.poll_store(cx)? {
             self.carry_out();

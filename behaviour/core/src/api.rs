@@ -246,6 +246,11 @@ pub enum Input {
     LateFee {
         per_ms: Yocto,
     },
+    /// Since then this node has taken in nothing that peers said, for longer than the policy's margin: the
+    /// store hung, or the process stood still. Comes before anything else that is known at the time.
+    Stalled {
+        since: Time,
+    },
     /// A deadline has passed.
     Tick,
 }

@@ -167,6 +167,14 @@ impl Away {
         self.since = None;
     }
 
+    /// Whether it could have been reached between these two nobody knows.
+    pub fn skip(&mut self, from: Time, to: Time) {
+        if let Some(since) = &mut self.since {
+            self.before_ms = self.before_ms.saturating_add(from.since_ms(*since));
+            *since = to;
+        }
+    }
+
     pub fn total_ms(&self, now: Time) -> u64 {
         self.before_ms.saturating_add(self.since.map_or(0, |since| now.since_ms(since)))
     }

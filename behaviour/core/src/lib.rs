@@ -73,6 +73,7 @@ mod restore;
 mod roots;
 mod rows;
 mod sever;
+mod stall;
 mod statements;
 mod store;
 mod streams;

@@ -187,6 +187,7 @@ impl Node {
                 self.graph.update(version, chain_time_ms, edges);
             }
             Input::LateFee { per_ms } => self.late_fee = Some(per_ms),
+            Input::Stalled { since } => self.on_stalled(since),
             Input::Tick => {}
         }
     }

@@ -43,6 +43,12 @@ impl Pace {
         Pace { at: now, moved: now, ..Pace::default() }
     }
 
+    /// The time since it was last counted is nobody's.
+    pub fn skip(&mut self, now: Time) {
+        self.at = now;
+        self.moved = now;
+    }
+
     /// By how much the downstream node's deadline was shifted since this process started, milliseconds.
     pub fn excused_ms(&self) -> u64 {
         self.shifted_ms.1

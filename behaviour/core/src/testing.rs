@@ -12,6 +12,7 @@ mod pursuit;
 mod rest;
 mod rng;
 pub mod scenario;
+mod stall;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,6 +192,10 @@ pub(crate) enum Happening {
     View {
         host: usize,
     },
+    /// A host stands still no more.
+    Resume {
+        host: usize,
+    },
     /// The chain has executed an order.
     Severed {
         order: Signed<SeverOrder>,
@@ -229,6 +234,7 @@ pub struct World {
     pub severed: BTreeMap<ChannelId, (u64, SeverOrder)>,
     /// When a host sees a channel, if that is after the beginning.
     seen_at: BTreeMap<(usize, ChannelId), u64>,
+    stalled: stall::Stalled,
     muted: BTreeSet<usize>,
     parted: BTreeSet<(usize, usize)>,
     server_price: Yocto,
@@ -269,6 +275,7 @@ impl World {
             log: Vec::new(),
             severed: BTreeMap::new(),
             seen_at: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             muted: BTreeSet::new(),
             parted: BTreeSet::new(),
             server_price: Yocto(50),
@@ -440,7 +447,7 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) -> Option<usize> {
-        match happening {
+        match self.unless_stalled(happening)? {
             Happening::Input { host, life, input } => {
                 (self.hosts[host].life == life).then(|| self.hosts[host].handle(self.now, input))?;
                 Some(host)
@@ -461,6 +468,7 @@ impl World {
                 }
                 None
             }
+            Happening::Resume { host } => self.resume(host),
             Happening::View { host } => {
                 self.look(host);
                 None

@@ -172,3 +172,22 @@ fn ends_that_see_a_channel_at_different_times_lose_nothing() {
     }
     assert!(answered > 100, "{answered} of 2000 were answered");
 }
+
+/// A process that was stopped, or whose disk hung, reads first what others have said meanwhile.
+#[test]
+fn a_host_that_stood_still_blames_nobody() {
+    for seed in 1..=10 {
+        let mut world = World::line(Options { late_fee: Some(Yocto(1)), ..Options::new(seed) }, 4);
+        world.run_until(1_000);
+        for _ in 0..5 {
+            world.request(&[0, 1, 2, 3], 200, 500);
+        }
+        // Under way.
+        world.run_until(1_030 + seed * 5);
+        world.stall(0, 4_000);
+        world.run(60_000);
+        let report = check(&world, "stall");
+        assert!(world.severed.is_empty(), "seed {seed}: {:?}", world.severed);
+        assert_eq!(report.responses, 5, "seed {seed}");
+    }
+}

@@ -219,6 +219,15 @@ impl Rig {
         self.drain();
     }
 
+    /// Time passes in which the node does not run.
+    pub fn stall(&mut self, ms: u64) {
+        let since = Time(self.time_ms);
+        self.time_ms += ms;
+        self.node.handle(Time(self.time_ms), Input::Stalled { since });
+        self.node.handle(Time(self.time_ms), Input::Tick);
+        self.drain();
+    }
+
     pub fn drain(&mut self) {
         while let Some(output) = self.node.poll() {
             match output {

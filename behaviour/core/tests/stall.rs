@@ -1,0 +1,105 @@
+//! A node whose disk hangs, or whose process stands still, does not blame others for what it has not read.
+
+#[path = "support/rig.rs"]
+mod rig;
+
+use por_core::types::{SeverReason, Yocto};
+use por_core::*;
+use rig::*;
+
+/// Heartbeat, grace and margin, and the round trip.
+const LIMIT_MS: u64 = 3_100;
+
+fn reasons(rig: &Rig) -> Vec<(types::ChannelId, SeverReason)> {
+    rig.orders.iter().map(|order| (order.statement.channel, order.statement.reason)).collect()
+}
+
+/// Nothing is severed for a stall, and for silence after it as ever.
+fn check(mut rig: Rig, channel: types::ChannelId, reason: SeverReason) {
+    rig.stall(20_000);
+    rig.later(LIMIT_MS / 2);
+    assert_eq!(reasons(&rig), [], "{reason:?}");
+    for _ in 0..200 {
+        rig.later(100);
+        if !rig.orders.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(reasons(&rig), [(channel, reason)]);
+}
+
+#[test]
+fn silence() {
+    let mut rig = Rig::new();
+    rig.ask_through(b"question", 100);
+    check(rig, OUT, SeverReason::MissedSync);
+}
+
+#[test]
+fn acks() {
+    let mut rig = Rig::new();
+    rig.ask_through(b"question", 100);
+    rig.stall(20_000);
+    rig.alive();
+    rig.later(1_000);
+    assert_eq!(reasons(&rig), []);
+    for _ in 0..40 {
+        rig.later(100);
+        rig.alive();
+    }
+    assert_eq!(reasons(&rig), [(OUT, SeverReason::NoAck)]);
+}
+
+#[test]
+fn lateness() {
+    let mut rig = Rig::new();
+    rig.input(Input::LateFee { per_ms: Yocto(1) });
+    let (_, item) = rig.relayed(b"question", 100);
+    rig.acknowledge_item(item.exchange);
+    rig.stall(60_000);
+    rig.alive();
+    rig.later(1_000);
+    assert_eq!(reasons(&rig), []);
+    for _ in 0..100 {
+        rig.later(100);
+        rig.alive();
+    }
+    assert!(reasons(&rig).contains(&(OUT, SeverReason::UnpaidLateness)), "{:?}", reasons(&rig));
+}
+
+#[test]
+fn absence() {
+    let mut rig = Rig::new();
+    let mut head = rig.head_here(b"question", 100);
+    head.route[0].allowance_ms += 100_000;
+    rig.ask(&head, b"question");
+    let up = rig.up.public();
+    for conn in (1..=8).map(ConnId) {
+        rig.input(Input::Disconnected { peer: up, conn });
+    }
+    check(rig, IN, SeverReason::MissedSync);
+}
+
+/// One whose policy severs as soon as an answer is late looks whether it has come meanwhile.
+#[test]
+fn impatience() {
+    let mut rig = Rig::new();
+    let policy = Policy { patience: Patience::AfterMs(0), ..Policy::default() };
+    rig.node = Node::new(CoreConfig { policy, ..config(&rig.limits) }, Restored::default()).unwrap();
+    rig.uncommitted.clear();
+    rig.chain();
+    rig.connect_all();
+    let (id, item) = rig.relayed(b"question", 100);
+    rig.acknowledge_item(item.exchange);
+    rig.stall(60_000);
+    assert_eq!(reasons(&rig), []);
+    let response = rig.response(id, item.exchange, b"answer");
+    rig.down_sends(wire::Frame::Response(wire::Response {
+        payment: None,
+        resent: false,
+        responses: vec![response],
+    }));
+    rig.later(10_000);
+    assert_eq!(reasons(&rig), []);
+    assert!(rig.up_got().iter().any(|frame| matches!(frame, wire::Frame::Response(_))));
+}
