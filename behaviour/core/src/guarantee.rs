@@ -396,17 +396,21 @@ impl Node {
         }
     }
 
-    /// None of those that owe a sync is heard from, `peer` not being the only one: the fault is
-    /// likely here. Nobody can hide behind that for long.
+    /// None of those that owe a sync is heard from, `peer` not being the only one, or there is no connection
+    /// at all: the fault is likely here. Nobody can hide behind that for long.
     fn hears_nobody(&self, peer: NodeKey) -> bool {
         let (beat, grace) = self.rhythm(peer);
         let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
         let silence = self.edges.get(&peer).map_or(0, |edge| self.now.since_ms(edge.heard));
+        if silence > limit.saturating_mul(SELF_DOUBT) {
+            return false;
+        }
+        if self.alone.is_some() {
+            return true;
+        }
         let mut others =
             self.edges.iter().filter(|(other, edge)| **other != peer && edge.watch.is_some()).peekable();
-        silence <= limit.saturating_mul(SELF_DOUBT)
-            && others.peek().is_some()
-            && others.all(|(_, edge)| self.now.since_ms(edge.heard) > limit)
+        others.peek().is_some() && others.all(|(_, edge)| self.now.since_ms(edge.heard) > limit)
     }
 
     /// Whether the policy allows to sever an edge with this peer now. What it caps are the peers: more

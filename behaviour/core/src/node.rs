@@ -91,8 +91,12 @@ pub struct Node {
     nonces: u64,
     /// A flush is due.
     pub(crate) stale: bool,
-    /// When this process took its first input.
+    /// When this process took its first input; or after it had heard nobody for a while.
     pub(crate) started: Option<Time>,
+    /// Since when there has been no connection at all, where there was one before.
+    pub(crate) alone: Option<Time>,
+    /// When such a time was last counted as this node's own.
+    pub(crate) excused: Option<Time>,
     pub(crate) outputs: VecDeque<Output>,
     /// Severed before their start was told.
     pub(crate) postponed: Vec<(RequestId, Signed<SeverOrder>, Yocto)>,
@@ -152,6 +156,8 @@ impl Node {
             nonces: 0,
             stale: true,
             started: None,
+            alone: None,
+            excused: None,
             outputs: VecDeque::new(),
             postponed: Vec::new(),
             #[cfg(feature = "testing")]

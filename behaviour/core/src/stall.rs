@@ -37,4 +37,24 @@ impl Node {
         self.syncing =
             syncing.into_iter().map(|(time, peer, epoch)| (time.max(later), peer, epoch)).collect();
     }
+
+    /// A connection was lost.
+    pub(crate) fn perhaps_alone(&mut self) {
+        if self.edges.values().all(|edge| edge.conns.is_empty()) {
+            self.alone.get_or_insert(self.now);
+        }
+    }
+
+    /// Somebody is connected. If nobody was for longer than is tolerated, it was this node that could not
+    /// be reached; once within the window of severs, or a lone neighbour could come and go for ever
+    /// instead of answering.
+    pub(crate) fn not_alone(&mut self) {
+        let Some(since) = self.alone.take() else { return };
+        let window = self.config.policy.sever_window_ms;
+        let lately = self.excused.is_some_and(|time| self.now.since_ms(time) < window);
+        if self.now.since_ms(since) > self.config.policy.margin_ms && !lately {
+            self.excused = Some(self.now);
+            self.on_stalled(since);
+        }
+    }
 }

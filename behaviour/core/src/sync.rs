@@ -50,6 +50,7 @@ impl Node {
             }
             self.on_disconnected(peer, least);
         }
+        self.not_alone();
         let edge = self.edge(peer);
         edge.conns.insert(conn, Conn { hello, unwritten: 0, epochs: 0 });
         if matches!(edge.out, Outgoing::Down) {
@@ -100,6 +101,7 @@ impl Node {
                     self.sample_owed(peer);
                 }
                 self.unhear_channels(peer);
+                self.perhaps_alone();
                 if told {
                     self.notify(Event::PeerLost { peer });
                 }

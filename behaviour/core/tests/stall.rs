@@ -103,3 +103,60 @@ fn impatience() {
     assert_eq!(reasons(&rig), []);
     assert!(rig.up_got().iter().any(|frame| matches!(frame, wire::Frame::Response(_))));
 }
+
+fn lose_all(rig: &mut Rig) {
+    for peer in [rig.up.public(), rig.down.public()] {
+        for conn in (1..=100).map(ConnId) {
+            rig.input(Input::Disconnected { peer, conn });
+        }
+    }
+}
+
+/// Without any connection it is this node that cannot be reached, though it has asked one neighbour alone.
+#[test]
+fn outages() {
+    let mut rig = Rig::new();
+    rig.ask_through(b"question", 100);
+    lose_all(&mut rig);
+    for _ in 0..60 {
+        rig.later(100);
+    }
+    assert_eq!(reasons(&rig), []);
+    rig.connect_all();
+    for _ in 0..20 {
+        rig.later(100);
+    }
+    assert_eq!(reasons(&rig), [], "it has no more than been asked again");
+    for _ in 0..40 {
+        rig.later(100);
+    }
+    assert_eq!(reasons(&rig)[0], (OUT, SeverReason::MissedSync));
+}
+
+#[test]
+fn outages_end() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.ask_own(10), None);
+    lose_all(&mut rig);
+    for _ in 0..130 {
+        rig.later(100);
+    }
+    assert!(reasons(&rig).contains(&(OUT, SeverReason::MissedSync)), "{:?}", reasons(&rig));
+}
+
+/// Nobody hides behind that by coming and going.
+#[test]
+fn outages_count_once_a_minute() {
+    let mut rig = Rig::new();
+    rig.ask_through(b"question", 100);
+    let mut passed = 0;
+    while rig.orders.is_empty() {
+        lose_all(&mut rig);
+        rig.later(1_100);
+        rig.connect_all();
+        rig.later(900);
+        passed += 2_000;
+        assert!(passed < 20_000, "never severed");
+    }
+    assert_eq!(reasons(&rig)[0], (OUT, SeverReason::NoAck));
+}

@@ -3,7 +3,7 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use por_core::types::{Hop, NodeKey, Yocto};
+use por_core::types::{NodeKey, Yocto};
 use por_core::wire::{Frame, SeenChannel, Sync};
 use por_core::*;
 use rig::*;
@@ -57,27 +57,6 @@ fn what_a_peer_sees_before_this_node_does_counts_once_it_does() {
     assert!(rig.ask_through(b"question", 100));
 }
 
-/// Asks `down` on this node's own behalf, for all that it has there and more.
-fn spend(rig: &mut Rig, price: u128) -> Option<RejectReason> {
-    let head = rig.head(b"question", 100);
-    rig.events.clear();
-    rig.input(Input::Command(Command::Request {
-        token: 1,
-        destination: rig.down.public(),
-        app: "app".into(),
-        body: b"question".as_slice().into(),
-        response_limit: 100,
-        server_price: Yocto(price),
-        expires_ms: NOW + 60_000,
-        graph_version: 5,
-        route: vec![Hop { allowance_ms: 60_000, ..head.route[1].clone() }],
-    }));
-    rig.events.iter().find_map(|event| match event {
-        Event::Refused { reason, .. } => Some(*reason),
-        _ => None,
-    })
-}
-
 /// It would refuse a payment that its own view does not cover.
 #[test]
 fn a_deposit_is_spent_once_the_counterparty_sees_it() {
@@ -88,13 +67,13 @@ fn a_deposit_is_spent_once_the_counterparty_sees_it() {
         .filter(|info| info.channel == OUT)
         .for_each(|info| info.deposit_mine = Yocto(3 * DEPOSIT.0));
     rig.input(Input::Channels { channels });
-    assert_eq!(spend(&mut rig, 2 * DEPOSIT.0), Some(RejectReason::Balance));
+    assert_eq!(rig.ask_own(2 * DEPOSIT.0), Some(RejectReason::Balance));
     down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: Yocto(3 * DEPOSIT.0) }]);
-    assert_eq!(spend(&mut rig, 2 * DEPOSIT.0), None);
+    assert_eq!(rig.ask_own(2 * DEPOSIT.0), None);
     assert!(rig.down_got().iter().any(|frame| matches!(frame, Frame::Request(_))));
     // And no more than this node has, whatever the counterparty says.
     down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: Yocto(u128::MAX >> 1) }]);
-    assert_eq!(spend(&mut rig, 2 * DEPOSIT.0), Some(RejectReason::Balance));
+    assert_eq!(rig.ask_own(2 * DEPOSIT.0), Some(RejectReason::Balance));
 }
 
 #[test]
@@ -152,7 +131,7 @@ fn draws_beyond_the_deposit_hide_no_deposit() {
     (out.deposit_mine, out.drawn_mine) = (Yocto(3 * DEPOSIT.0), Yocto(2 * DEPOSIT.0));
     rig.input(Input::Channels { channels });
     // To `down`, which does not see the top-up, the node has nothing left.
-    assert_eq!(spend(&mut rig, 1), Some(RejectReason::Balance));
+    assert_eq!(rig.ask_own(1), Some(RejectReason::Balance));
     down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: Yocto(3 * DEPOSIT.0) }]);
-    assert_eq!(spend(&mut rig, 1), None);
+    assert_eq!(rig.ask_own(1), None);
 }

@@ -3,14 +3,17 @@
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
+#[path = "signed.rs"]
+mod signed;
+
 use bytes::Bytes;
 use por_core::types::{
-    ChannelId, ChannelState, FlushOf, FlushProof, FlushRoot, FlushTree, Hash, Hop, Item, ItemKind, Items,
-    Network, NodeKey, NodeSecret, RequestHead, RequestId, ResponseReceipt, Side, Signed, Statement, Terms,
-    Totals, Yocto, leaf_hash,
+    ChannelId, ChannelState, Hash, Hop, Item, ItemKind, Items, Network, NodeKey, NodeSecret, RequestHead,
+    RequestId, ResponseReceipt, Side, Signed, Terms, Totals, Yocto,
 };
 use por_core::wire::{self, Frame, Hello, Lane, RequestItem, ResponseItem, SeenChannel, Sync};
 use por_core::*;
+pub use signed::*;
 
 pub const NOW: u64 = 1_700_000_000_000;
 pub const DEPOSIT: Yocto = Yocto(1_000_000);
@@ -524,6 +527,27 @@ impl Rig {
         (id, item.expect("passed on"))
     }
 
+    /// Asks `down` on the node's own behalf; why not, if it refuses.
+    pub fn ask_own(&mut self, server_price: u128) -> Option<RejectReason> {
+        let head = self.head(b"question", 100);
+        self.events.clear();
+        self.input(Input::Command(Command::Request {
+            token: 1,
+            destination: self.down.public(),
+            app: "app".into(),
+            body: b"question".as_slice().into(),
+            response_limit: 100,
+            server_price: Yocto(server_price),
+            expires_ms: NOW + 60_000,
+            graph_version: 5,
+            route: vec![Hop { allowance_ms: 60_000, ..head.route[1].clone() }],
+        }));
+        self.events.iter().find_map(|event| match event {
+            Event::Refused { reason, .. } => Some(*reason),
+            _ => None,
+        })
+    }
+
     /// Id of a request that was passed on.
     pub fn last_request(&self, item: &RequestItem) -> RequestId {
         borsh::from_slice::<RequestHead>(&item.head).unwrap().id(&network())
@@ -566,26 +590,4 @@ impl Rig {
         });
         responses.flatten().collect()
     }
-}
-
-pub fn state(
-    signer: &NodeSecret,
-    channel: ChannelId,
-    sent_a: Yocto,
-    sent_b: Yocto,
-    items: Hash,
-) -> Signed<ChannelState> {
-    signer.sign(&network(), ChannelState { channel, totals: Totals { sent_a, sent_b }, items })
-}
-
-/// Signature of a flush of one.
-pub fn sign_one<S: Statement + FlushOf>(signer: &NodeSecret, statement: &S) -> FlushProof {
-    let tree = FlushTree::new(vec![leaf_hash(&statement.signed_bytes(&network()))]).unwrap();
-    let root = FlushRoot::<S>::new(tree.root(), tree.leaves());
-    tree.proof(0, signer.sign(&network(), root).signature).unwrap()
-}
-
-/// What `signer` rejects in a flush of its own.
-pub fn signed_invalid(signer: &NodeSecret, statement: types::Invalid) -> types::SignedInvalid {
-    types::SignedInvalid { proof: sign_one(signer, &statement), statement }
 }
