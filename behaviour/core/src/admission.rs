@@ -97,7 +97,7 @@ impl Node {
 
     /// A frame over a channel that the chain does not show to this node yet: left for when it does. The
     /// peer is ahead of it, or makes the channel up.
-    fn not_heard(&mut self, peer: NodeKey, channel: ChannelId) -> Result<(), Fault> {
+    pub(crate) fn not_heard(&mut self, peer: NodeKey, channel: ChannelId) -> Result<(), Fault> {
         let unheard = &mut self.edge(peer).unheard;
         unheard.push(channel);
         if unheard.len() > MAX_UNHEARD {

@@ -202,7 +202,8 @@ impl Node {
         let now = self.now;
         let (late_fee, patience) = (self.late_fee.unwrap_or_default(), self.config.policy.patience);
         self.shift_deadlines(id);
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let knows = self.knows_chain;
+        let Some(job) = self.jobs.get_mut(&id).filter(|_| knows) else { return };
         let Role::Relay(relay) = &mut job.role else { return };
         if !relay.from.open || !relay.to.open || now <= relay.from.clock.deadline {
             return;
@@ -287,10 +288,22 @@ impl Node {
             return;
         }
         let (beat, grace) = self.rhythm(peer);
-        let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        // Before, it knows neither the terms nor whether the channel is there at all.
+        if self.knows_chain {
+            let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+            self.judge_asked(peer, open, limit);
+        }
+        let still = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
+        if still {
+            let time = self.now.after_ms(beat);
+            self.edge(peer).watch = Some(time);
+            self.watches.insert((time, peer));
+        }
+    }
+
+    fn judge_asked(&mut self, peer: NodeKey, open: Vec<RequestId>, limit: u64) {
         let now = self.now;
-        let edge = self.edge(peer);
-        let silent = now.since_ms(edge.heard) > limit;
+        let silent = now.since_ms(self.edge(peer).heard) > limit;
         // Who has refused everything owes no sync.
         let owes = open.iter().any(|id| self.jobs.get(id).is_some_and(|job| !job.is_refused()));
         if silent && owes {
@@ -298,12 +311,6 @@ impl Node {
         } else {
             self.watch_each(peer, &open, limit);
             self.watch_receipts(peer, &open, limit);
-        }
-        let still = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
-        if still {
-            let time = self.now.after_ms(beat);
-            self.edge(peer).watch = Some(time);
-            self.watches.insert((time, peer));
         }
     }
 
@@ -434,7 +441,9 @@ impl Node {
         }
         let Patience::AfterMs(after) = self.config.policy.patience else { return };
         let until = to.clock.deadline.after_ms(after);
-        if self.now >= until {
+        if !self.knows_chain {
+            self.due.insert((self.now.after_ms(self.config.policy.margin_ms.max(1)), request));
+        } else if self.now >= until {
             if self.may_sever(to.peer) {
                 self.end_leg(request, SeverReason::UnpaidLateness);
             }

@@ -23,6 +23,9 @@ impl Node {
 
     /// A look at an upstream peer, with each sync.
     pub(crate) fn watch_upstream(&mut self, peer: NodeKey) {
+        if !self.knows_chain {
+            return;
+        }
         let now = self.now;
         let (beat, grace) = self.rhythm(peer);
         let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);

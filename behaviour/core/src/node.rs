@@ -93,6 +93,8 @@ pub struct Node {
     pub(crate) stale: bool,
     /// When this process took its first input; or after it had heard nobody for a while.
     pub(crate) started: Option<Time>,
+    /// The chain was read since this process started.
+    pub(crate) knows_chain: bool,
     /// Since when there has been no connection at all, where there was one before.
     pub(crate) alone: Option<Time>,
     /// When such a time was last counted as this node's own.
@@ -156,6 +158,7 @@ impl Node {
             nonces: 0,
             stale: true,
             started: None,
+            knows_chain: false,
             alone: None,
             excused: None,
             outputs: VecDeque::new(),
@@ -279,6 +282,9 @@ impl Node {
         if !speaks {
             return Ok(());
         }
+        if let Some(channel) = self.unread(peer, &frame) {
+            return self.not_heard(peer, channel);
+        }
         match frame {
             Frame::Hello(_) => Err(Fault::new("Hello inside a session")),
             Frame::Sync(_) => Ok(()),
@@ -295,14 +301,16 @@ impl Node {
     }
 
     fn on_channels(&mut self, channels: Vec<MyChannel>) {
+        self.chain_read();
         let listed: BTreeSet<ChannelId> = channels.iter().map(|info| info.channel).collect();
         let mut gone: Vec<ChannelId> =
             channels.iter().filter(|info| info.gone).map(|info| info.channel).collect();
         for (id, channel) in &mut self.channels {
-            if !listed.contains(id)
-                && let Some(info) = &mut channel.info
-            {
-                (info.open, info.gone) = (false, true);
+            if !listed.contains(id) {
+                if let Some(info) = &mut channel.info {
+                    (info.open, info.gone) = (false, true);
+                }
+                // Perhaps it was gone before this process started.
                 gone.push(*id);
             }
         }

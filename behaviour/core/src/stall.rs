@@ -1,11 +1,13 @@
-//! Time in which this node heard nobody, because its disk hung or its process stood still: what others said
-//! meanwhile waits to be read. Nobody is blamed for that time; what this node owes for it, it pays.
+//! Time in which this node heard nobody, because its disk hung or its process stood still, or because it had no
+//! connection: what others said meanwhile waits to be read. Nobody is blamed for that time, nor for any before the
+//! chain is read; what this node owes for it, it pays.
 
-use por_types::RequestId;
+use por_types::{ChannelId, NodeKey, RequestId};
 
 use crate::api::{Patience, Time};
 use crate::job::Role;
 use crate::node::Node;
+use crate::wire::Frame;
 
 impl Node {
     /// From `since` until now nothing was taken in.
@@ -56,5 +58,29 @@ impl Node {
             self.excused = Some(self.now);
             self.on_stalled(since);
         }
+    }
+
+    /// The chain is read for the first time. Until then nobody was judged, as neither terms nor channels were
+    /// known; from now on time counts.
+    pub(crate) fn chain_read(&mut self) {
+        let first = !std::mem::replace(&mut self.knows_chain, true);
+        if let Some(started) = self.started.filter(|started| first && *started < self.now) {
+            self.on_stalled(started);
+        }
+    }
+
+    /// The channel of a frame's payment, if this node has not read it from the chain yet: what the payment is
+    /// worth cannot be told.
+    pub(crate) fn unread(&self, peer: NodeKey, frame: &Frame) -> Option<ChannelId> {
+        let payment = match frame {
+            Frame::Reject(frame) => frame.payment.as_ref(),
+            Frame::Response(frame) => frame.payment.as_ref(),
+            Frame::Severed(frame) => frame.payment.as_ref(),
+            Frame::Late(frame) => Some(&frame.payment),
+            _ => None,
+        };
+        let id = payment?.statement.channel;
+        let channel = self.channels.get(&id).filter(|channel| channel.row.peer == peer)?;
+        channel.info.is_none().then_some(id)
     }
 }

@@ -4,7 +4,7 @@
 mod rig;
 
 use bytes::Bytes;
-use por_core::types::{RequestId, Yocto};
+use por_core::types::{Item, ItemKind, Items, RequestId, Side, Yocto};
 use por_core::wire::{self, Frame};
 use por_core::*;
 use rig::*;
@@ -17,6 +17,15 @@ const LAZY_MS: u64 = 20;
 
 /// A new process from what is on disk, `ms` later, not yet connected.
 fn restart(rig: &mut Rig, ms: u64) {
+    restart_unread(rig);
+    rig.later(ms);
+    rig.chain();
+    rig.input(Input::LateFee { per_ms: LATE_FEE });
+    rig.serve(10);
+}
+
+/// The same, and the chain is not read yet.
+fn restart_unread(rig: &mut Rig) {
     let rows = rig.rows.iter().map(|((table, key), value)| Row {
         table: *table,
         key: key.clone(),
@@ -25,10 +34,6 @@ fn restart(rig: &mut Rig, ms: u64) {
     let restored = Restored { rows: rows.collect() };
     rig.node = Node::new(config(&rig.limits), restored).unwrap();
     rig.sent.clear();
-    rig.later(ms);
-    rig.chain();
-    rig.input(Input::LateFee { per_ms: LATE_FEE });
-    rig.serve(10);
 }
 
 fn last_incoming(rig: &Rig) -> RequestId {
@@ -169,4 +174,84 @@ fn an_exchange_that_upstream_still_waits_for_is_refunded_after_a_crash() {
     }
     assert!(rig.node.channel(IN).unwrap().totals.sent_b > Yocto::ZERO);
     assert_eq!(proofs(&mut rig), 1);
+}
+
+/// Reading the chain can take long. Until then a node knows neither its channels' terms nor whether they are
+/// there, and judges nobody; nor does it sign an order for what it takes for gone.
+#[test]
+fn nobody_is_judged_before_the_chain_is_read() {
+    for connected in [true, false] {
+        let mut rig = Rig::new();
+        rig.input(Input::LateFee { per_ms: LATE_FEE });
+        // One to pass on, one that waits here.
+        rig.ask_through(b"question", 100);
+        let head = rig.head_here(b"another", 100);
+        rig.ask(&head, b"another");
+        restart_unread(&mut rig);
+        if connected {
+            rig.connect_all();
+        }
+        for _ in 0..600 {
+            rig.later(100);
+        }
+        assert!(rig.orders.is_empty(), "{:?}", rig.orders);
+        rig.chain();
+        rig.later(1_000);
+        assert!(rig.orders.is_empty(), "{:?}", rig.orders);
+        for _ in 0..400 {
+            rig.later(100);
+        }
+        assert!(!rig.orders.is_empty(), "now it knows who is silent");
+    }
+}
+
+/// A channel that was settled and forgotten while the node was down will not be listed any more.
+#[test]
+fn what_was_asked_over_a_channel_that_is_no_more_ends() {
+    let mut rig = Rig::new();
+    rig.ask_through(b"question", 100);
+    restart_unread(&mut rig);
+    let channels = rig.my_channels().into_iter().filter(|info| info.channel != OUT).collect();
+    rig.input(Input::Channels { channels });
+    rig.graph();
+    let up = rig.up.public();
+    rig.connect(up);
+    for _ in 0..20 {
+        rig.later(100);
+    }
+    let told = rig.up_got().into_iter().find_map(|frame| match frame {
+        Frame::Severed(severed) => Some(severed.order.statement.channel),
+        _ => None,
+    });
+    assert_eq!(told, Some(OUT));
+}
+
+/// A refund or a late payment that comes before the chain is read is not the peer's mistake.
+#[test]
+fn payments_wait_for_the_chain_to_be_read() {
+    let mut rig = Rig::new();
+    let (id, item) = rig.relayed(b"question", 100);
+    rig.acknowledge_item(item.exchange);
+    restart_unread(&mut rig);
+    rig.events.clear();
+    let down = rig.down.public();
+    rig.connect(down);
+    let late = |rig: &mut Rig, resent| {
+        let due = Item { request: id, amount: Yocto(7), kind: ItemKind::Late };
+        let items = Items { channel: OUT, payer: Side::B, items: vec![due] };
+        rig.paid_down = Yocto(7);
+        let payment = state(&rig.down, OUT, Yocto::ZERO, Yocto(7), items.hash(&network()));
+        let amount = if resent { Yocto::ZERO } else { Yocto(7) };
+        let items = vec![wire::LateItem { exchange: item.exchange, amount, total: Yocto(7) }];
+        Frame::Late(wire::Late { payment, resent, items })
+    };
+    let frame = late(&mut rig, false);
+    rig.down_sends(frame);
+    assert!(rig.disconnected.is_empty(), "{:?}", rig.events);
+    rig.chain();
+    assert_eq!(rig.disconnected, [down], "to be told again");
+    let frame = late(&mut rig, true);
+    rig.connect_and(down, vec![frame]);
+    assert_eq!(rig.node.channel(OUT).unwrap().totals.sent_b, Yocto(7));
+    assert!(!rig.events.iter().any(|event| matches!(event, Event::Misbehaved { .. })), "{:?}", rig.events);
 }
