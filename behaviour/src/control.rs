@@ -252,8 +252,9 @@ impl Control {
         self.sender.send(Message::Pursue(command)).await.map_err(|_| Stopped)
     }
 
-    /// This node's channels as confirmed on chain, the whole set whenever one changes. The peer of each
-    /// that is not gone is kept connected, also while the channel closes.
+    /// This node's channels as confirmed on chain, the whole set whenever one changes: one that is missing
+    /// is gone, and what is unfinished over it ends. Nobody is judged before the first call. The peer of
+    /// each that is not gone is kept connected, also while the channel closes.
     pub async fn set_channels(&self, channels: Vec<MyChannel>) -> Result<(), Stopped> {
         self.ask(|reply| Message::Channels { channels, reply }).await
     }

@@ -219,8 +219,9 @@ impl Manager {
     async fn pass(&mut self) -> Result<(), ClientError> {
         let read = self.channels.parts.graph.read().height() > 0;
         let views = self.channels.views();
-        self.tell_protocol(&views).await?;
+        // The protocol takes a channel that is missing for gone: it is told of the whole set or of none.
         if read {
+            self.tell_protocol(&views).await?;
             self.channels.told.send_replace(true);
         }
         let ledger = self.channels.ledger().await?;
