@@ -434,7 +434,7 @@ impl Node {
         if gone {
             return self.admit_severed(id, from, to, body, job);
         }
-        let owed = self.channels.get_mut(&to.channel).map(|channel| channel.owe(to.amount));
+        let owed = self.channels.get_mut(&to.channel).map(|channel| channel.spend(to.amount));
         if !matches!(owed, Some(Ok(()))) {
             let refusal = Refusal::Reject(RejectReason::Balance);
             self.refuse(id, from, refusal, |role| Job { role, ..job });

@@ -107,7 +107,7 @@ impl Node {
             return Err(RejectReason::Busy);
         }
         let channel = self.channels.get_mut(&id).ok_or(RejectReason::NoEdge)?;
-        channel.owe(leg.amount).map_err(|_| RejectReason::Balance)?;
+        channel.spend(leg.amount).map_err(|_| RejectReason::Balance)?;
         self.load(&leg, false);
         self.edge(peer).reserved += leg.bytes;
         self.local += 1;

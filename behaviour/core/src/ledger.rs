@@ -194,9 +194,15 @@ impl Channel {
         self.covered().saturating_sub(self.incoming.amount).saturating_sub(unapplied)
     }
 
-    /// Raises the own total by `amount` with the next signature.
-    pub fn owe(&mut self, amount: Yocto) -> Result<(), AmountError> {
+    /// Raises the own total by `amount` with the next signature, for something new.
+    pub fn spend(&mut self, amount: Yocto) -> Result<(), AmountError> {
         self.covered().checked_sub(amount)?;
+        self.owe(amount)
+    }
+
+    /// The same for what this node has to pay, whatever the counterparty knows of its balance by now.
+    pub fn owe(&mut self, amount: Yocto) -> Result<(), AmountError> {
+        self.balance_mine().checked_sub(amount)?;
         self.owed = self.owed.checked_add(amount)?;
         Ok(())
     }
@@ -439,6 +445,20 @@ mod tests {
         assert!(!b.apply(Yocto(4)));
         assert!(b.apply(Yocto(3)));
         assert!(!b.apply(Yocto(u128::MAX)), "sums are checked");
+    }
+
+    /// After a restart its endpoint may be behind.
+    #[test]
+    fn what_is_owed_is_paid_also_if_the_counterparty_knows_less_than_before() {
+        let network = network();
+        let [(secret, mut a), _] = ends();
+        a.spend(Yocto(900)).unwrap();
+        a.sign(&network, &secret, vec![item(900)]).unwrap();
+        a.heard = Some(Yocto(500));
+        assert_eq!(a.available(), Yocto::ZERO);
+        assert!(a.spend(Yocto(1)).is_err());
+        a.owe(Yocto(100)).unwrap();
+        assert!(a.owe(Yocto(1)).is_err());
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Node {
         let connected = self.edges.get(&peer).is_some_and(|edge| edge.open().is_some());
         let channel = self.next_channel(id).filter(|_| connected);
         let entry = channel.and_then(|channel| self.channels.get_mut(&channel));
-        let owed = entry.map(|channel| channel.owe(amount));
+        let owed = entry.map(|channel| channel.spend(amount));
         let Some(Role::Relay(relay)) = self.jobs.get_mut(&id).map(|job| &mut job.role) else { return };
         let Some(channel) = channel.filter(|_| matches!(owed, Some(Ok(())))) else {
             let time = now.after_ms(ASK_AGAIN_MS.1);
