@@ -30,6 +30,8 @@ use serde_json::{Value, json};
 pub const CONTRACT: &str = "por.test";
 const START_MS: u64 = 1_700_000_000_000;
 const BYTE_PRICE: u128 = 10_000_000_000_000_000_000;
+/// For root state and change log, above what the code takes.
+const RESERVED_BYTES: u64 = 90_000;
 const CALL_GAS: u64 = 300_000_000_000_000;
 
 /// Outcome of a call that the contract accepted.
@@ -157,9 +159,12 @@ impl Vm {
     /// What calls attach unless a test says otherwise.
     pub const GAS: u64 = CALL_GAS;
 
-    /// The contract deployed, not initialised.
+    /// The contract deployed, not initialised, with no more than it asks for, so that storage which
+    /// nobody has paid shows.
     pub fn deployed() -> Vm {
-        Vm::deployed_with(wasm())
+        let mut vm = Vm::deployed_with(wasm());
+        vm.balance = u128::from(vm.storage_usage + RESERVED_BYTES) * BYTE_PRICE;
+        vm
     }
 
     /// Some wasm deployed, not initialised.
