@@ -18,7 +18,7 @@ pub const GROUP: u32 = 256;
 const INLINE: usize = 64;
 /// Most neighbours within one group's record, which so stays below 34 kB.
 const GROUP_LINKS: usize = 8_192;
-/// Most neighbours in one page of a hub.
+/// Most links in one page of a hub, unless more lead to one node.
 const PAGE: usize = 512;
 /// Stands for the length of a node whose neighbours are in pages.
 const PAGED: u16 = u16::MAX;
@@ -47,6 +47,14 @@ fn remove_link(links: &mut Vec<u32>, to: u32) {
         }
         Err(_) => fail!(code::OVERFLOW, "the graph misses an edge to node {to}; report this"),
     }
+}
+
+/// Where to divide a page: near its middle, and never between links to the same node, since these are
+/// looked for in one page. `None` if all lead to one node.
+fn middle(links: &[u32]) -> Option<usize> {
+    let begins = |at: &usize| target(links[at - 1]) != target(links[*at]);
+    let half = links.len() / 2;
+    (half.max(1)..links.len()).find(begins).or_else(|| (1..half).rev().find(begins))
 }
 
 fn pack(links: &[u32], bytes: &mut Vec<u8>) {
@@ -193,8 +201,10 @@ impl Hub {
         let at = self.page_of(to);
         let mut links = self.page(at);
         add_link(&mut links, to);
-        if links.len() > PAGE {
-            let upper = links.split_off(PAGE / 2);
+        if links.len() > PAGE
+            && let Some(middle) = middle(&links)
+        {
+            let upper = links.split_off(middle);
             self.bounds.insert(at + 1, target(upper[0]));
             self.write_page(at + 1, &upper);
             self.write();

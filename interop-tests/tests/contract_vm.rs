@@ -12,6 +12,8 @@ mod harness;
 mod hostile;
 #[path = "contract_vm/life.rs"]
 mod life;
+#[path = "contract_vm/limits.rs"]
+mod limits;
 #[path = "contract_vm/migration.rs"]
 mod migration;
 #[path = "contract_vm/random.rs"]

@@ -1,0 +1,72 @@
+//! Limits of the chain and of the contract's own records, reached on purpose: nothing that many
+//! cheap calls leave behind stops a check, hides an edge or goes unpaid.
+
+use por_types::interface::{ChecksView, NeighbourView, method};
+use por_types::{ChannelId, Yocto};
+use serde_json::json;
+
+use crate::harness::{Vm, order, terms};
+
+/// So little that a partition check cannot begin in the call.
+const SHORT_OF_GAS: u64 = 14_000_000_000_000;
+
+/// Severs without the gas for the check.
+fn sever_later(vm: &mut Vm, by: &str, id: ChannelId) {
+    let deposit = vm.config().check_deposit;
+    vm.gas = SHORT_OF_GAS;
+    vm.call("anyone.test", method::SEVER, &json!({ "order": order(by, id) }), deposit).expect("sever");
+    vm.gas = Vm::GAS;
+}
+
+fn checks(vm: &mut Vm) -> ChecksView {
+    vm.view(method::CHECKS, &json!({}))
+}
+
+/// Continues checks until nothing waits.
+fn crank(vm: &mut Vm) {
+    while checks(vm).waiting > 0 {
+        vm.act("crank.test", method::CHECK, json!({})).expect("a check can always be continued");
+    }
+}
+
+/// Links of a hub to one node beyond what one entry counts stay together when its page is divided.
+#[test]
+fn every_one_of_many_parallel_channels_of_a_hub_can_end() {
+    // Of one node 257 channels take two entries; with these neighbours on both sides of it they
+    // are in the middle of a full page.
+    let (below, above, channels) = (255, 256, 257);
+    let mut vm = Vm::started();
+    vm.register("hub.test", Yocto::near(5_000)).expect("register");
+    let names: Vec<String> = (0..=below + above).map(|number| format!("n{number}.test")).collect();
+    for name in &names {
+        vm.register(name, Yocto::near(300)).expect("register");
+    }
+    let (propose, confirm) = (vm.propose_cost(Yocto::ZERO), vm.confirm_cost(Yocto::ZERO));
+    let open = |vm: &mut Vm, name: &str| -> ChannelId {
+        let args = json!({ "counterparty": name, "terms": terms(), "deposit": Yocto::ZERO });
+        let input = serde_json::to_vec(&args).expect("arguments");
+        let done = vm.call_unchecked("hub.test", method::PROPOSE_CHANNEL, input, propose).expect("propose");
+        let args = json!({ "channel": done.value, "terms": terms(), "deposit": Yocto::ZERO });
+        let input = serde_json::to_vec(&args).expect("arguments");
+        vm.call_unchecked(name, method::CONFIRM_CHANNEL, input, confirm).expect("confirm");
+        serde_json::from_value(done.value).expect("channel")
+    };
+    let middle = &names[below];
+    let ids: Vec<ChannelId> = (0..channels).map(|_| open(&mut vm, middle)).collect();
+    let around: Vec<ChannelId> =
+        names.iter().filter(|name| *name != middle).map(|name| open(&mut vm, name)).collect();
+    vm.check_conservation();
+    let (last, others) = ids.split_last().expect("channels");
+    for id in others {
+        let args = json!({ "order": order("hub.test", *id) });
+        let input = serde_json::to_vec(&args).expect("arguments");
+        vm.call_unchecked("anyone.test", method::SEVER, input, Yocto::ZERO).expect("sever");
+    }
+    // Behind another, where a close that fails would hold up everything for good.
+    sever_later(&mut vm, "hub.test", around[0]);
+    sever_later(&mut vm, "hub.test", *last);
+    crank(&mut vm);
+    let args = json!({ "index": 0, "from": below + 1, "limit": 1 });
+    let found: Vec<NeighbourView> = vm.view(method::NEIGHBOURS, &args);
+    assert_eq!(found[0].index as usize, below + 2);
+}
