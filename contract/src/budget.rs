@@ -9,8 +9,11 @@ const RESERVE_GAS: u64 = 15_000_000_000_000;
 const RESERVE_GAS_PER_NODE: u64 = 100_000_000;
 /// NEAR lets a call touch 4 MB of state, keys and tree nodes included.
 const MAX_BYTES: usize = 2_300_000;
-/// NEAR lets a call log 16 KiB.
+/// NEAR lets a call log 16 KiB, and 100 times.
 const MAX_LOGGED: usize = 12_000;
+/// Bytes of an event with one entry, its account as long as can be. No event counts as less, so
+/// that events of [`MAX_LOGGED`] bytes are fewer than NEAR allows.
+pub const EVENT_LOG: usize = 200;
 
 pub struct Budget {
     until_gas: u64,

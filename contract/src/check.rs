@@ -19,7 +19,7 @@ use crate::adjacency::Graph;
 use crate::answers::emit;
 use crate::bits::Bits;
 use crate::books::Part;
-use crate::budget::Budget;
+use crate::budget::{Budget, EVENT_LOG};
 use crate::config::{GAS_PRICE, check_storage, crank_deposit, cut_storage};
 use crate::fail::{OrStop, require};
 use crate::store::{self, Table};
@@ -170,6 +170,8 @@ impl Contract {
             }
         }
         work.budget.bytes += work.graph.bytes;
+        // What the check found.
+        work.budget.logged += EVENT_LOG;
         self.reward(&mut job, work.budget, started, Yocto::ZERO);
         for table in [Table::Job, Table::Search, Table::Side] {
             store::remove(table, &[]);

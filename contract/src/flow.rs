@@ -9,7 +9,7 @@ use por_types::interface::{AttachedEvent, CheckedEvent, Event, Witness, code};
 use crate::Contract;
 use crate::adjacency;
 use crate::answers::emit;
-use crate::budget::Budget;
+use crate::budget::{Budget, EVENT_LOG};
 use crate::check::Job;
 use crate::fail::{OrStop, require};
 use crate::node::MAX_QUEUED;
@@ -300,6 +300,9 @@ impl Contract {
                 return;
             }
             budget.bytes += 2_000;
+            if matches!(queued.op, Op::Ping { .. }) {
+                budget.logged += EVENT_LOG;
+            }
             self.apply_queued(queued);
             self.flow.queue.pop(Table::Queue);
         }

@@ -9,6 +9,7 @@ use crate::Contract;
 use crate::answers::emit;
 use crate::bits::Bits;
 use crate::books::Part;
+use crate::budget::EVENT_LOG;
 use crate::fail::OrStop;
 use crate::node::NodeRecord;
 use crate::penalties::Penalty;
@@ -16,7 +17,7 @@ use crate::weights::Weights;
 
 /// Bytes of state that a step touches.
 const NODE_BYTES: usize = 2_000;
-/// Bytes that a step logs.
+/// Bytes that a step adds to an event.
 const CUT_LOG: usize = 120;
 const CLAIM_LOG: usize = 200;
 
@@ -214,6 +215,7 @@ impl Contract {
         let nodes: Vec<u32> = events.iter().map(|event| event.index).collect();
         self.log_nodes(&nodes);
         if !events.is_empty() {
+            work.budget.logged += EVENT_LOG;
             emit(&Event::CutOff(events));
         }
         work.side = Some(side);
@@ -270,6 +272,7 @@ impl Contract {
             work.budget.logged += CLAIM_LOG;
         }
         if !events.is_empty() {
+            work.budget.logged += EVENT_LOG;
             emit(&Event::Reimbursed(events));
         }
         if at < job.bill.claims.len() {

@@ -7,8 +7,24 @@ use serde_json::json;
 
 use crate::harness::{Vm, order, terms};
 
+const ANCHOR: &str = "owner.test";
 /// So little that a partition check cannot begin in the call.
 const SHORT_OF_GAS: u64 = 14_000_000_000_000;
+
+/// As long as the name of an account can be.
+fn long_name(number: usize) -> String {
+    format!("{number:0>59}.test")
+}
+
+/// The anchor and node `a.test`, with so many channels between them.
+fn parallel(channels: usize) -> (Vm, Vec<ChannelId>) {
+    let mut vm = Vm::started();
+    for name in [ANCHOR, "a.test"] {
+        vm.register(name, Yocto::near(2_000)).expect("register");
+    }
+    let ids = (0..channels).map(|_| vm.open(ANCHOR, "a.test", Yocto::ZERO, Yocto::ZERO)).collect();
+    (vm, ids)
+}
 
 /// Severs without the gas for the check.
 fn sever_later(vm: &mut Vm, by: &str, id: ChannelId) {
@@ -27,6 +43,31 @@ fn crank(vm: &mut Vm) {
     while checks(vm).waiting > 0 {
         vm.act("crank.test", method::CHECK, json!({})).expect("a check can always be continued");
     }
+}
+
+/// A call may log 100 events of 16 KiB.
+#[test]
+fn no_number_of_pings_that_wait_stops_the_checks() {
+    let (mut vm, ids) = parallel(2);
+    let nodes = 150;
+    for number in 0..nodes {
+        vm.register(&long_name(number), Yocto::ZERO).expect("register");
+    }
+    sever_later(&mut vm, ANCHOR, ids[0]);
+    for number in 0..nodes {
+        vm.act(&long_name(number), method::PING, json!({ "through": ANCHOR })).expect("ping");
+    }
+    crank(&mut vm);
+}
+
+#[test]
+fn no_number_of_checks_that_wait_stops_them() {
+    let (mut vm, ids) = parallel(160);
+    for id in &ids[1..] {
+        sever_later(&mut vm, ANCHOR, *id);
+    }
+    crank(&mut vm);
+    assert!(checks(&mut vm).head.is_none());
 }
 
 /// Links of a hub to one node beyond what one entry counts stay together when its page is divided.
