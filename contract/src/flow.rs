@@ -171,9 +171,11 @@ impl Contract {
             Op::Link { a, b } => adjacency::link(a, b),
             Op::Stake { node, amount, active_at_ms } => {
                 let at_ms = active_at_ms.max(self.flow.last_ripe_ms);
-                self.flow.last_ripe_ms = at_ms;
-                self.flow.ripening.push(Table::Ripening, &Ripe { at_ms, node });
-                self.with_node(node, |node, _| node.add_stake(amount, at_ms));
+                let mut first = false;
+                self.with_node(node, |node, _| first = node.add_stake(amount, at_ms));
+                if first {
+                    self.ripen_later(node, at_ms);
+                }
             }
             Op::Unstake { node, amount, release_ms } => {
                 self.with_node(node, |node, _| node.unstake(amount, release_ms));
@@ -190,7 +192,7 @@ impl Contract {
         }
     }
 
-    /// Counts the node's stake at `at_ms` again. For a migration, with one time for all.
+    /// Counts the node's stake at `at_ms` again, which is not before any such time so far.
     pub(crate) fn ripen_later(&mut self, node: u32, at_ms: u64) {
         self.flow.last_ripe_ms = at_ms;
         self.flow.ripening.push(Table::Ripening, &Ripe { at_ms, node });

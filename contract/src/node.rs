@@ -33,7 +33,8 @@ pub struct NodeRecord {
     pub key: NodeKey,
     /// Stake that weighs.
     active: Yocto,
-    /// Stake that will weigh, in order of time.
+    /// Stake that will weigh, in order of time. Each has its entry in the order of all nodes' stake, so
+    /// it stays until its time even when nothing of it is left: entries that are stored are as few.
     maturing: Vec<Tranche>,
     /// Withdrawn stake that is still chargeable, in order of time.
     unstaking: Vec<Tranche>,
@@ -78,14 +79,17 @@ fn take_due(tranches: &mut Vec<Tranche>, now_ms: u64) -> Yocto {
     amount
 }
 
-/// Adds at the end.
-fn push(tranches: &mut Vec<Tranche>, amount: Yocto, at_ms: u64) {
+/// Adds at the end; true if that made one more.
+fn push(tranches: &mut Vec<Tranche>, amount: Yocto, at_ms: u64) -> bool {
     // Parameters may shorten a delay; the order of time stays.
     let at_ms = tranches.last().map_or(at_ms, |last| last.at_ms.max(at_ms));
-    match tranches.last_mut().filter(|last| last.at_ms == at_ms) {
+    let joined = tranches.last_mut().filter(|last| last.at_ms == at_ms);
+    let more = joined.is_none();
+    match joined {
         Some(last) => last.amount = last.amount.checked_add(amount).or_stop(),
         None => tranches.push(Tranche { amount, at_ms }),
     }
+    more
 }
 
 /// Stops when too many tranches wait to add one that is due at `at_ms`.
@@ -99,16 +103,12 @@ fn require_room(tranches: &[Tranche], at_ms: u64) {
     );
 }
 
-/// Takes up to `left` out of tranches, youngest first.
-fn take_youngest(tranches: &mut Vec<Tranche>, left: &mut Yocto) {
-    while let Some(last) = tranches.last_mut() {
-        let taken = last.amount.min(*left);
-        last.amount = last.amount.checked_sub(taken).or_stop();
+/// Takes up to `left` out of tranches, youngest first; those that are emptied stay.
+fn take_youngest(tranches: &mut [Tranche], left: &mut Yocto) {
+    for tranche in tranches.iter_mut().rev() {
+        let taken = tranche.amount.min(*left);
+        tranche.amount = tranche.amount.checked_sub(taken).or_stop();
         *left = left.checked_sub(taken).or_stop();
-        if !last.amount.is_zero() {
-            break;
-        }
-        tranches.pop();
     }
 }
 
@@ -164,6 +164,7 @@ impl NodeRecord {
     pub fn charge(&mut self, amount: Yocto) {
         let mut left = amount;
         take_youngest(&mut self.unstaking, &mut left);
+        self.unstaking.retain(|tranche| !tranche.amount.is_zero());
         take_youngest(&mut self.maturing, &mut left);
         self.active = self.active.checked_sub(left).or_stop();
     }
@@ -194,8 +195,9 @@ impl NodeRecord {
         self.withdrawable = self.withdrawable.checked_add(released).or_stop();
     }
 
-    pub fn add_stake(&mut self, amount: Yocto, active_at_ms: u64) {
-        push(&mut self.maturing, amount, active_at_ms);
+    /// Adds stake; true if none of this node's waited for that time yet.
+    pub fn add_stake(&mut self, amount: Yocto, active_at_ms: u64) -> bool {
+        push(&mut self.maturing, amount, active_at_ms)
     }
 
     /// Stops unless stake that is active at `active_at_ms` may be added.

@@ -5,7 +5,7 @@ use por_types::interface::{ChecksView, NeighbourView, method};
 use por_types::{ChannelId, Yocto};
 use serde_json::json;
 
-use crate::harness::{Vm, order, terms};
+use crate::harness::{Vm, order, params, terms};
 
 const ANCHOR: &str = "owner.test";
 /// So little that a partition check cannot begin in the call.
@@ -110,4 +110,25 @@ fn every_one_of_many_parallel_channels_of_a_hub_can_end() {
     let args = json!({ "index": 0, "from": below + 1, "limit": 1 });
     let found: Vec<NeighbourView> = vm.view(method::NEIGHBOURS, &args);
     assert_eq!(found[0].index as usize, below + 2);
+}
+
+/// Stake that waits to become active has a place in the order of time, which takes storage.
+#[test]
+fn deposits_of_one_block_leave_no_litter() {
+    let mut vm = Vm::with_nodes(&["litterer.test"]);
+    vm.now_ms += params().activation_ms;
+    let before = vm.storage_usage();
+    for _ in 0..2_500 {
+        for (method, args, deposit) in [
+            (method::STAKE, json!({}), Yocto(1)),
+            (method::UNSTAKE, json!({ "amount": Yocto(1) }), Yocto::ZERO),
+        ] {
+            let input = serde_json::to_vec(&args).expect("arguments");
+            vm.call_unchecked("litterer.test", method, input, deposit).expect("a change of stake");
+        }
+    }
+    // The ring of the change log is full now.
+    let litter = vm.storage_usage() - before;
+    assert!(litter < 80_000, "{litter} bytes");
+    vm.check_conservation();
 }

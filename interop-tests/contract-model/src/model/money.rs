@@ -31,6 +31,7 @@ impl Node {
     pub fn charge(&mut self, amount: u128) -> u128 {
         let mut left = amount;
         take_youngest(&mut self.withdrawing, &mut left);
+        self.withdrawing.retain(|due| due.amount > 0);
         take_youngest(&mut self.maturing, &mut left);
         let last = left.min(self.active);
         self.active -= last;
@@ -60,16 +61,12 @@ impl Node {
     }
 }
 
-fn take_youngest(list: &mut Vec<Due>, left: &mut u128) {
-    while *left > 0
-        && let Some(youngest) = list.last_mut()
-    {
-        let taken = (*left).min(youngest.amount);
-        youngest.amount -= taken;
+/// What is emptied stays: of deposits that wait, so many as were made count towards how many may.
+fn take_youngest(list: &mut [Due], left: &mut u128) {
+    for due in list.iter_mut().rev() {
+        let taken = (*left).min(due.amount);
+        due.amount -= taken;
         *left -= taken;
-        if youngest.amount == 0 {
-            list.pop();
-        }
     }
 }
 
