@@ -112,6 +112,8 @@ struct Work<'a> {
     side: Option<Bits>,
     only: Option<usize>,
     path: Vec<u32>,
+    /// Gas that was burnt for nothing, by the caller's choice.
+    unpaid: u64,
     budget: &'a mut Budget,
 }
 
@@ -157,14 +159,14 @@ impl Contract {
         let started = env::used_gas().as_gas();
         let witness = witness.unwrap_or_default();
         let only = witness.closed.map(|side| usize::from(side == Side::B));
-        let mut work =
-            Work { graph: Graph::default(), halves: None, side: None, only, path: witness.path, budget };
+        let (path, graph) = (witness.path, Graph::default());
+        let mut work = Work { graph, halves: None, side: None, only, path, unpaid: 0, budget };
         while !matches!(job.phase, Phase::Done) {
             let phase = std::mem::replace(&mut job.phase, Phase::Done);
             let (next, finished) = self.step(&mut job, &mut work, phase);
             job.phase = next;
             if !finished {
-                self.reward(&mut job, work.budget, started, check_storage(self.nodes));
+                self.reward(&mut job, &work, started, check_storage(self.nodes));
                 self.suspend(&job, work);
                 return false;
             }
@@ -172,7 +174,7 @@ impl Contract {
         work.budget.bytes += work.graph.bytes;
         // What the check found.
         work.budget.logged += EVENT_LOG;
-        self.reward(&mut job, work.budget, started, Yocto::ZERO);
+        self.reward(&mut job, &work, started, Yocto::ZERO);
         for table in [Table::Job, Table::Search, Table::Side] {
             store::remove(table, &[]);
         }
@@ -229,9 +231,11 @@ impl Contract {
     }
 
     fn step_search(&mut self, job: &mut Job, work: &mut Work<'_>) -> (Phase, bool) {
+        let before = env::used_gas().as_gas();
         if self.is_path(job, work) {
             return (self.finish(job, None), true);
         }
+        work.unpaid += env::used_gas().as_gas() - before;
         let mut halves = work.halves.take().unwrap_or_else(|| self.halves(job));
         let found = search(&mut halves, work.only, &mut work.graph, work.budget);
         work.halves = Some(halves);
@@ -326,10 +330,11 @@ impl Contract {
         check_storage(self.nodes).checked_add(crank_deposit(self.nodes)).or_stop()
     }
 
-    /// Pays whoever continues a check for the gas since `started`, leaving `kept` of the deposit.
-    fn reward(&mut self, job: &mut Job, budget: &Budget, started: u64, kept: Yocto) {
-        let Some(account) = &budget.paid else { return };
-        let gas = env::used_gas().as_gas().saturating_sub(started);
+    /// Pays whoever continues a check for the gas since `started`, but for what a wrong witness has
+    /// burnt, leaving `kept` of the deposit.
+    fn reward(&mut self, job: &mut Job, work: &Work<'_>, started: u64, kept: Yocto) {
+        let Some(account) = &work.budget.paid else { return };
+        let gas = env::used_gas().as_gas().saturating_sub(started.saturating_add(work.unpaid));
         let owed = GAS_PRICE.checked_mul(u128::from(gas)).or_stop();
         let amount = owed.min(job.prepaid.saturating_sub(kept));
         job.prepaid = job.prepaid.checked_sub(amount).or_stop();

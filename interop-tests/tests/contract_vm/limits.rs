@@ -1,11 +1,11 @@
 //! Limits of the chain and of the contract's own records, reached on purpose: nothing that many
 //! cheap calls leave behind stops a check, hides an edge or goes unpaid.
 
-use por_types::interface::{ChecksView, NeighbourView, method};
+use por_types::interface::{ChecksView, NeighbourView, code, method};
 use por_types::{ChannelId, Yocto};
 use serde_json::json;
 
-use crate::harness::{Vm, order, params, terms};
+use crate::harness::{Vm, order, params, refused, terms};
 
 const ANCHOR: &str = "owner.test";
 /// So little that a partition check cannot begin in the call.
@@ -131,4 +131,24 @@ fn deposits_of_one_block_leave_no_litter() {
     let litter = vm.storage_usage() - before;
     assert!(litter < 80_000, "{litter} bytes");
     vm.check_conservation();
+}
+
+/// Gas that a wrong witness burns is not what the closer has prepaid.
+#[test]
+fn a_witness_that_is_no_path_earns_nothing() {
+    let (mut vm, ids) = parallel(2);
+    vm.register("b.test", Yocto::near(10)).expect("register");
+    vm.register("greedy.test", Yocto::ZERO).expect("register");
+    sever_later(&mut vm, ANCHOR, ids[0]);
+    let deposit = checks(&mut vm).head.expect("a check").reward;
+    // To and fro between the ends, then to where no edge leads, and back.
+    let mut path = [0, 1].repeat(40_000);
+    path.extend([2, 1]);
+    vm.act("greedy.test", method::CHECK, json!({ "witness": { "path": path } })).expect("check");
+    crank(&mut vm);
+    refused(vm.act("crank.test", method::CHECK, json!({})), code::NO_CHECK);
+    let (rest, earned) = (vm.withdrawable("anyone.test"), vm.withdrawable("greedy.test"));
+    assert_eq!(rest.0 + earned.0, deposit.0);
+    // What the check takes without a witness is 3 Tgas, 0.0001 NEAR each.
+    assert!(earned < Yocto::ONE_NEAR.portion(Yocto(3), Yocto(10_000)).expect("small"), "{earned}");
 }
