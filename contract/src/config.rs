@@ -35,16 +35,24 @@ pub const GAS_PRICE: Yocto = Yocto(100_000_000);
 /// Notice before changes of parameters or code take effect; a test network has its own.
 pub const GOVERNANCE_NOTICE_MS: u64 = 14 * DAY;
 
+/// Deposits for checks count nodes in steps of this: a closer attaches what it has read some blocks
+/// before, and who registers nodes in between must not make that too little.
+const NODES_STEP: u32 = 256;
+
+fn counted(nodes: u32) -> u128 {
+    u128::from(nodes.next_multiple_of(NODES_STEP))
+}
+
 /// Deposit for the records of a check: two halves with two bits a node each, the smaller side,
 /// the rest.
 pub fn check_storage(nodes: u32) -> Yocto {
-    Yocto((u128::from(nodes) * 5 / 8 + 2_000) * BYTE_PRICE)
+    Yocto((counted(nodes) * 5 / 8 + 2_000) * BYTE_PRICE)
 }
 
 /// Deposit for the gas of those who continue a check: what cutting off half of the network
 /// burns.
 pub fn crank_deposit(nodes: u32) -> Yocto {
-    Yocto(Yocto::millinear(10).0 + u128::from(nodes) * 20_000_000_000_000_000_000)
+    Yocto(Yocto::millinear(10).0 + counted(nodes) * 20_000_000_000_000_000_000)
 }
 
 /// Deposit for keeping a cut-off side of `size` bytes; nothing if it is small.

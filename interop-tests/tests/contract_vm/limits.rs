@@ -152,3 +152,16 @@ fn a_witness_that_is_no_path_earns_nothing() {
     // What the check takes without a witness is 3 Tgas, 0.0001 NEAR each.
     assert!(earned < Yocto::ONE_NEAR.portion(Yocto(3), Yocto(10_000)).expect("small"), "{earned}");
 }
+
+/// A SeverOrder attaches what its bringer has read some blocks before, and is not to be refused for
+/// that.
+#[test]
+fn a_registration_in_between_does_not_make_a_deposit_too_little() {
+    let (mut vm, ids) = parallel(3);
+    sever_later(&mut vm, ANCHOR, ids[0]);
+    let deposit = vm.config().check_deposit;
+    vm.register("hasty.test", Yocto::ZERO).expect("register");
+    vm.call("anyone.test", method::SEVER, &json!({ "order": order(ANCHOR, ids[1]) }), deposit)
+        .expect("sever");
+    crank(&mut vm);
+}
