@@ -94,6 +94,7 @@ impl Host for Vm {
     ) -> Executed {
         self.gas = tgas * 1_000_000_000_000;
         let result = self.call_unchecked(who.as_str(), method, input, attached);
+        self.check_storage();
         Executed { at_ms: self.now_ms, result }
     }
 

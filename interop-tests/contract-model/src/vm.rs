@@ -389,8 +389,13 @@ impl Vm {
         assert_eq!(books.balance.0, self.balance, "the view sees the balance");
         assert_eq!(owed, books.balance, "the parts sum to the balance");
         assert_eq!(books.surplus, Yocto::ZERO);
-        let needed = u128::from(self.storage_usage) * BYTE_PRICE;
-        assert!(books.storage.0 >= needed, "storage of {needed} is not paid by {}", books.storage);
+        self.check_storage();
+    }
+
+    /// What the records take is paid for.
+    pub fn check_storage(&mut self) {
+        let (needed, paid) = (u128::from(self.storage_usage) * BYTE_PRICE, self.books().storage);
+        assert!(paid.0 >= needed, "storage of {needed} is not paid by {paid}");
     }
 
     pub fn books(&mut self) -> BooksView {
