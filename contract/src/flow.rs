@@ -314,8 +314,14 @@ impl Contract {
         store::read(Table::Job, &[])
     }
 
-    /// The channel whose check waits or is under way first.
+    /// The check at the head: under way, or what comes next. `None` while other operations come first.
     pub(crate) fn head_job(&self) -> Option<Job> {
-        if self.flow.job { Self::current_job() } else { None }
+        if self.flow.job {
+            return Self::current_job();
+        }
+        match self.flow.queue.front::<Queued>(Table::Queue)?.op {
+            Op::Close(job) => Some(job),
+            _ => None,
+        }
     }
 }

@@ -155,7 +155,7 @@ pub struct Model {
     pub received: BTreeMap<AccountId, u128>,
     /// Operations that wait, with their times.
     pub waiting: VecDeque<(u64, Op)>,
-    /// The operation at the head is under way.
+    /// The operation at the head is a check, which may be under way.
     pub begun: bool,
     pub edges: BTreeMap<ChannelId, [usize; 2]>,
     /// When the last stake that was deposited becomes active.

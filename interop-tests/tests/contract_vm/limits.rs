@@ -165,3 +165,22 @@ fn a_registration_in_between_does_not_make_a_deposit_too_little() {
         .expect("sever");
     crank(&mut vm);
 }
+
+/// Whoever looks for checks to continue finds them also between two of them.
+#[test]
+fn the_check_that_comes_next_is_shown() {
+    let (mut vm, ids) = parallel(80);
+    for id in &ids[1..] {
+        sever_later(&mut vm, ANCHOR, *id);
+    }
+    // So that calls end at many points, also right after a check.
+    for step in 0..120 {
+        vm.gas = 17_000_000_000_000 + step * 100_000_000_000;
+        vm.act("crank.test", method::CHECK, json!({})).expect("check");
+        let pending = checks(&mut vm);
+        assert_eq!(pending.head.is_some(), pending.checks > 0, "{pending:?}");
+        if pending.checks == 0 {
+            return;
+        }
+    }
+}

@@ -32,7 +32,8 @@ const MAX_REST: Duration = Duration::from_secs(300);
 pub(super) struct Pace {
     /// Between two looks at the chain.
     interval: Duration,
-    /// How long a check may stand still before an end of its channel continues it; others wait
+    /// How long the queue may stand still before an end of the channel whose check is at its head
+    /// continues it; others wait
     /// twice to three times as long, so that usually only one pays for the call.
     patience: Duration,
 }
@@ -44,10 +45,10 @@ impl Pace {
     }
 }
 
-/// A check at the head of the queue that stands still.
+/// A queue that stands still.
 struct Still {
-    /// What changes when it moves.
-    mark: (CheckView, u64),
+    /// What changes when it moves: the check at its head, if one is there, and its length.
+    mark: (Option<CheckView>, u64),
     since: Instant,
     /// Between 0 and 1, drawn once, so that nodes do not all act at the same time.
     jitter: f64,
@@ -166,25 +167,26 @@ impl Keeper {
         Ok(None)
     }
 
-    /// Continues the check at the head of the queue if it concerns this node and nobody else does.
+    /// Continues the queue if what is at its head concerns this node and nobody else does.
     async fn continue_check(
         &mut self,
         node: &NodeView,
         channels: &[ChannelView],
         checks: ChecksView,
     ) -> Result<(), ChainError> {
-        let Some(head) = checks.head else {
+        if checks.waiting == 0 {
             self.still = None;
             return Ok(());
-        };
-        let ours = concerned(&head, node.index, channels, self.ping_waits);
+        }
+        let head = checks.head.as_ref();
+        let ours = concerned(head, node.index, channels, self.ping_waits);
         let wanted = match self.policy {
             ChecksPolicy::None => false,
             ChecksPolicy::Own => ours,
             ChecksPolicy::Any => true,
         };
-        let is_end = head.a == node.index || head.b == node.index;
-        let mark = (head, checks.waiting);
+        let is_end = head.is_some_and(|head| head.a == node.index || head.b == node.index);
+        let mark = (checks.head, checks.waiting);
         let still = match self.still.take() {
             Some(still) if still.mark == mark => still,
             _ => Still { mark, since: Instant::now(), jitter: rand::rng().random_range(0.0..1.0) },
@@ -200,11 +202,12 @@ impl Keeper {
             let outcome = self.daemon.chain.call(Intent::new(Call::Check(CheckArgs::default()))).await;
             let left = match outcome {
                 Ok(outcome) => outcome.value.as_u64().unwrap_or(0),
-                Err(error) if error.contract_code() == Some(code::NO_CHECK) => 0,
+                Err(error) if error.contract_code() == Some(code::NO_CHECK) => break,
                 Err(error) => return Err(error),
             };
             tracing::info!(left, "continued the pending partition checks");
-            if left == 0 {
+            // Behind the last check other operations may wait for their turn.
+            if left == 0 && self.daemon.chain.checks().await?.waiting == 0 {
                 break;
             }
         }
@@ -221,8 +224,10 @@ fn neighbours(channels: &[ChannelView], key: &NodeKey) -> Vec<AccountId> {
 }
 
 /// Something of this node waits for the check: it is its own close, or a later one of its closes or
-/// its ping is in the queue behind it.
-fn concerned(head: &CheckView, index: u32, channels: &[ChannelView], ping_waits: bool) -> bool {
+/// its ping is in the queue behind it. Where no check is at the head, what is there concerns
+/// everybody: nobody prepaid for it, and until it is applied all stake, bonds and checks wait.
+fn concerned(head: Option<&CheckView>, index: u32, channels: &[ChannelView], ping_waits: bool) -> bool {
+    let Some(head) = head else { return true };
     let later = |view: &ChannelView| match view.status {
         ChannelStatus::Severed { severed_ms, .. } => severed_ms >= head.closed_ms,
         // When it was closed is not on record; while its bonds are held it was lately.
@@ -289,9 +294,11 @@ mod tests {
     fn a_check_concerns_its_ends_and_those_who_wait_behind_it() {
         let head = CheckView { channel: ChannelId(0), a: 7, b: 8, closed_ms: 100, reward: Yocto::ZERO };
         let open = [channel(1, 2, ChannelStatus::Open), channel(1, 3, severed(99))];
-        assert!(!concerned(&head, 1, &open, false));
-        assert!(concerned(&head, 1, &open, true));
-        assert!(concerned(&head, 7, &[], false) && concerned(&head, 8, &[], false));
-        assert!(concerned(&head, 1, &[channel(1, 2, severed(100))], false));
+        assert!(!concerned(Some(&head), 1, &open, false));
+        assert!(concerned(Some(&head), 1, &open, true));
+        assert!(concerned(Some(&head), 7, &[], false) && concerned(Some(&head), 8, &[], false));
+        assert!(concerned(Some(&head), 1, &[channel(1, 2, severed(100))], false));
+        // Pings or stakes that a check has left behind.
+        assert!(concerned(None, 1, &open, false));
     }
 }

@@ -94,11 +94,12 @@ pub struct ChecksView {
     pub checks: u32,
     /// Operations that wait behind them, checks included.
     pub waiting: u64,
-    /// The check at the head of the queue.
+    /// The check at the head of the queue. `None` also while other operations that wait come before
+    /// the next check: like a check they are continued by [`method::CHECK`], as long as any wait.
     pub head: Option<CheckView>,
 }
 
-/// A partition check under way.
+/// A partition check that is under way or comes next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckView {
     pub channel: ChannelId,

@@ -17,7 +17,7 @@ struct Claim {
 }
 
 impl Model {
-    /// Applies the first operations until `left` wait, of which the first may be `begun`. Answers
+    /// Applies the first operations until `left` wait, of which the first may have `begun`. Answers
     /// how many checks finished.
     pub fn apply_until(&mut self, left: usize, begun: bool) -> usize {
         let mut finished = 0;

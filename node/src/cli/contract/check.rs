@@ -211,12 +211,14 @@ async fn books(admin: &Admin) -> Result<Line, CliError> {
 
 async fn pending(admin: &Admin) -> Result<Line, CliError> {
     let checks = admin.checks().await?;
-    Ok(match checks.head {
-        None => ok("partition checks", "none pending"),
-        Some(head) => warn(
-            "partition checks",
-            format!("{} pending, the first since {}", checks.checks, time(head.closed_ms)),
-            "run a node with checks = \"any\" in its [policy]: it is paid for continuing them",
-        ),
-    })
+    if checks.waiting == 0 {
+        return Ok(ok("partition checks", "none pending"));
+    }
+    let since =
+        checks.head.map_or(String::new(), |head| format!(", the first since {}", time(head.closed_ms)));
+    Ok(warn(
+        "partition checks",
+        format!("{} pending{since}, {} operations wait", checks.checks, checks.waiting),
+        "run a node with checks = \"any\" in its [policy]: it is paid for continuing them",
+    ))
 }
