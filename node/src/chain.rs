@@ -38,7 +38,7 @@ pub use intent::{Intent, IntentId, IntentStore, MemoryIntents};
 pub use rpc::{Head, RpcLimits};
 
 use rpc::{Rpc, RpcFailure, Skip};
-use sender::{Job, Sender};
+use sender::{Job, Sender, Turn};
 
 /// Calls that may wait for their turn to be signed.
 const QUEUE: usize = 256;
@@ -231,17 +231,21 @@ impl Chain {
     ///
     /// Errors: [`ChainError::Contract`] if the contract refuses, [`ChainError::Funds`],
     /// [`ChainError::NoKey`], [`ChainError::Rejected`], [`ChainError::Unreachable`] if nothing was
-    /// sent, [`ChainError::Undecided`] if it is still pursued after the call timeout.
+    /// sent; after the call timeout [`ChainError::Undecided`] if it is still pursued, and
+    /// [`ChainError::Unsent`] if its turn had not come: then it is taken back.
     pub async fn call(&self, intent: Intent) -> Result<CallOutcome, ChainError> {
         let jobs = self.jobs.as_ref().ok_or(ChainError::ReadOnly)?;
         let method = intent.call.method().to_owned();
         let (reply, outcome) = oneshot::channel();
+        let turn = Turn::default();
+        let job = Job { intent, turn: turn.clone(), reply };
         let wait = async {
-            jobs.send(Job { intent, reply }).await.map_err(|_| ChainError::Stopped)?;
+            jobs.send(job).await.map_err(|_| ChainError::Stopped)?;
             outcome.await.map_err(|_| ChainError::Stopped)?
         };
         match tokio::time::timeout(self.call_timeout, wait).await {
             Ok(outcome) => outcome,
+            Err(_) if turn.decide() => Err(ChainError::Unsent { method }),
             Err(_) => Err(ChainError::Undecided { method, transaction: None }),
         }
     }
@@ -376,6 +380,23 @@ impl Reader {
             }),
             Err(RpcFailure::Nobody(error)) => Err(error),
         }
+    }
+
+    /// The highest nonce that any endpoint says the key has used at a final block; `None` if none says.
+    async fn highest_nonce(&self, key: &SecretKey) -> Option<u64> {
+        let request = RpcQueryRequest {
+            block_reference: BlockReference::Finality(Finality::Final),
+            request: QueryRequest::ViewAccessKey {
+                account_id: self.account.clone(),
+                public_key: key.public_key(),
+            },
+        };
+        let answers = self.rpc.ask_all(&request, self.rpc.limits().try_timeout).await;
+        let nonce = |(_, answer): (&str, RpcQueryResponse)| match answer.kind {
+            QueryResponseKind::AccessKey(view) => Some(view.nonce),
+            _ => None,
+        };
+        answers.into_iter().filter_map(nonce).max()
     }
 
     async fn query(

@@ -24,6 +24,8 @@ use por_types::{
 
 #[path = "chain/proxy.rs"]
 mod proxy;
+#[path = "chain/sending.rs"]
+mod sending;
 
 use proxy::Mood;
 

@@ -44,6 +44,9 @@ pub enum ChainError {
     /// pursued, also after a restart.
     #[error("the outcome of {method} is not known yet{}", transaction.as_ref().map(|hash| format!(" (transaction {hash})")).unwrap_or_default())]
     Undecided { method: String, transaction: Option<String> },
+    /// Earlier calls have taken so long that this one was neither signed nor stored; it never will be.
+    #[error("{method} was not sent: an earlier call waits for the chain")]
+    Unsent { method: String },
     /// A transaction with this call took its nonce, and no endpoint remembers its outcome.
     #[error("the outcome of {method} is forgotten by all endpoints (transaction {transaction})")]
     Forgotten { method: String, transaction: String },
@@ -74,7 +77,10 @@ impl ChainError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            ChainError::Unreachable { .. } | ChainError::Lagging { .. } | ChainError::Undecided { .. }
+            ChainError::Unreachable { .. }
+                | ChainError::Lagging { .. }
+                | ChainError::Undecided { .. }
+                | ChainError::Unsent { .. }
         ) || matches!(
             self.contract_code(),
             Some(code::TOO_EARLY | code::CHECKS_PENDING | code::TOO_MANY_PENDING)
@@ -91,7 +97,9 @@ impl ChainError {
             ChainError::Rejected { .. } => ErrorCode::Fatal,
             ChainError::Funds { .. } => ErrorCode::Budget,
             ChainError::NoKey { .. } | ChainError::ReadOnly => ErrorCode::WrongKey,
-            ChainError::Undecided { .. } | ChainError::Stopped => ErrorCode::Retryable,
+            ChainError::Undecided { .. } | ChainError::Unsent { .. } | ChainError::Stopped => {
+                ErrorCode::Retryable
+            }
             ChainError::Forgotten { .. } => ErrorCode::Fatal,
             ChainError::Store(cause) if is_full(cause) => ErrorCode::DiskFull,
             ChainError::Store(_) => ErrorCode::CorruptStore,
@@ -111,6 +119,7 @@ impl ChainError {
             ChainError::NoAccount { .. } => "create and fund the account first",
             ChainError::NoKey { .. } => "add the key to the account, or import the account's own key",
             ChainError::Undecided { .. } => "do not repeat it; look at the status in a moment",
+            ChainError::Unsent { .. } => "see `por status` and the log, and repeat it when the chain answers",
             ChainError::Forgotten { .. } => "look at the account's state before you repeat it",
             ChainError::Store(_) => "check disk space and the store, then repeat the call",
             ChainError::Answer { .. } => "use another endpoint in network.rpc_urls",

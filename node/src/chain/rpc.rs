@@ -185,6 +185,18 @@ impl Rpc {
         }))
     }
 
+    /// Asks all endpoints at the same time, once; what answered, with its URL.
+    pub(super) async fn ask_all<M>(&self, request: &M, timeout: Duration) -> Vec<(&str, M::Response)>
+    where
+        M: RpcMethod + Sync,
+    {
+        let asked = self.endpoints.iter().map(|endpoint| async {
+            let answer = tokio::time::timeout(timeout, endpoint.client.call(request)).await;
+            Some((endpoint.url.as_str(), answer.ok()?.ok()?))
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
     fn pause(&self, round: u32) -> Duration {
         let base = self.limits.backoff.saturating_mul(1 << (round - 1).min(8)).min(MAX_BACKOFF);
         base + base.mul_f64(rand::rng().random_range(0.0..0.25))
@@ -218,16 +230,13 @@ impl Rpc {
     /// Asks all endpoints how high the chain is, and raises the ceiling to what two of them have
     /// reached; to what the only one has, if no other answers.
     async fn survey(&self) {
-        let request = methods::status::RpcStatusRequest;
         let timeout = self.limits.try_timeout.min(SURVEY);
-        let asked = self.endpoints.iter().map(|endpoint| async {
-            let answer = tokio::time::timeout(timeout, endpoint.client.call(&request)).await;
-            let sync = answer.ok()?.ok()?.sync_info;
-            let time = sync.latest_block_time.unix_timestamp();
-            Some((u64::try_from(time).unwrap_or(0), sync.latest_block_height))
-        });
-        let mut heights: Vec<(u64, u64)> =
-            futures::future::join_all(asked).await.into_iter().flatten().collect();
+        let answers = self.ask_all(&methods::status::RpcStatusRequest, timeout).await;
+        let height = |(_, status): (&str, near_primitives::views::StatusResponse)| {
+            let time = status.sync_info.latest_block_time.unix_timestamp();
+            (u64::try_from(time).unwrap_or(0), status.sync_info.latest_block_height)
+        };
+        let mut heights: Vec<(u64, u64)> = answers.into_iter().map(height).collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let runs = |time: u64| Duration::from_secs(time).saturating_add(STOPPED) >= now;
         if heights.iter().any(|(time, _)| runs(*time)) {
@@ -282,13 +291,9 @@ impl Rpc {
     pub(super) async fn check_chain_id(&self, expected: &str) -> Result<(), ChainError> {
         let accept = |status: near_primitives::views::StatusResponse| Ok(status.chain_id);
         let request = methods::status::RpcStatusRequest;
-        let asked = self.endpoints.iter().map(|endpoint| async {
-            let answer = tokio::time::timeout(self.limits.try_timeout, endpoint.client.call(&request)).await;
-            Some((&endpoint.url, answer.ok()?.ok()?.chain_id))
-        });
-        let answers: Vec<_> = futures::future::join_all(asked).await.into_iter().flatten().collect();
-        if let Some((url, found)) = answers.iter().find(|(_, found)| found != expected) {
-            let reason = format!("the RPC endpoint {url} is on chain {found}, not on {expected}");
+        let answers = self.ask_all(&request, self.limits.try_timeout).await;
+        if let Some((url, found)) = answers.iter().find(|(_, found)| found.chain_id != expected) {
+            let reason = format!("the RPC endpoint {url} is on chain {}, not on {expected}", found.chain_id);
             return Err(ChainError::Foreign { reason });
         }
         if !answers.is_empty() {

@@ -5,6 +5,7 @@
 mod effect;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use near_crypto::SecretKey;
@@ -37,7 +38,19 @@ const LOOKS: u32 = 6;
 /// An intent and who waits for its outcome.
 pub(super) struct Job {
     pub(super) intent: Intent,
+    pub(super) turn: Turn,
     pub(super) reply: oneshot::Sender<Result<CallOutcome, ChainError>>,
+}
+
+/// Whether a queued intent is begun or taken back: whoever says so first decides.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// False if it was decided before: begun, for who takes it back, or taken back, for who begins.
+    pub(super) fn decide(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 pub(super) struct Sender {
@@ -98,6 +111,9 @@ impl Sender {
             }
         }
         while let Some(job) = jobs.recv().await {
+            if !job.turn.decide() {
+                continue;
+            }
             let outcome = self.carry_out(job.intent).await;
             // Nobody may be waiting any more; the effect is on chain all the same.
             let _ = job.reply.send(outcome);
@@ -149,8 +165,10 @@ impl Sender {
                 break Err(ChainError::Forgotten { method: method.to_owned(), transaction });
             }
             signings += 1;
-            record = match self.sign(record.intent.clone()).await {
+            record = match self.sign_again(&record.intent).await {
                 Ok(record) => record,
+                // What is stored stays: the next run takes it up.
+                Err(error @ ChainError::Store(_)) => return Err(error),
                 Err(error) => break Err(error),
             };
             fresh = true;
@@ -162,6 +180,19 @@ impl Sender {
             tracing::error!(error, method, "a finished intent stays in the store");
         }
         outcome
+    }
+
+    /// Signs a stored call anew, once the chain can be reached: it is not given up for an outage.
+    async fn sign_again(&mut self, intent: &Intent) -> Result<IntentRecord, ChainError> {
+        loop {
+            match self.sign(intent.clone()).await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(method = intent.call.method(), %error, "waiting for the chain");
+                    tokio::time::sleep(RECONNECT).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Makes sure that views from here on show the outcome, also those of an endpoint that lags.
@@ -192,30 +223,48 @@ impl Sender {
             };
             match push {
                 Push::Outcome(view) => return Ok(Fate::Final(view)),
-                Push::Waiting => {}
+                Push::Waiting => tokio::time::sleep(LOOK_AGAIN).await,
                 Push::Failed(error) => {
                     tracing::warn!(transaction = sent.hash, %error, "waiting for the chain");
                     tokio::time::sleep(RECONNECT).await;
                 }
-                // The first endpoint that ever saw it refused it: it is nowhere else.
-                Push::Invalid { error, tries: 1 } if first => return Ok(Fate::Dead(error)),
-                Push::Invalid { error, .. } if may_be_itself(&error) => {
-                    if let Some(Push::Outcome(view)) = self.look_up(sent).await? {
-                        return Ok(Fate::Final(view));
+                Push::Invalid { error, tries } if may_be_itself(&error) => {
+                    match self.look_up(sent).await? {
+                        Some(Push::Outcome(view)) => return Ok(Fate::Final(view)),
+                        // The first endpoint that ever saw it refused it, and does not know it: it is
+                        // nowhere else. One that knows it has sent it twice, as what balances load may.
+                        None if first && tries == 1 => return Ok(Fate::Dead(error)),
+                        _ => {}
                     }
                     looks += 1;
                     if looks >= LOOKS {
-                        return Ok(match error {
-                            InvalidTxError::Expired => Fate::Dead(error),
-                            _ => Fate::Overtaken,
-                        });
+                        match self.is_spent(sent.nonce, &error).await {
+                            Some(true) => return Ok(Fate::Overtaken),
+                            Some(false) => return Ok(Fate::Dead(error)),
+                            None => tokio::time::sleep(RECONNECT).await,
+                        }
                     }
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
+                Push::Invalid { error, tries: 1 } if first => return Ok(Fate::Dead(error)),
                 Push::Invalid { error, .. } if passes(&error) => tokio::time::sleep(RECONNECT).await,
                 Push::Invalid { error, .. } => return Ok(Fate::Dead(error)),
             }
             first = false;
+        }
+    }
+
+    /// Whether the nonce of a transaction that nobody knows and that was refused for this is used: then it
+    /// may have had its effect long ago. `None`: nobody says.
+    ///
+    /// That a transaction is too old is judged before its nonce is, so it says nothing about that.
+    async fn is_spent(&self, nonce: u64, refused_for: &InvalidTxError) -> Option<bool> {
+        match refused_for {
+            InvalidTxError::Expired => {
+                let highest = self.reader.highest_nonce(&self.key).await?;
+                Some(highest >= nonce)
+            }
+            _ => Some(true),
         }
     }
 

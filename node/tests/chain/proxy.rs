@@ -1,7 +1,8 @@
 //! An RPC endpoint that passes everything on until it turns bad: it stops seeing new blocks and repeats
-//! the answers that it gave before, takes no more questions, or answers nonsense.
+//! the answers that it gave before, takes no more questions, answers nonsense, or does with transactions
+//! what endpoints do that have dropped old ones, balance load, or are overloaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub struct Proxy {
     addr: SocketAddr,
@@ -37,6 +38,17 @@ pub enum Mood {
     Nonsense,
     /// An answer that breaks off.
     Torn,
+    /// Has dropped all transactions and their blocks: what was sent before it turned is too old to be
+    /// sent again. That is judged before the nonce is.
+    Forgetful,
+    /// Asks a second backend as well, and passes on what that one says: the nonce is used.
+    Twice,
+    /// Takes no transactions.
+    Deaf,
+    /// Does not say how high the chain is.
+    Headless,
+    /// Says at once that it has waited for a transaction too long.
+    Hasty,
 }
 
 struct Shared {
@@ -46,6 +58,8 @@ struct Shared {
     /// Questions that were not answered honestly.
     spoiled: AtomicU64,
     answers: Mutex<HashMap<String, Value>>,
+    /// Transactions that were sent while it was honest.
+    sent: Mutex<HashSet<String>>,
 }
 
 impl Proxy {
@@ -56,6 +70,7 @@ impl Proxy {
             mood: Mutex::default(),
             spoiled: AtomicU64::new(0),
             answers: Mutex::default(),
+            sent: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
         let addr = listener.local_addr().expect("addr");
@@ -87,8 +102,16 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         shared.spoiled.fetch_add(1, Ordering::SeqCst);
         return answer;
     }
+    let transaction = request["params"]["signed_tx_base64"].as_str().map(str::to_owned);
+    if let (Some(transaction), Mood::Honest) = (&transaction, mood) {
+        shared.sent.lock().insert(transaction.clone());
+    }
     let response = shared.http.post(&shared.upstream).json(&request).send().await.expect("upstream");
     let mut answer: Value = response.json().await.expect("JSON");
+    if mood == Mood::Twice && transaction.is_some() {
+        shared.spoiled.fetch_add(1, Ordering::SeqCst);
+        return invalid(&request, json!({ "InvalidNonce": { "tx_nonce": 1, "ak_nonce": 1 } }));
+    }
     if mood == Mood::Ahead && raise(&mut answer) {
         shared.spoiled.fetch_add(1, Ordering::SeqCst);
         return axum::Json(answer).into_response();
@@ -100,7 +123,27 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 /// The answer of this mood; `None`: the honest one.
 fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option<Response> {
     Some(match mood {
-        Mood::Honest | Mood::Ahead => return None,
+        Mood::Honest | Mood::Ahead | Mood::Twice => return None,
+        Mood::Forgetful => match (request["method"].as_str(), &request["params"]["signed_tx_base64"]) {
+            (Some("tx"), _) => {
+                let info = json!({ "requested_transaction_hash": request["params"]["tx_hash"] });
+                refusal(request, "UNKNOWN_TRANSACTION", info, Value::Null)
+            }
+            (_, Value::String(sent)) if shared.sent.lock().contains(sent) => {
+                invalid(request, json!("Expired"))
+            }
+            _ => return None,
+        },
+        Mood::Deaf => match request["method"].as_str() {
+            Some("tx" | "send_tx") => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
+            _ => return None,
+        },
+        Mood::Headless if request["method"] != "block" => return None,
+        Mood::Headless => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
+        Mood::Hasty => match request["method"].as_str() {
+            Some("tx" | "send_tx") => refusal(request, "TIMEOUT_ERROR", Value::Null, Value::Null),
+            _ => return None,
+        },
         Mood::Frozen => {
             let mut answer = shared.answers.lock().get(question).cloned()?;
             answer["id"] = request["id"].clone();
@@ -109,11 +152,28 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
         Mood::Limited => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
         Mood::Page => axum::response::Html("<html>welcome</html>").into_response(),
         Mood::Nonsense => {
-            let answer = serde_json::json!({ "jsonrpc": "2.0", "id": request["id"], "result": [1, null] });
+            let answer = json!({ "jsonrpc": "2.0", "id": request["id"], "result": [1, null] });
             axum::Json(answer).into_response()
         }
         Mood::Torn => "{\"jsonrpc\": \"2.0\", \"resu".into_response(),
     })
+}
+
+/// An error as nodes give it.
+fn refusal(request: &Value, name: &str, info: Value, data: Value) -> Response {
+    let error = json!({
+        "name": "HANDLER_ERROR",
+        "cause": { "name": name, "info": info },
+        "code": -32000,
+        "message": "Server error",
+        "data": data,
+    });
+    axum::Json(json!({ "jsonrpc": "2.0", "id": request["id"], "error": error })).into_response()
+}
+
+fn invalid(request: &Value, why: Value) -> Response {
+    let data = json!({ "TxExecutionError": { "InvalidTxError": why } });
+    refusal(request, "INVALID_TRANSACTION", json!({}), data)
 }
 
 /// Raises the heights that an answer names. True if there were any.
