@@ -217,3 +217,21 @@ async fn a_node_that_lost_its_disk_goes_on() {
     tower.shutdown().await.expect("a clean end");
     world.check_books().await;
 }
+
+/// What a tower has acknowledged it may lose with its disk. Nobody tells its nodes, which pay and are paid
+/// nothing meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tower_that_lost_its_disk_is_told_again() {
+    let mut world = World::start().await;
+    let mut tower_home = TowerHome::new(&world).await;
+    let tower = tower_home.start().await;
+    world.watchtowers = tower.addresses();
+    let (mut alice, mut bob, channel, _) = paid(&world, &tower).await;
+    tower.shutdown().await.expect("a clean end");
+    std::fs::remove_file(tower_home.home.data_dir().join("watch.redb")).expect("the disk is lost");
+    let tower = tower_home.start().await;
+    handed_over(&bob, &tower, channel).await;
+    alice.stop().await;
+    bob.stop().await;
+    tower.shutdown().await.expect("a clean end");
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::Multiaddr;
 use por_core::ChannelSnapshot;
@@ -18,6 +18,9 @@ use crate::runtime::{Daemon, other};
 
 /// Changes within this time go together: on a local chain, and elsewhere.
 const DEBOUNCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// What a tower has acknowledged goes to it again after this, on a local chain and elsewhere: it may have lost
+/// its disk since, and has no way to say so. Far below any challenge window.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 /// First and longest wait after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -34,10 +37,10 @@ pub(crate) async fn keep_handing_over(
         return std::future::pending().await;
     }
     let client = TowerClient::start(&daemon.secret).map_err(|error| other(error.to_string()))?;
-    let debounce = if local { DEBOUNCE.0 } else { DEBOUNCE.1 };
+    let (debounce, again) = if local { (DEBOUNCE.0, AGAIN.0) } else { (DEBOUNCE.1, AGAIN.1) };
     let mut tasks = JoinSet::new();
     for tower in towers {
-        tasks.spawn(hand_to(daemon.clone(), client.clone(), tower, debounce));
+        tasks.spawn(hand_to(daemon.clone(), client.clone(), tower, debounce, again));
     }
     match tasks.join_next().await {
         Some(Ok(error)) => Err(error),
@@ -52,10 +55,16 @@ async fn hand_to(
     client: TowerClient,
     tower: Multiaddr,
     debounce: Duration,
+    again: Duration,
 ) -> ClientError {
     let mut kept = Kept::new();
+    let mut begun = Instant::now();
     let mut wait = BACKOFF.0;
     loop {
+        if begun.elapsed() >= again {
+            kept.clear();
+            begun = Instant::now();
+        }
         let Ok(snapshots) = daemon.control.channels().await else {
             return other("the protocol driver has stopped");
         };
