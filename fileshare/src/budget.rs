@@ -1,5 +1,8 @@
 //! What a download may spend: reserved before a question is sent, so that the limit
 //! holds with any number of questions in flight.
+//!
+//! Until its user has agreed to a price, a download may spend next to nothing: whoever announces content
+//! decides what the way to it costs, and finding out what is there takes questions that are paid for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,11 +10,22 @@ use por_types::Yocto;
 
 use crate::exit::{Exit, Failure};
 
+/// What may be spent on asking if nobody says otherwise: thousands of questions at usual fees.
+pub const ASKING: Yocto = Yocto::millinear(10);
+
 /// Money for one command.
 #[derive(Debug)]
 pub struct Budget {
-    max: Mutex<Option<Yocto>>,
+    limits: Mutex<Limits>,
     state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Of everything.
+    max: Option<Yocto>,
+    /// Until a price is agreed to.
+    asking: Option<Yocto>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,18 +42,34 @@ pub struct Reservation {
 }
 
 impl Budget {
+    /// At most `max` in all, for who has agreed to that already.
     pub fn new(max: Option<Yocto>) -> Arc<Self> {
-        Arc::new(Budget { max: Mutex::new(max), state: Mutex::default() })
+        Arc::new(Budget { limits: Mutex::new(Limits { max, asking: None }), state: Mutex::default() })
     }
 
-    /// The most that may be spent; `None` for no limit.
+    /// The same, of which at most `asking` may be spent before [`Budget::agree`].
+    pub fn asking(asking: Yocto, max: Option<Yocto>) -> Arc<Self> {
+        let limits = Limits { max, asking: Some(asking) };
+        Arc::new(Budget { limits: Mutex::new(limits), state: Mutex::default() })
+    }
+
+    /// The most that may be spent once its user has agreed; `None` for no limit.
     pub fn max(&self) -> Option<Yocto> {
-        *self.max.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limits().max
     }
 
     /// Sets the limit once the price of everything is known.
     pub fn limit_to(&self, max: Yocto) {
-        *self.max.lock().unwrap_or_else(PoisonError::into_inner) = Some(max);
+        self.limits().max = Some(max);
+    }
+
+    /// The price is agreed to: from now on only the limit of everything holds.
+    pub fn agree(&self) {
+        self.limits().asking = None;
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn spent(&self) -> Yocto {
@@ -51,23 +81,26 @@ impl Budget {
     /// # Errors
     /// [`Exit::Budget`] if that is more than is left.
     pub fn reserve(self: &Arc<Self>, amount: Yocto) -> Result<Reservation, Failure> {
-        let max = self.max();
+        let Limits { max, asking } = *self.limits();
         let mut state = self.lock();
         let total = Yocto::checked_sum([state.spent, state.reserved, amount]);
-        let fits = total.as_ref().is_ok_and(|total| max.is_none_or(|max| *total <= max));
-        if !fits {
-            let max = max.unwrap_or(Yocto(u128::MAX));
+        let within = |limit: Option<Yocto>| {
+            total.as_ref().is_ok_and(|total| limit.is_none_or(|limit| *total <= limit))
+        };
+        if !within(max) || !within(asking) {
+            let (limit, what, fix) = if within(max) {
+                (asking, "question", "allow more with --max-ask; nothing was agreed to yet")
+            } else {
+                (max, "window", "run it again with a higher --max-spend; it continues")
+            };
+            let limit = limit.unwrap_or(Yocto(u128::MAX));
             let what = format!(
-                "the next window costs {} but of {} only {} are left",
+                "the next {what} costs {} but of {} only {} are left",
                 amount.to_near_string(),
-                max.to_near_string(),
-                max.saturating_sub(state.spent).saturating_sub(state.reserved).to_near_string(),
+                limit.to_near_string(),
+                limit.saturating_sub(state.spent).saturating_sub(state.reserved).to_near_string(),
             );
-            return Err(Failure::new(
-                Exit::Budget,
-                what,
-                "run it again with a higher --max-spend; it continues",
-            ));
+            return Err(Failure::new(Exit::Budget, what, fix));
         }
         state.reserved = state.reserved.checked_add(amount).unwrap_or(Yocto(u128::MAX));
         Ok(Reservation { budget: Arc::clone(self), amount })
@@ -115,6 +148,21 @@ mod tests {
         budget.reserve(Yocto(5)).unwrap().spend(Yocto(5));
         assert!(budget.reserve(Yocto(1)).is_err());
         assert!(budget.reserve(Yocto(0)).is_ok());
+    }
+
+    #[test]
+    fn little_is_spent_before_a_price_is_agreed_to() {
+        let budget = Budget::asking(Yocto(10), None);
+        budget.reserve(Yocto(9)).unwrap().spend(Yocto(9));
+        let refused = budget.reserve(Yocto(2)).unwrap_err();
+        assert!(refused.exit == Exit::Budget && refused.fix.contains("--max-ask"), "{refused}");
+        assert_eq!(budget.max(), None, "prices are held against what may be spent in all");
+        budget.limit_to(Yocto(100));
+        budget.agree();
+        budget.reserve(Yocto(91)).unwrap();
+        assert!(budget.reserve(Yocto(92)).unwrap_err().fix.contains("--max-spend"));
+        let poor = Budget::asking(Yocto(10), Some(Yocto(5)));
+        assert!(poor.reserve(Yocto(6)).unwrap_err().fix.contains("--max-spend"));
     }
 
     #[test]

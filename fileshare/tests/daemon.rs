@@ -154,7 +154,11 @@ impl Daemon {
     }
 
     async fn open_channel(&self, to: &Daemon, deposit: Yocto) -> ChannelId {
-        let proposed = self.client().propose_channel(&to.account, deposit, terms()).await.expect("propose");
+        self.open_channel_with(to, deposit, terms()).await
+    }
+
+    async fn open_channel_with(&self, to: &Daemon, deposit: Yocto, terms: Terms) -> ChannelId {
+        let proposed = self.client().propose_channel(&to.account, deposit, terms).await.expect("propose");
         let channel = proposed.channel.expect("the proposal's id");
         for side in [self, to] {
             eventually("the channel opens", || async {
@@ -423,6 +427,60 @@ async fn a_node_with_files_in_it_writes_downloads_by_itself() {
     let failure = fetch(&poor, &want(id, &[]), &world.path("poor")).await.unwrap_err();
     assert_eq!(failure.exit, Exit::Budget);
     stop.set();
+    server.end().await;
+    world.check_books().await;
+}
+
+/// Who announces content chooses where it lies: behind a channel that costs a fifth of a NEAR per message, say.
+/// Nothing of that is paid before somebody has agreed to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_is_not_dear_unless_it_is_allowed_to_be() {
+    let world = World::start().await;
+    let relay = world.node("relay", &[]).await;
+    let reader = world.node("reader", &[&relay]).await;
+    let owner = world.node("owner", &[&relay]).await;
+    let first = reader.open_channel(&relay, Yocto::near(10)).await;
+    let dear = Terms { base_fee: Yocto::millinear(200), ..terms() };
+    relay.open_channel_with(&owner, Yocto::near(10), dear).await;
+    let store = Store::open(&world.path("store")).unwrap();
+    let data = content(100_000);
+    let id = store.add_reader(&data[..], AddOptions::default(), &mut |_| ()).unwrap().id;
+    let server = Server::start(store, owner.by_home(), 0).await;
+    let quoting = Net::new(reader.by_home());
+    eventually("there is a way", || async {
+        use por_fileshare::net::Network as _;
+        quoting.quote(owner.key(), "fileshare/stat/1", 100, 1000, Yocto::ZERO).await.ok()
+    })
+    .await;
+    let balance = async || {
+        let channels = reader.client().channels().await.unwrap();
+        channels.into_iter().find(|info| info.channel == first).unwrap().balance_mine
+    };
+    let before = balance().await;
+    let run = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_fileshare"));
+        command.arg("--home").arg(reader.home.data_dir()).args(args).arg(id.to_string());
+        command.args(["--from", &owner.peer_id()]).current_dir(world.folder.path()).kill_on_drop(true);
+        let output =
+            tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for args in
+        [&["stat"][..], &["ls"], &["quote"], &["get"], &["get", "--yes"], &["get", "--dry-run"], &["cat"]]
+    {
+        let (code, told) = run(args).await;
+        assert_eq!(code, Some(8), "{args:?}: {told}");
+        assert!(told.contains("--max-ask"), "{args:?}: {told}");
+        assert_eq!(balance().await, before, "{args:?}: nothing is paid");
+    }
+    let (code, told) = run(&["stat", "--max-ask", "0.5NEAR"]).await;
+    assert_eq!(code, Some(0), "{told}");
+    let after = eventually("the stat is paid", || async {
+        let now = balance().await;
+        (now < before).then_some(now)
+    })
+    .await;
+    assert!(before.checked_sub(after).unwrap() < Yocto::millinear(300), "one stat");
     server.end().await;
     world.check_books().await;
 }

@@ -175,6 +175,10 @@ pub struct Ask {
     /// When to give up, like `90s` or `2h`. What was verified is kept.
     #[arg(long, value_name = "T", value_parser = humantime::parse_duration)]
     pub deadline: Option<Duration>,
+    /// Most to spend on finding out who has it, what it is and what it costs, before a price is agreed to
+    /// [default: 0.01NEAR].
+    #[arg(long, value_name = "S", value_parser = parse_amount)]
+    pub max_ask: Option<Yocto>,
     /// Windows in flight at a time.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub in_flight: u16,

@@ -18,7 +18,7 @@ use super::{
     network::parent_gone,
 };
 use crate::{
-    budget::Budget,
+    budget::{ASKING, Budget},
     dir::Address,
     exit::{Exit, Failure},
     fetch::{Limits, Plan, Session, Stop},
@@ -160,13 +160,19 @@ impl Download {
         let limits = limits(ask, self.pay.max_price);
         if is_local(context, &self.want.address, &self.want.from).await {
             context.say("it is in this machine's store; nothing is paid");
-            return self.with(context, Local::new(context.store().await?), limits).await;
+            return self.with(context, Local::new(context.store().await?), limits, ask).await;
         }
-        self.with(context, Daemon::of_home(&context.home)?, limits).await
+        self.with(context, Daemon::of_home(&context.home)?, limits, ask).await
     }
 
-    async fn with<N: Network>(self, context: &Context, net: N, limits: Limits) -> Result<(), Failure> {
-        let budget = Budget::new(self.pay.max_spend);
+    async fn with<N: Network>(
+        self,
+        context: &Context,
+        net: N,
+        limits: Limits,
+        ask: &Ask,
+    ) -> Result<(), Failure> {
+        let budget = Budget::asking(ask.max_ask.unwrap_or(ASKING), self.pay.max_spend);
         let session = Arc::new(Session::new(Arc::new(net), budget, limits, context.stop.clone()));
         let work = self.fetch(context, &session);
         let mut work = std::pin::pin!(work);
@@ -262,7 +268,8 @@ fn show_plan(context: &Context, goal: &Goal, plan: &Plan) -> Result<(), Failure>
     Ok(())
 }
 
-/// Money is spent only if somebody said so: by a limit, by --yes, or when asked.
+/// Money is spent only if somebody said so: by a limit, by --yes, or when asked. What costs nothing may
+/// still not cost more than asking may.
 async fn agree<N: Network>(
     context: &Context,
     session: &Session<N>,
@@ -270,7 +277,11 @@ async fn agree<N: Network>(
     goal: &Goal,
     plan: &Plan,
 ) -> Result<(), Failure> {
-    if pay.max_spend.is_some() || plan.at_most.is_zero() {
+    if plan.at_most.is_zero() {
+        return Ok(());
+    }
+    if pay.max_spend.is_some() {
+        session.budget.agree();
         return Ok(());
     }
     if !pay.yes {
@@ -288,6 +299,7 @@ async fn agree<N: Network>(
     // Windows that a provider spoils are paid for again: leave room, but not without end.
     let twice = plan.at_most.checked_mul(2).and_then(|twice| twice.checked_add(session.budget.spent()));
     session.budget.limit_to(twice.unwrap_or(plan.at_most));
+    session.budget.agree();
     Ok(())
 }
 

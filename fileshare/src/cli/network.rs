@@ -18,7 +18,7 @@ use super::{
     local::{interrupted, print_lines},
 };
 use crate::{
-    budget::Budget,
+    budget::{ASKING, Budget},
     dir::DirEntry,
     exit::Failure,
     fetch::{Found, Plan, Session, Stop},
@@ -36,14 +36,15 @@ macro_rules! with_network {
     ($context:expr, $what:expr, $work:expr) => {{
         let (context, what): (&Context, &What) = ($context, $what);
         let limits = limits(&what.ask, None);
+        let budget = Budget::asking(what.ask.max_ask.unwrap_or(ASKING), None);
         let work = async {
             if is_local(context, &what.address, &what.ask.from).await {
                 let net = Arc::new(Local::new(context.store().await?));
-                let session = Session::new(net, Budget::new(None), limits, context.stop.clone());
+                let session = Session::new(net, budget, limits, context.stop.clone());
                 $work(context, what, session).await
             } else {
                 let net = Arc::new(Daemon::of_home(&context.home)?);
-                let session = Session::new(net, Budget::new(None), limits, context.stop.clone());
+                let session = Session::new(net, budget, limits, context.stop.clone());
                 $work(context, what, session).await
             }
         };
