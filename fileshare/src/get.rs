@@ -12,8 +12,8 @@ use bytes::Bytes;
 use por_types::NodeKey;
 use tokio::io::AsyncWrite;
 
+use self::staging::Staging;
 pub use self::tree::{FileJob, Tree};
-use self::{staging::Staging, tree::relative};
 use crate::{
     dir::{Address, DirEntry, Directory, MAX_LISTING},
     exit::{Exit, Failure},
@@ -21,7 +21,7 @@ use crate::{
     holes::Holes,
     id::ContentId,
     net::{Network, blocking},
-    part::{Part, PartError, Span},
+    part::{Part, PartError, Paths, Span},
     store::Store,
 };
 
@@ -148,20 +148,19 @@ pub async fn plan<N: Network>(
     let shapes = blocking(move || match &goal {
         Goal::File { span, .. } => {
             let mut shapes = Shapes::default();
-            let target = place.as_ref().map(|place| place.target.as_path());
-            add_missing(&mut shapes, span, target, window_len, &holes)?;
+            let paths = place.as_ref().map(|place| Paths::beside(&place.target));
+            add_missing(&mut shapes, span, paths, window_len, &holes)?;
             Ok(shapes)
         }
         Goal::Tree(tree) => {
             let mut shapes = Shapes::default();
-            let staged = place.as_ref().map(|place| staging::folder_of(&place.target));
             for file in tree.files() {
-                let target = staged.as_ref().map(|staged| relative(staged, &file.path));
-                if target.as_deref().is_some_and(|target| staging::is_there(target, file.size)) {
+                let paths = place.as_ref().map(|place| staging::paths_of(&place.target, &file.path));
+                if paths.as_ref().is_some_and(|paths| staging::is_there(&paths.target, file.size)) {
                     continue;
                 }
                 let span = Span::whole(file.id, file.size);
-                add_missing(&mut shapes, &span, target.as_deref(), window_len, &holes)?;
+                add_missing(&mut shapes, &span, paths, window_len, &holes)?;
             }
             Ok::<_, Failure>(shapes)
         }
@@ -173,11 +172,11 @@ pub async fn plan<N: Network>(
 fn add_missing(
     shapes: &mut Shapes,
     span: &Span,
-    target: Option<&Path>,
+    paths: Option<Paths>,
     window_len: u64,
     holes: &Holes,
 ) -> Result<(), Failure> {
-    let missing = target.and_then(|target| Part::peek(target, span));
+    let missing = paths.and_then(|paths| Part::peek(&paths, span));
     shapes.add_span(span, window_len, |unit| missing.as_ref().is_none_or(|missing| missing(unit)), holes)
 }
 

@@ -14,6 +14,7 @@
 //!
 //! The target itself appears by one rename when everything is there, never before.
 
+mod paths;
 mod span;
 
 use std::{
@@ -28,7 +29,8 @@ use std::{
 use bao_tree::io::sync::{self, encode_ranges_validated};
 use bao_tree::{ChunkNum, ChunkRanges};
 
-use self::span::{Bits, HEADER};
+pub use self::paths::{Paths, with_suffix};
+use self::span::{Bits, HEADER, MAGIC};
 pub use self::span::{Span, UNIT};
 use crate::{
     exit::{Exit, Failure},
@@ -40,6 +42,8 @@ use crate::{
 };
 
 const BITMAPS_AT: u64 = 4096;
+/// What a state file begins with until its header is there.
+const BEGINNING: [u8; MAGIC.len()] = *b"fileshare begins";
 
 /// What goes wrong with a download's files.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,8 @@ pub enum PartError {
     Exists(PathBuf),
     #[error("{path} holds another download, of {id}")]
     OtherDownload { path: PathBuf, id: String },
+    #[error("{0} is there and is no partial download")]
+    Foreign(PathBuf),
     #[error("another process is downloading to {0}")]
     InUse(PathBuf),
     #[error("{0} needs {1} more bytes than its disk has free")]
@@ -70,6 +76,9 @@ impl From<PartError> for Failure {
             PartError::OtherDownload { .. } => {
                 (Exit::Exists, "finish that download first, choose another output, or pass --overwrite")
             }
+            PartError::Foreign(_) => {
+                (Exit::Exists, "move it away, choose another output with -o, or pass --overwrite")
+            }
             PartError::InUse(_) => (Exit::Retryable, "wait for it, or choose another output"),
             PartError::DiskFull(..) => {
                 (Exit::DiskFull, "free some space and run the same command again; what is verified is kept")
@@ -89,9 +98,7 @@ impl From<PartError> for Failure {
 #[derive(Debug)]
 pub struct Part {
     span: Span,
-    target: PathBuf,
-    data_path: PathBuf,
-    state_path: PathBuf,
+    paths: Paths,
     data: File,
     state: File,
     bits: parking::Mutex<Progress>,
@@ -125,13 +132,6 @@ struct Progress {
     done: u64,
 }
 
-/// `NAME` + `suffix`.
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 impl Part {
     /// Starts or resumes the download of `span` to `target`.
     ///
@@ -143,13 +143,24 @@ impl Part {
 
     /// The same for content of which `zeros` bytes will be holes, and take no space.
     pub fn open_sparse(target: &Path, span: Span, overwrite: bool, zeros: u64) -> Result<Self, PartError> {
-        if !overwrite && target.symlink_metadata().is_ok() {
-            return Err(PartError::Exists(target.to_owned()));
+        Part::open_at(Paths::beside(target), span, overwrite, zeros)
+    }
+
+    /// The same with its files under other names.
+    pub fn open_at(paths: Paths, span: Span, overwrite: bool, zeros: u64) -> Result<Self, PartError> {
+        if !overwrite && paths.target.symlink_metadata().is_ok() {
+            return Err(PartError::Exists(paths.target));
         }
-        let (data_path, state_path) = (with_suffix(target, ".part"), with_suffix(target, ".part.state"));
-        let state = lock_state(&state_path, target)?;
-        let data = open_file(&data_path)?;
-        no_writers(&data, &data_path, target)?;
+        let state = lock_state(&paths.state, &paths.target)?;
+        if !overwrite && let Some(theirs) = foreign(&state, &paths)? {
+            if theirs != paths.state {
+                // Made just now, to be locked.
+                let _ = fs::remove_file(&paths.state);
+            }
+            return Err(PartError::Foreign(theirs));
+        }
+        let data = open_file(&paths.data)?;
+        no_writers(&data, &paths.data, &paths.target)?;
         let part = Part {
             bits: parking::Mutex::new(Progress {
                 written: Bits::new(span.units()),
@@ -157,9 +168,7 @@ impl Part {
                 done: 0,
             }),
             span,
-            target: target.to_owned(),
-            data_path,
-            state_path,
+            paths,
             data,
             state,
             rehashed: AtomicU64::new(0),
@@ -181,8 +190,8 @@ impl Part {
 
     /// Gives the download up and removes its files.
     pub fn discard(self) {
-        let _ = fs::remove_file(&self.data_path);
-        let _ = fs::remove_file(&self.state_path);
+        let _ = fs::remove_file(&self.paths.data);
+        let _ = fs::remove_file(&self.paths.state);
     }
 
     /// Whether the files on disk belong to this download.
@@ -195,14 +204,14 @@ impl Part {
         match Span::parse(&header) {
             Some(span) if span == self.span => Ok(whole),
             Some(span) if !overwrite => {
-                Err(PartError::OtherDownload { path: self.data_path.clone(), id: span.id.to_string() })
+                Err(PartError::OtherDownload { path: self.paths.data.clone(), id: span.id.to_string() })
             }
             _ => Ok(false),
         }
     }
 
     fn data_len(&self) -> Result<u64, PartError> {
-        let metadata = self.data.metadata().map_err(io_at(&self.data_path))?;
+        let metadata = self.data.metadata().map_err(io_at(&self.paths.data))?;
         Ok(metadata.len())
     }
 
@@ -210,6 +219,8 @@ impl Part {
         let write = || {
             self.state.set_len(0)?;
             self.state.set_len(self.outboard_at())?;
+            // Should this be interrupted, the files are known to be a download's.
+            self.state.write_all_at(&BEGINNING, 0)?;
             self.state.sync_all()?;
             self.data.set_len(0)?;
             self.data.set_len(self.span.len())?;
@@ -218,15 +229,15 @@ impl Part {
             self.state.write_all_at(&self.span.header(), 0)?;
             self.state.sync_all()
         };
-        write().map_err(io_at(&self.state_path))
+        write().map_err(io_at(&self.paths.state))
     }
 
     fn resume(&self) -> Result<(), PartError> {
         let mut progress = self.bits.lock();
         let len = progress.written.0.len();
         let read = |at: u64, bits: &mut Bits| self.state.read_exact_at(&mut bits.0, at);
-        read(BITMAPS_AT, &mut progress.durable).map_err(io_at(&self.state_path))?;
-        read(BITMAPS_AT + len as u64, &mut progress.written).map_err(io_at(&self.state_path))?;
+        read(BITMAPS_AT, &mut progress.durable).map_err(io_at(&self.paths.state))?;
+        read(BITMAPS_AT + len as u64, &mut progress.written).map_err(io_at(&self.paths.state))?;
         for unit in 0..self.span.units() {
             let durable = progress.durable.get(unit);
             let present = durable || (progress.written.get(unit) && self.unit_verifies(unit));
@@ -262,7 +273,7 @@ impl Part {
         };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         match missing.checked_sub(free) {
-            Some(short) if short > 0 => Err(PartError::DiskFull(self.target.clone(), short)),
+            Some(short) if short > 0 => Err(PartError::DiskFull(self.paths.target.clone(), short)),
             _ => Ok(()),
         }
     }
@@ -279,11 +290,11 @@ impl Part {
 
     /// Which units of a download are missing, without touching it; `None` if there is
     /// nothing of it. For prices: what a crash left unsynced counts as there.
-    pub fn peek(target: &Path, span: &Span) -> Option<impl Fn(u64) -> bool + use<>> {
-        let state = File::open(with_suffix(target, ".part.state")).ok()?;
+    pub fn peek(paths: &Paths, span: &Span) -> Option<impl Fn(u64) -> bool + use<>> {
+        let state = File::open(&paths.state).ok()?;
         let mut header = [0; HEADER];
         state.read_exact_at(&mut header, 0).ok()?;
-        let data = fs::metadata(with_suffix(target, ".part")).ok()?;
+        let data = fs::metadata(&paths.data).ok()?;
         if Span::parse(&header)? != *span || data.len() != span.len() {
             return None;
         }
@@ -301,7 +312,7 @@ impl Part {
             permissions.set_mode(mode | ((mode & 0o444) >> 2));
             self.data.set_permissions(permissions)
         };
-        set().map_err(io_at(&self.data_path))
+        set().map_err(io_at(&self.paths.data))
     }
 
     pub const fn span(&self) -> &Span {
@@ -309,7 +320,7 @@ impl Part {
     }
 
     pub fn target(&self) -> &Path {
-        &self.target
+        &self.paths.target
     }
 
     /// Bytes of the span that are verified and written.
@@ -342,8 +353,8 @@ impl Part {
     /// Writes a verified window of this content into the partial file. May be called
     /// from several threads at once. Returns the number of bytes that were new.
     pub fn write(&self, verified: &Verified) -> Result<u64, PartError> {
-        verified.write_to(&self.data, self.span.start, self.span.end).map_err(io_at(&self.data_path))?;
-        verified.nodes().write_to(&self.state, self.outboard_at()).map_err(io_at(&self.state_path))?;
+        verified.write_to(&self.data, self.span.start, self.span.end).map_err(io_at(&self.paths.data))?;
+        verified.nodes().write_to(&self.state, self.outboard_at()).map_err(io_at(&self.paths.state))?;
         self.mark(verified.window())
     }
 
@@ -355,8 +366,8 @@ impl Part {
             let path = std::path::absolute(path).ok().filter(|path| path.to_str().is_some())?;
             Some(FileId { path, device: metadata.dev(), inode: metadata.ino() })
         };
-        let data = file(&self.data_path, &self.data)?;
-        let state = file(&self.state_path, &self.state)?;
+        let data = file(&self.paths.data, &self.data)?;
+        let state = file(&self.paths.state, &self.state)?;
         Some(Files { data, state, outboard_at: self.outboard_at(), span: self.span })
     }
 
@@ -393,7 +404,7 @@ impl Part {
         let at = BITMAPS_AT + from + bytes.start;
         self.state
             .write_all_at(&bits.0[bytes.start as usize..bytes.end as usize], at)
-            .map_err(io_at(&self.state_path))
+            .map_err(io_at(&self.paths.state))
     }
 
     /// Syncs what has been written and only then marks it as durable.
@@ -402,7 +413,7 @@ impl Part {
         if self.bits.lock().durable == written {
             return Ok(());
         }
-        self.data.sync_data().map_err(io_at(&self.data_path))?;
+        self.data.sync_data().map_err(io_at(&self.paths.data))?;
         let mark = || {
             self.state.sync_data()?;
             let mut progress = self.bits.lock();
@@ -411,7 +422,7 @@ impl Part {
             drop(progress);
             self.state.sync_data()
         };
-        mark().map_err(io_at(&self.state_path))
+        mark().map_err(io_at(&self.paths.state))
     }
 
     /// Gives the target its name, if and only if every byte is there.
@@ -425,21 +436,21 @@ impl Part {
                 total: self.span.len(),
             });
         }
-        self.data.sync_all().map_err(io_at(&self.data_path))?;
+        self.data.sync_all().map_err(io_at(&self.paths.data))?;
         if let (Some(file), true) = (keep_outboard, self.span.is_whole()) {
             let (holes, _) =
-                Holes::of_file(&self.data, self.span.size, 0, usize::MAX).map_err(io_at(&self.data_path))?;
-            self.nodes_of_holes(&holes, 0, groups(self.span.size), 0).map_err(io_at(&self.state_path))?;
-            self.copy_outboard(file).map_err(io_at(&self.state_path))?;
+                Holes::of_file(&self.data, self.span.size, 0, usize::MAX).map_err(io_at(&self.paths.data))?;
+            self.nodes_of_holes(&holes, 0, groups(self.span.size), 0).map_err(io_at(&self.paths.state))?;
+            self.copy_outboard(file).map_err(io_at(&self.paths.state))?;
         }
         if overwrite {
-            fs::rename(&self.data_path, &self.target).map_err(io_at(&self.target))?;
+            fs::rename(&self.paths.data, &self.paths.target).map_err(io_at(&self.paths.target))?;
         } else {
-            rename_new(&self.data_path, &self.target)?;
+            rename_new(&self.paths.data, &self.paths.target)?;
         }
         // From here on the target is there: litter is no reason to fail.
-        let _ = fs::remove_file(&self.state_path);
-        sync_dir(&self.target);
+        let _ = fs::remove_file(&self.paths.state);
+        sync_dir(&self.paths.target);
         Ok(())
     }
 
@@ -489,6 +500,24 @@ fn open_file(path: &Path) -> Result<File, PartError> {
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> PartError {
     let path = path.to_owned();
     move |error| PartError::Io { path, error }
+}
+
+/// What lies where a download's files are to be, and is none of them. The names are not so rare that
+/// nobody else would use them.
+fn foreign(state: &File, paths: &Paths) -> Result<Option<PathBuf>, PartError> {
+    let mut begins = [0; MAGIC.len()];
+    let len = state.metadata().map_err(io_at(&paths.state))?.len();
+    if state.read_exact_at(&mut begins, 0).is_ok() && [MAGIC, BEGINNING].contains(&begins) {
+        return Ok(None);
+    }
+    if len > 0 {
+        return Ok(Some(paths.state.clone()));
+    }
+    match paths.data.symlink_metadata() {
+        Ok(metadata) if !metadata.is_file() || metadata.len() > 0 => Ok(Some(paths.data.clone())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(&paths.data)(error)),
+        _ => Ok(None),
+    }
 }
 
 /// Whoever writes for a download that died holds the data, until its last window is written.

@@ -9,5 +9,7 @@ mod charges;
 mod fails;
 #[path = "fetching/lies.rs"]
 mod lies;
+#[path = "fetching/names.rs"]
+mod names;
 #[path = "fetching/providers.rs"]
 mod providers;

@@ -123,7 +123,10 @@ fn durable_units_are_not_hashed_again_and_written_ones_are() {
 fn a_damaged_state_starts_over() {
     let source = Source::new(2 * UNIT);
     let damages: [fn(&Path); 3] = [
-        |folder| fs::write(folder.join("file.part.state"), b"nonsense").unwrap(),
+        |folder| {
+            let state = fs::OpenOptions::new().write(true).open(folder.join("file.part.state")).unwrap();
+            state.write_all_at(b"nonsense", 20).unwrap();
+        },
         |folder| fs::write(folder.join("file.part"), b"short").unwrap(),
         |folder| fs::remove_file(folder.join("file.part")).unwrap(),
     ];
@@ -266,4 +269,47 @@ proptest! {
         let expected = &source.data[start as usize..end as usize];
         prop_assert_eq!(fs::read(&target).unwrap(), expected);
     }
+}
+
+/// Other programs call their own unfinished files `NAME.part` too.
+#[test]
+fn files_of_others_are_not_taken_for_a_partial_download() {
+    let source = Source::new(2 * UNIT);
+    for (name, content) in [
+        ("file.part", vec![1; 100]),
+        ("file.part", vec![2; 2 * UNIT as usize]),
+        ("file.part.state", vec![3; 9]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, theirs) = (folder.path().join("file"), folder.path().join(name));
+        fs::write(&theirs, &content).unwrap();
+        let error = Part::open(&target, source.span(), false).unwrap_err();
+        assert_eq!(Failure::from(error).exit, Exit::Exists);
+        assert!(fs::read(&theirs).unwrap() == content, "{name} is as it was");
+        assert_eq!(names(folder.path()), [name], "and nothing was left beside it");
+        let part = Part::open(&target, source.span(), true).unwrap();
+        source.fill(&part);
+        part.finish(true, None).unwrap();
+        assert!(fs::read(&target).unwrap() == source.data);
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+}
+
+/// A name may be as long as the file system takes, with no room for what is put behind it.
+#[test]
+fn the_longest_names_have_partial_downloads_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source::new(2 * UNIT);
+    for name in ["n".repeat(255), "\u{e9}".repeat(127), "n".repeat(245)] {
+        let target = folder.path().join(&name);
+        let part = Part::open(&target, source.span(), false).unwrap();
+        part.write(&source.fetch(part.missing(UNIT).unwrap()[0])).unwrap();
+        drop(part);
+        let part = Part::open(&target, source.span(), false).unwrap();
+        assert_eq!(part.done(), UNIT, "it is found again");
+        source.fill(&part);
+        part.finish(false, None).unwrap();
+        assert!(fs::read(&target).unwrap() == source.data);
+    }
+    assert_eq!(names(folder.path()).len(), 3);
 }

@@ -1,5 +1,6 @@
 //! A directory under way: `NAME.part` holds what is there, complete files under their
-//! own names; `NAME.part.state` says what it is. The directory gets its name at the end.
+//! own names; `NAME.part.files` the incomplete ones, under names that nobody else chose;
+//! `NAME.part.state` says what it is. The directory gets its name at the end.
 
 use std::{
     fs::{self, File},
@@ -13,14 +14,24 @@ use super::{
 };
 use crate::{
     exit::Failure,
-    part::{Part, PartError, Span, lock_state, rename_new, sync_dir, with_suffix},
+    part::{Part, PartError, Paths, Span, lock_state, rename_new, sync_dir, with_suffix},
 };
 
-const MAGIC: &str = "fileshare directory 1\n";
+const MAGIC: &str = "fileshare directory 2\n";
 
 /// The folder that a tree is collected in.
-pub(super) fn folder_of(target: &Path) -> PathBuf {
+fn folder_of(target: &Path) -> PathBuf {
     with_suffix(target, ".part")
+}
+
+/// The folder of its incomplete files.
+fn files_of(target: &Path) -> PathBuf {
+    with_suffix(target, ".part.files")
+}
+
+/// Where a file of a tree becomes complete, when the tree's target is this.
+pub(super) fn paths_of(target: &Path, path: &str) -> Paths {
+    Paths::within(&files_of(target), path, relative(&folder_of(target), path))
 }
 
 /// Whether a complete file lies there. Complete files are the only ones that get their
@@ -32,6 +43,7 @@ pub(super) fn is_there(path: &Path, size: u64) -> bool {
 /// The locked staging folder of one download.
 #[derive(Debug)]
 pub(super) struct Staging {
+    target: PathBuf,
     folder: PathBuf,
     state_path: PathBuf,
     _state: File,
@@ -45,6 +57,7 @@ impl Staging {
             return Err(PartError::Exists(target.clone()).into());
         }
         let (folder, state_path) = (folder_of(target), with_suffix(target, ".part.state"));
+        let files = files_of(target);
         let mut state = lock_state(&state_path, target)?;
         let expected = description(tree);
         let mut found = String::new();
@@ -55,23 +68,26 @@ impl Staging {
         // Not UTF-8, hence not a directory's: the state of a file's download, say.
         let readable = (&state).take(1 << 20).read_to_string(&mut found).is_ok();
         if !(readable && found == expected) {
-            let fresh = readable && found.is_empty() && !folder.exists();
+            let free = |path: &Path| path.symlink_metadata().is_err();
+            let fresh = readable && found.is_empty() && free(&folder) && free(&files);
             if !fresh && !place.overwrite {
                 let id = found.lines().nth(1).unwrap_or("something else").to_owned();
                 return Err(PartError::OtherDownload { path: folder, id }.into());
             }
             remove(&folder).map_err(io_at(&folder))?;
+            remove(&files).map_err(io_at(&files))?;
             state.set_len(0).map_err(io_at(&state_path))?;
             io::Seek::rewind(&mut state).map_err(io_at(&state_path))?;
             state.write_all(expected.as_bytes()).map_err(io_at(&state_path))?;
             state.sync_all().map_err(io_at(&state_path))?;
         }
-        for path in
-            std::iter::once(folder.clone()).chain(tree.folders().iter().map(|path| relative(&folder, path)))
+        for path in [folder.clone(), files]
+            .into_iter()
+            .chain(tree.folders().iter().map(|path| relative(&folder, path)))
         {
             make_folder(&path).map_err(io_at(&path))?;
         }
-        Ok(Staging { folder, state_path, _state: state })
+        Ok(Staging { target: target.clone(), folder, state_path, _state: state })
     }
 
     pub fn has(&self, job: &FileJob) -> bool {
@@ -79,8 +95,8 @@ impl Staging {
     }
 
     pub fn part(&self, job: &FileJob, span: Span, zeros: u64) -> Result<Part, Failure> {
-        let target = relative(&self.folder, &job.path);
-        Part::open_sparse(&target, span, true, zeros).map_err(named(&job.path))
+        let paths = paths_of(&self.target, &job.path);
+        Part::open_at(paths, span, true, zeros).map_err(named(&job.path))
     }
 
     /// Adds the links and gives the directory its name.
@@ -99,6 +115,7 @@ impl Staging {
         } else {
             rename_new(&self.folder, &place.target)?;
         }
+        let _ = remove(&files_of(&self.target));
         let _ = fs::remove_file(&self.state_path);
         sync_dir(&place.target);
         Ok(())

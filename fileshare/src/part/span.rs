@@ -16,7 +16,7 @@ pub const UNIT: u64 = 1024 * 1024;
 /// those in flight have been hashed.
 const ZEROS: u64 = 256 * 1024 * 1024;
 const _: () = assert!(ZEROS <= crate::slice::MAX_ZEROS);
-const MAGIC: [u8; 16] = *b"fileshare part 1";
+pub(super) const MAGIC: [u8; 16] = *b"fileshare part 1";
 /// Magic, id, size, start, end, BLAKE3 of all that.
 pub(super) const HEADER: usize = 16 + ID_BYTES + 3 * 8 + 32;
 

@@ -154,13 +154,14 @@ impl World {
 
     pub fn session(self, limits: Limits, max: Option<Yocto>) -> Running {
         let session = Session::new(Arc::new(self.net), Budget::new(max), limits, Stop::default());
-        Running { session: Arc::new(session), folder: self.folder }
+        Running { session: Arc::new(session), folder: self.folder, store: self.store }
     }
 }
 
 pub struct Running {
     pub session: Arc<Session<Net>>,
     pub folder: tempfile::TempDir,
+    pub store: Store,
 }
 
 impl Running {
