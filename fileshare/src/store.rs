@@ -317,6 +317,14 @@ fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     move |error| StoreError::Io { path, error }
 }
 
+/// Opens a file to read it. What is none is refused: whoever opens a pipe waits until somebody writes.
+fn open_regular(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
+}
+
 /// Size and modification time, by which a changed file is noticed.
 fn stamp(file: &File) -> io::Result<(u64, i128)> {
     use std::os::unix::fs::MetadataExt;

@@ -195,3 +195,40 @@ proptest! {
         }
     }
 }
+
+/// Runs work that must not wait for anybody; the failure of a test that does instead of a hang.
+fn at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(work()));
+    ended.recv_timeout(std::time::Duration::from_secs(30)).expect("it waits for nobody")
+}
+
+/// Whoever opens a pipe waits until somebody writes to it.
+#[test]
+fn pipes_are_refused_and_not_waited_for() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let make = |path: &std::path::Path| {
+        mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    };
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    make(&tree.join("pipe"));
+    let putting = (store.clone(), tree.clone());
+    let error =
+        at_once(move || put_tree(&putting.0, &putting.1, TreeOptions::default(), &mut |_| ())).unwrap_err();
+    assert_eq!(error.exit, Exit::Usage, "{error}");
+    assert!(error.what.contains("pipe"), "{error}");
+    assert_eq!(store.pins().unwrap(), []);
+
+    // A file that was put, and is a pipe now, is gone like any other.
+    let file = folder.path().join("file");
+    fs::write(&file, vec![7; 100_000]).unwrap();
+    let id = store.add_file(&file, TreeOptions::default(), &mut |_| ()).unwrap().id;
+    fs::remove_file(&file).unwrap();
+    make(&file);
+    let entry = store.need(&id).unwrap();
+    let found = at_once(move || store.item(&entry).map(drop));
+    assert!(matches!(found, Err(por_fileshare::store::StoreError::Lost { .. })), "{found:?}");
+}

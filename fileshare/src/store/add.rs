@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{Entry, INLINE, Place, Store, StoreError, io_at, stamp};
+use super::{Entry, INLINE, Place, Store, StoreError, io_at, open_regular, stamp};
 use crate::{
     id::{ContentId, Kind},
     part::sync_dir,
@@ -106,11 +106,10 @@ impl Store {
         options: AddOptions,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Staged, StoreError> {
-        let file = File::open(path).map_err(io_at(path))?;
-        let metadata = file.metadata().map_err(io_at(path))?;
-        if !metadata.is_file() {
+        if !fs::metadata(path).map_err(io_at(path))?.is_file() {
             return Err(StoreError::NotAFile(path.to_owned()));
         }
+        let file = open_regular(path).map_err(io_at(path))?;
         let before = stamp(&file).map_err(io_at(path))?;
         let size = before.0;
         let staged = if size <= INLINE {

@@ -5,7 +5,7 @@ use std::{fs::File, io, os::unix::fs::MetadataExt, path::PathBuf};
 use bao_tree::io::sync::ReadAt;
 use bytes::Bytes;
 
-use super::{Entry, Place, Store, StoreError, io_at, stamp};
+use super::{Entry, Place, Store, StoreError, io_at, open_regular, stamp};
 use crate::{
     holes::{self, Holes},
     id::ContentId,
@@ -75,7 +75,7 @@ impl Store {
             Place::File { path, modified } => (path.clone(), Some(*modified)),
         };
         let shown = path.display();
-        let file = File::open(&path).map_err(|error| format!("{shown}: {error}"))?;
+        let file = open_regular(&path).map_err(|error| format!("{shown}: {error}"))?;
         let (size, time) = stamp(&file).map_err(|error| format!("{shown}: {error}"))?;
         if size != entry.size || modified.is_some_and(|modified| modified != time) {
             return Err(format!("{shown} has changed since it was put"));
