@@ -1,7 +1,7 @@
 //! Answering questions from the store. Blocks; callers bound how many at a time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,6 +20,8 @@ use crate::{
 
 /// Items kept open between questions; each holds up to two files.
 const MAX_OPEN: usize = 128;
+/// Items remembered to be lost.
+const MAX_LOST: usize = 4096;
 /// How often the store is asked whether anything changed, and how long an absent item
 /// is taken to be absent.
 const FRESH: Duration = Duration::from_secs(1);
@@ -42,6 +44,8 @@ struct Open {
     /// Ids that the store did not have a moment ago, so that asking for nonsense does
     /// not open the database each time.
     absent: VecDeque<([u8; 32], Instant)>,
+    /// Items whose loss was told of, once each.
+    lost: HashSet<[u8; 32]>,
 }
 
 impl Open {
@@ -55,6 +59,7 @@ impl Open {
         if known != Some(generation) {
             self.items.clear();
             self.absent.clear();
+            self.lost.clear();
         }
         self.generation = Some((generation, now));
     }
@@ -73,6 +78,14 @@ impl Open {
             self.items.remove(&oldest);
         }
         self.items.insert(*item.id().hash(), (now, Arc::clone(item)));
+    }
+
+    /// Whether this loss is news. Remembers a bounded number.
+    fn note_lost(&mut self, hash: [u8; 32]) -> bool {
+        if self.lost.len() >= MAX_LOST {
+            self.lost.clear();
+        }
+        self.lost.insert(hash)
     }
 
     fn note_absent(&mut self, hash: [u8; 32], now: Instant) {
@@ -195,8 +208,17 @@ impl Answerer {
                 self.lock().keep(now, &item);
                 Ok(item)
             }
-            Err(StoreError::NotFound(_) | StoreError::Lost { .. }) => {
+            Err(StoreError::NotFound(_)) => {
                 self.lock().note_absent(*id.hash(), now);
+                Err(not_found())
+            }
+            Err(error @ StoreError::Lost { .. }) => {
+                let mut open = self.lock();
+                open.note_absent(*id.hash(), now);
+                // Who asks learns no more than that; its owner should, or nobody ever will.
+                if open.note_lost(*id.hash()) {
+                    warn!(%error, "asked for and not served; put it again, or remove it with `fileshare rm`");
+                }
                 Err(not_found())
             }
             Err(error @ StoreError::Busy(_)) => Err((Fault::Busy, error.to_string())),

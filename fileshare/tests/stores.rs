@@ -241,3 +241,52 @@ fn what_is_not_a_file_is_refused() {
     drop(bytes);
     assert_eq!(count(&world.store.root().join("tmp")), 0);
 }
+
+/// Lines that were logged on this thread.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Who asks for a file that has changed since it was put is told that it is not here. Its owner is told
+/// what has become of it, once.
+#[test]
+fn whose_file_has_changed_is_told_so() {
+    use por_fileshare::{
+        answer::Answerer,
+        proto::{Answer, Fault, Pricing, Question, STAT_APP, STAT_LIMIT},
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    let file = folder.path().join("of mine");
+    fs::write(&file, vec![1; 100_000]).unwrap();
+    let id = store.add_file(&file, AddOptions::default(), &mut |_| ()).unwrap().id;
+    fs::write(&file, vec![2; 100_000]).unwrap();
+    let log = Log::default();
+    let writer = log.clone();
+    let logged = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(logged, || {
+        for _ in 0..3 {
+            // Each one tells once, however often it is asked.
+            let answerer = Answerer::new(store.clone(), Pricing::default());
+            for _ in 0..3 {
+                let question = Question::Stat { id, listing: false }.encode().unwrap();
+                let answer = answerer.answer(STAT_APP, &question, STAT_LIMIT);
+                let refusal = Answer::decode(&answer).unwrap();
+                assert!(matches!(refusal, Answer::Refused { fault: Fault::NotFound, .. }), "{refusal:?}");
+            }
+        }
+    });
+    let told = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(told.lines().count(), 3, "{told}");
+    assert!(told.contains("of mine has changed since it was put"), "{told}");
+}
