@@ -144,7 +144,11 @@ impl Keys {
         }
         let node = near_key_of(&self.node)?;
         write_key_file(&home.node_key_file(), None, &node, password)?;
-        write_key_file(&home.near_key_file(), self.near_account.as_ref(), &self.near, password)
+        let near = write_key_file(&home.near_key_file(), self.near_account.as_ref(), &self.near, password);
+        near.inspect_err(|_| {
+            // One key alone would stand in the way of the next try.
+            let _ = std::fs::remove_file(home.node_key_file());
+        })
     }
 }
 

@@ -147,7 +147,9 @@ fn init_makes_a_home_once_and_keys_stay_secret() {
     let path = network.to_str().expect("text");
     let error = por.fails(&["init", "--network", path], 6);
     assert!(error.contains("cannot connect"), "{error}");
-    // A failed init leaves nothing in the way of the next.
+    // A failed init leaves nothing in the way of the next, whatever it failed for.
+    let wrong = ["init", "--network", path, "--faucet", "0", "--api", "0.0.0.0:7740"];
+    assert!(por.fails(&wrong, 2).contains("must not listen"));
     let made = por.init(&network, &["--faucet", "0"]);
     assert_eq!(made["account"].as_str().map(str::len), Some(64), "an implicit account");
     por.fails(&["init", "--network", path, "--faucet", "0"], 13);

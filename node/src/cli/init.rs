@@ -42,15 +42,18 @@ pub(super) async fn init(context: &Context, args: InitArgs) -> Result<(), CliErr
 
     home.create()?;
     keys.save(home, password.as_ref().map(|password| password.as_str()))?;
-    let faucet = pay(&config, &keys, args.faucet, args.import_near.is_some()).await;
+    // Whatever can fail comes before the faucet pays.
+    let faucet = match config.save(home) {
+        Ok(()) => pay(&config, &keys, args.faucet, args.import_near.is_some()).await,
+        Err(error) => Err(error),
+    };
     if let Err(error) = faucet {
-        // Without settings the home is as before; the new keys guard nothing yet.
-        for path in [home.node_key_file(), home.near_key_file()] {
+        // The home is as before, or the next try would find its own keys; they guard nothing yet.
+        for path in [home.node_key_file(), home.near_key_file(), home.config_file()] {
             let _ = std::fs::remove_file(path);
         }
         return Err(error);
     }
-    config.save(home)?;
     let made = Made {
         node_key: keys.node.public().to_string(),
         peer_id: peer_id(&keys)?,
