@@ -50,6 +50,10 @@ const BEGINNING: [u8; MAGIC.len()] = *b"fileshare begins";
 pub enum PartError {
     #[error("{0} already exists")]
     Exists(PathBuf),
+    #[error("{0} is a folder, and what is fetched is a file")]
+    Folder(PathBuf),
+    #[error("{0} is no folder, and what is fetched is one")]
+    NoFolder(PathBuf),
     #[error("{path} holds another download, of {id}")]
     OtherDownload { path: PathBuf, id: String },
     #[error("{0} is there and is no partial download")]
@@ -73,6 +77,8 @@ impl From<PartError> for Failure {
         let what = error.to_string();
         let (exit, fix) = match &error {
             PartError::Exists(_) => (Exit::Exists, "choose another output with -o, or pass --overwrite"),
+            PartError::Folder(_) => (Exit::Exists, "choose another output with -o, say a file in it"),
+            PartError::NoFolder(_) => (Exit::Exists, "choose another output with -o, or move it away"),
             PartError::OtherDownload { .. } => {
                 (Exit::Exists, "finish that download first, choose another output, or pass --overwrite")
             }
@@ -148,8 +154,11 @@ impl Part {
 
     /// The same with its files under other names.
     pub fn open_at(paths: Paths, span: Span, overwrite: bool, zeros: u64) -> Result<Self, PartError> {
-        if !overwrite && paths.target.symlink_metadata().is_ok() {
-            return Err(PartError::Exists(paths.target));
+        match paths.target.symlink_metadata() {
+            // Nothing would give it the name at the end.
+            Ok(there) if there.is_dir() => return Err(PartError::Folder(paths.target)),
+            Ok(_) if !overwrite => return Err(PartError::Exists(paths.target)),
+            _ => {}
         }
         let state = lock_state(&paths.state, &paths.target)?;
         if !overwrite && let Some(theirs) = foreign(&state, &paths)? {

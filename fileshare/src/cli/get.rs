@@ -50,7 +50,9 @@ struct Download {
 
 pub async fn get(context: &Context, args: Box<Get>) -> Result<(), Failure> {
     let name = default_name(&args.address);
-    let target = args.output.clone().unwrap_or_else(|| PathBuf::from(&name));
+    // A slash at the end would make it the name of a folder.
+    let named = |output: &PathBuf| output.components().collect();
+    let target = args.output.as_ref().map_or_else(|| PathBuf::from(&name), named);
     let stdout = args.output.as_deref() == Some(Path::new("-"));
     let output = if stdout {
         Output::Stdout
@@ -146,10 +148,15 @@ fn writable(target: &Path) -> Result<(), Failure> {
 impl Download {
     async fn run(self, context: &Context, ask: &Ask) -> Result<(), Failure> {
         if let Output::Disk(place) = &self.output
-            && !place.overwrite
-            && place.target.symlink_metadata().is_ok()
+            && let Ok(there) = place.target.symlink_metadata()
         {
-            return Err(crate::part::PartError::Exists(place.target.clone()).into());
+            use crate::part::PartError;
+            if !place.overwrite {
+                return Err(PartError::Exists(place.target.clone()).into());
+            }
+            if there.is_dir() && self.want.range.is_some() {
+                return Err(PartError::Folder(place.target.clone()).into());
+            }
         }
         if let Output::Disk(place) = &self.output
             && !self.dry_run

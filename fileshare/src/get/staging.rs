@@ -53,8 +53,13 @@ impl Staging {
     /// Makes or takes up the folder, with all its directories.
     pub fn open(tree: &Tree, place: &Place) -> Result<Self, Failure> {
         let target = &place.target;
-        if !place.overwrite && target.symlink_metadata().is_ok() {
-            return Err(PartError::Exists(target.clone()).into());
+        match target.symlink_metadata() {
+            // Nothing would give it the name at the end.
+            Ok(there) if place.overwrite && !there.is_dir() => {
+                return Err(PartError::NoFolder(target.clone()).into());
+            }
+            Ok(_) if !place.overwrite => return Err(PartError::Exists(target.clone()).into()),
+            _ => {}
         }
         let (folder, state_path) = (folder_of(target), with_suffix(target, ".part.state"));
         let files = files_of(target);

@@ -47,9 +47,10 @@ impl Paths {
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
     if name.len() + LONGEST_SUFFIX <= NAME_MAX {
-        let mut name = path.as_os_str().to_owned();
+        let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(suffix);
-        return name.into();
+        // Not pushed to the whole: it may end with a slash.
+        return path.with_file_name(name);
     }
     let mut end = NAME_MAX - LONGEST_SUFFIX - DIGITS - 1;
     // Not within a character.

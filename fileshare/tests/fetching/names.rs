@@ -2,9 +2,13 @@
 
 use std::{fs, path::Path, sync::atomic::Ordering};
 
-use por_fileshare::dir::{TreeOptions, put_tree};
+use por_fileshare::{
+    dir::{TreeOptions, put_tree},
+    exit::Exit,
+    get::{self, Place},
+};
 
-use super::providers::{MIB, World, failure, fault, quick, want};
+use super::providers::{MIB, World, failure, fault, make_tree, quick, want};
 
 fn same(a: &Path, b: &Path) {
     let names = |folder: &Path| {
@@ -57,11 +61,7 @@ async fn they_are_so_over_interruptions_as_well() {
         assert!(round < 50, "each round gets further");
         // A few windows, then the provider is of no use any more; with others than before, as it happens.
         let most = 3 + round % 4;
-        let stops = fault(
-            move |n, answer| {
-                if n < most { Ok(answer) } else { Err(failure(por_fileshare::exit::Exit::Fatal)) }
-            },
-        );
+        let stops = fault(move |n, answer| if n < most { Ok(answer) } else { Err(failure(Exit::Fatal)) });
         let world = World { folder: running.folder, store: running.store, net: Default::default() };
         let world = world.provider(1, 0, stops);
         running = world.session(quick(), None);
@@ -76,4 +76,29 @@ async fn they_are_so_over_interruptions_as_well() {
             }
         }
     }
+}
+
+/// What cannot get its name at the end is not fetched, and not paid for.
+#[tokio::test]
+async fn a_file_in_place_of_a_folder_is_refused_before_it_is_paid_for() {
+    let world = World::new().provider(1, 5, None);
+    let (id, _) = world.put(3 * MIB);
+    let running = world.session(quick(), None);
+    let target = running.folder.path().join("target");
+    fs::create_dir(&target).unwrap();
+    let place = Place { target, overwrite: true, share: None };
+    let goal = get::locate(&running.session, &want(id)).await.unwrap();
+    let failed = get::fetch_to(&running.session, &goal, &place).await.unwrap_err();
+    assert_eq!((failed.exit, running.session_net().asked(1)), (Exit::Exists, 0), "{failed}");
+
+    let world = World::new().provider(1, 5, None);
+    let (_, id) = make_tree(&world);
+    let running = world.session(quick(), None);
+    let target = running.folder.path().join("target");
+    fs::write(&target, b"a file").unwrap();
+    let place = Place { target: target.clone(), overwrite: true, share: None };
+    let goal = get::locate(&running.session, &want(id)).await.unwrap();
+    let failed = get::fetch_to(&running.session, &goal, &place).await.unwrap_err();
+    assert_eq!((failed.exit, running.session_net().asked(1)), (Exit::Exists, 0), "{failed}");
+    assert_eq!(fs::read(&target).unwrap(), b"a file");
 }
