@@ -5,6 +5,7 @@ use std::{fmt, io};
 /// What a command's exit code means; `por` and `fileshare` share the table.
 pub use por_node::exit::ExitCode as Exit;
 use por_node::{client::ClientError, exit::CliError};
+use por_types::Yocto;
 
 /// Why a command failed: one line what happened, one line how to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,11 +15,13 @@ pub struct Failure {
     pub what: String,
     /// What the user can do about it. Empty if nothing better than reading `what`.
     pub fix: String,
+    /// Most that it has cost or may still cost: a request that was paid for and not answered in time.
+    pub spent: Yocto,
 }
 
 impl Failure {
     pub fn new(exit: Exit, what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Failure { exit, what: what.into(), fix: fix.into() }
+        Failure { exit, what: what.into(), fix: fix.into(), spent: Yocto::ZERO }
     }
 
     /// Puts what was being done in front of what went wrong.
@@ -50,7 +53,8 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        Failure::new(error.code.into(), error.message, error.fix)
+        let spent = error.spent;
+        Failure { spent, ..Failure::new(error.code.into(), error.message, error.fix) }
     }
 }
 

@@ -17,18 +17,18 @@ use std::{
 use bytes::Bytes;
 use por_types::{NodeKey, Yocto};
 use tokio::sync::{Semaphore, watch};
-use tracing::debug;
+use tracing::{debug, warn};
 
 pub use self::{
     discover::Found,
     plan::{Cost, Plan, Shapes},
 };
 use crate::{
-    budget::Budget,
+    budget::{Budget, Reservation},
     exit::{Exit, Failure},
     id::ContentId,
     landing::Landing,
-    net::{Call, Network, blocking},
+    net::{Call, Network, Reply, blocking},
     pool::{Choice, Offer, Pool, Severity},
     proto::{Fault, GET_APP, ProtoError, Question, get_limit, slice_of},
     slice::{self, DEFAULT_WINDOW, SliceError, Verified, Window},
@@ -171,6 +171,8 @@ pub struct Session<N> {
     quotes: Mutex<HashMap<(NodeKey, u64, u64), Yocto>>,
     maps: holes::Maps,
     last_success: Mutex<Instant>,
+    /// It was said that the own node is gone, and nothing has arrived since.
+    outage: AtomicBool,
 }
 
 /// Why one attempt failed.
@@ -197,6 +199,7 @@ impl<N: Network> Session<N> {
             quotes: Mutex::default(),
             maps: holes::Maps::default(),
             last_success: Mutex::new(Instant::now()),
+            outage: AtomicBool::new(false),
         }
     }
 
@@ -248,6 +251,7 @@ impl<N: Network> Session<N> {
                 }
                 Err(Attempt::There(severity, paid, failure)) => {
                     debug!(node = %offer.node, what = %failure.what, ?severity, "window failed");
+                    self.tell_outage(&failure).await;
                     if severity == Severity::Lacks {
                         lacking.insert(offer.node);
                     }
@@ -325,13 +329,17 @@ impl<N: Network> Session<N> {
             }),
             None => self.net.request(call).await.map(|reply| (reply.price, Answered::Bytes(reply.body))),
         };
-        let (price, answered) = answered.map_err(|failure| {
-            if failure.exit == Exit::Budget {
-                self.forget_quotes(offer.node);
-                return Attempt::PriceRose(failure);
+        let (price, answered) = match answered {
+            Ok(answered) => answered,
+            Err(failure) => {
+                reservation.spend(failure.spent);
+                if failure.exit == Exit::Budget {
+                    self.forget_quotes(offer.node);
+                    return Err(Attempt::PriceRose(failure));
+                }
+                return Err(classify(failure));
             }
-            classify(failure)
-        })?;
+        };
         reservation.spend(price);
         let body = match answered {
             Answered::Landed(result) => return Ok((price, result)),
@@ -343,6 +351,13 @@ impl<N: Network> Session<N> {
             (finish.take)(verified).map_err(Spoiled::Here)
         });
         Ok((price, finished.await.unwrap_or_else(|failure| Err(Spoiled::Here(failure)))))
+    }
+
+    /// Asks, and books what it has cost, answered or not.
+    async fn pay(&self, reservation: Reservation, call: Call) -> Result<Reply, Failure> {
+        let answered = self.net.request(call).await;
+        reservation.spend(answered.as_ref().map_or_else(|failure| failure.spent, |reply| reply.price));
+        answered
     }
 
     /// Price of a get with a question and an answer of these lengths, route included.
@@ -404,8 +419,20 @@ impl<N: Network> Session<N> {
         }
     }
 
+    /// Says once that nothing can arrive, and why: the providers are not to blame.
+    async fn tell_outage(&self, failure: &Failure) {
+        let unsaid = failure.exit == Exit::Unreachable && !self.outage.load(Ordering::Relaxed);
+        if unsaid && !self.net.is_there().await && !self.outage.swap(true, Ordering::Relaxed) {
+            let patience = self.limits.patience.as_secs();
+            warn!(
+                "this home's own node does not answer; start it again: the download goes on for {patience} s"
+            );
+        }
+    }
+
     /// Starts the patience anew.
     fn touch(&self) {
+        self.outage.store(false, Ordering::Relaxed);
         *self.last_success.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -431,8 +458,8 @@ fn classify(failure: Failure) -> Attempt {
             Attempt::Here(failure)
         }
         Exit::Budget => Attempt::PriceRose(failure),
-        Exit::VerificationFailed => Attempt::There(Severity::Never, Yocto::ZERO, failure),
-        _ => Attempt::There(Severity::Passing, Yocto::ZERO, failure),
+        Exit::VerificationFailed => Attempt::There(Severity::Never, failure.spent, failure),
+        _ => Attempt::There(Severity::Passing, failure.spent, failure),
     }
 }
 

@@ -106,16 +106,20 @@ struct Problem {
     exit: u8,
     what: String,
     fix: String,
+    #[serde(default)]
+    spent: Yocto,
 }
 
 impl Problem {
     fn new(severity: Option<Severity>, failure: Failure) -> Problem {
-        Problem { severity, exit: failure.exit.code(), what: failure.what, fix: failure.fix }
+        let Failure { exit, what, fix, spent } = failure;
+        Problem { severity, exit: exit.code(), what, fix, spent }
     }
 
     fn failure(self) -> Failure {
         let exit = Exit::ALL.into_iter().find(|exit| exit.code() == self.exit);
-        Failure::new(exit.unwrap_or(Exit::Other), self.what, self.fix)
+        let spent = self.spent;
+        Failure { spent, ..Failure::new(exit.unwrap_or(Exit::Other), self.what, self.fix) }
     }
 }
 

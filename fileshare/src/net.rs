@@ -65,6 +65,11 @@ pub trait Network: Send + Sync + 'static {
     /// Asks and pays.
     fn request(&self, call: Call) -> impl Future<Output = Result<Reply, Failure>> + Send;
 
+    /// Whether what leads to the network is there: this user's own node, not those behind it.
+    fn is_there(&self) -> impl Future<Output = bool> + Send {
+        async { true }
+    }
+
     /// Has the node itself write what is fetched; `None` where it cannot.
     fn land(&self, files: &Files) -> impl Future<Output = Option<Landing>> + Send {
         let _ = files;
@@ -152,6 +157,10 @@ impl Network for Daemon {
             return Err(Failure::new(Exit::VerificationFailed, "the answer is longer than its limit", ""));
         }
         Ok(Reply { body: answered.body, price: answered.price })
+    }
+
+    async fn is_there(&self) -> bool {
+        self.client.is_there().await
     }
 
     async fn land(&self, files: &Files) -> Option<Landing> {

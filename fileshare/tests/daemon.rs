@@ -484,3 +484,47 @@ async fn asking_is_not_dear_unless_it_is_allowed_to_be() {
     server.end().await;
     world.check_books().await;
 }
+
+/// A get whose own node goes away waits for it to come back, and says so while it waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_the_own_node_is_gone_is_said_while_it_is_waited_for() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let world = World::start().await;
+    let owner = world.node("owner", &[]).await;
+    let mut reader = world.node("reader", &[&owner]).await;
+    reader.open_channel(&owner, Yocto::near(10)).await;
+    let store = Store::open(&world.path("store")).unwrap();
+    let data = content(200 * MIB);
+    let id = store.add_reader(&data[..], AddOptions::default(), &mut |_| ()).unwrap().id;
+    let server = Server::start(store, owner.by_home(), 1).await;
+    reachable(&reader.by_home(), id).await;
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_fileshare"));
+    command.arg("--home").arg(reader.home.data_dir()).args(["get", "--yes", "--window", "1", "-o", "out"]);
+    command.arg(id.to_string()).current_dir(world.folder.path()).kill_on_drop(true);
+    let mut get = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let answered = reader.client().status().await.unwrap().traffic.answered;
+    eventually("some of it is there", || async {
+        let now = reader.client().status().await.unwrap().traffic.answered;
+        (now > answered + 4).then_some(())
+    })
+    .await;
+    reader.stop().await;
+    let mut lines = BufReader::new(get.stderr.take().unwrap()).lines();
+    let said = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("own node does not answer") {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(tokio::time::timeout(PATIENCE, said).await.expect("in time"), "it ended without a word");
+    assert!(get.try_wait().unwrap().is_none(), "and waits");
+    reader.start().await;
+    let drain = async { while lines.next_line().await.unwrap().is_some() {} };
+    let (ended, ()) =
+        tokio::time::timeout(PATIENCE * 2, async { tokio::join!(get.wait(), drain) }).await.unwrap();
+    assert_eq!(ended.unwrap().code(), Some(0));
+    assert!(fs::read(world.path("out")).unwrap() == data);
+    server.end().await;
+}

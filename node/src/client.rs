@@ -86,6 +86,11 @@ impl Client {
         Client { inside: Some(Inside::new(daemon)), ..Client::new(addr, token) }
     }
 
+    /// Whether something listens where the daemon is, or has moved to; takes a second at most.
+    pub async fn is_there(&self) -> bool {
+        self.inside.is_some() || self.transport.is_there().await
+    }
+
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("status").await
     }

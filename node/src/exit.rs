@@ -184,12 +184,15 @@ impl std::error::Error for CliError {}
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
-        let ClientError { code, mut message, mut fix } = error;
+        let ClientError { code, mut message, mut fix, spent } = error;
         // Many messages say what to do after a semicolon: that is the second line.
         if fix.is_empty()
             && let Some((what, advice)) = message.rsplit_once("; ")
         {
             (message, fix) = (what.to_owned(), advice.to_owned());
+        }
+        if !spent.is_zero() {
+            message.push_str(&format!(" ({} paid and not refunded)", spent.to_near_string()));
         }
         CliError { code: code.into(), message, fix }
     }

@@ -49,7 +49,8 @@ async fn two_nodes_open_pay_close_and_settle() {
     dear.max_price = Some(Yocto(answer.price.0 - 1));
     assert_eq!(alice.node().request(dear).await.expect_err("too dear").code, ErrorCode::Budget);
     let unserved = request(&bob, "nothing", b"hello");
-    assert_eq!(alice.node().request(unserved).await.expect_err("no app").code, ErrorCode::NotFound);
+    let unserved = alice.node().request(unserved).await.expect_err("no app");
+    assert_eq!((unserved.code, unserved.spent), (ErrorCode::NotFound, Yocto::ZERO));
     let mut nowhere = ask.clone();
     nowhere.destination = por_node::keys::generate_node_key().public();
     assert_eq!(alice.node().request(nowhere).await.expect_err("no node").code, ErrorCode::NoRoute);
@@ -287,4 +288,30 @@ async fn what_cannot_start_says_why() {
     let error = Node::start(alice.setup()).await.err().expect("a damaged store");
     assert_eq!(error.code, ErrorCode::CorruptStore, "{error}");
     assert!(error.to_string().contains(&store.display().to_string()), "{error}");
+}
+
+/// Who gives a request up has paid for it all the same, and is told how much.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_given_up_says_what_it_costs() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    let pricing = AppPricing { base: Yocto(500), per_byte: Yocto::ZERO };
+    let never = |_| std::future::pending::<Bytes>();
+    let _slow = bob.node().serve("slow", pricing, 16, never).await.expect("serve");
+    let mut ask = request(&bob, "slow", b"hello");
+    ask.server_price = Yocto(500);
+    ask.deadline = Duration::from_secs(2);
+    let price = terms().price(5, 5).expect("price").checked_add(Yocto(500)).expect("sum");
+    let http = Client::from_home(alice.home().data_dir()).expect("a daemon");
+    let given_up = eventually("it is given up when it was sent", || async {
+        let error = http.request(ask.clone()).await.expect_err("nobody answers");
+        // Bob may not have been known yet.
+        (error.code == ErrorCode::Deadline && !error.spent.is_zero()).then_some(error)
+    })
+    .await;
+    assert_eq!(given_up.spent, price, "{given_up}");
+    let info = alice.channel(channel).await.expect("channel");
+    assert!(info.totals.sent_a >= price && info.unfinished > 0, "it stays under obligation");
 }

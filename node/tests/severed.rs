@@ -70,6 +70,8 @@ async fn a_dead_server_is_severed_paid_late_for_and_charged() {
     );
     let error = answer.expect_err("nobody answers");
     assert_eq!(error.code, ErrorCode::Severed, "{error}");
+    let edge = strict().price(5, 5).expect("price");
+    assert_eq!(error.spent, edge, "the edges behind the severed one came back");
 
     let chain = world.observer().await;
     let view = chain.channel(second).await.expect("view").expect("known");
@@ -93,7 +95,6 @@ async fn a_dead_server_is_severed_paid_late_for_and_charged() {
         (!late.is_zero()).then_some(late)
     })
     .await;
-    let edge = strict().price(5, 5).expect("price");
     let paid = info.totals.sent_a.0 as i128 - info.totals.sent_b.0 as i128;
     assert_eq!(paid, edge.0 as i128 - late.0 as i128);
     let relayed = relay.client().status().await.expect("status").traffic;

@@ -110,8 +110,7 @@ impl<N: Network> Session<N> {
             max_price: price,
             deadline: self.time_left()?.min(STAT_TIME),
         };
-        let reply = self.net.request(call).await?;
-        reservation.spend(reply.price);
+        let reply = self.pay(reservation, call).await?;
         let (offer, found, sparse) = read_stat(node, id, &reply.body).map_err(|error| judge(&error).1)?;
         if sparse {
             self.maps.note(&id, node);

@@ -70,8 +70,7 @@ impl<N: Network> Session<N> {
                 max_price: price,
                 deadline: self.time_left()?,
             };
-            let reply = self.net.request(call).await?;
-            reservation.spend(reply.price);
+            let reply = self.pay(reservation, call).await?;
             let answer = Answer::decode(&reply.body).and_then(Answer::into_holes);
             let (some, more) = answer.map_err(|error| judge(&error).1)?;
             runs.extend(some);

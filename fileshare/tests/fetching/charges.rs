@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use por_fileshare::{
-    exit::Exit,
+    exit::{Exit, Failure},
     get::{self, Place},
     proto::Answer,
 };
 use por_types::Yocto;
 
-use super::providers::{MIB, World, fault, quick, want};
+use super::providers::{MIB, World, failure, fault, quick, want};
 
 #[tokio::test]
 async fn several_providers_share_the_work_and_the_price_is_exact() {
@@ -96,4 +96,24 @@ async fn a_route_that_became_dearer_is_priced_anew() {
     get::fetch_to(&running.session, &goal, &place).await.unwrap();
     assert!(fs::read(&place.target).unwrap() == data);
     assert_eq!(running.session.budget.spent(), running.session_net().paid());
+}
+
+/// A question whose answer does not come in time was paid for all the same.
+#[tokio::test]
+async fn what_was_paid_for_nothing_counts() {
+    const EACH: Yocto = Yocto(7_000_000);
+    let stalls = fault(|_, _| Err(Failure { spent: EACH, ..failure(Exit::Deadline) }));
+    let world = World::new().provider(1, 5, stalls);
+    let (id, _) = world.put(10 * MIB);
+    let mut limits = quick();
+    limits.patience = Duration::from_secs(20);
+    let max = Yocto(100_000_000);
+    let running = world.session(limits, Some(max));
+    let failed = running.get(id).await.unwrap_err();
+    assert_eq!(failed.exit, Exit::Budget, "{failed}");
+    let asked = u128::from(running.session_net().asked(1));
+    assert!(EACH.0 * asked <= max.0, "{asked} questions");
+    let asking = running.session_net().paid();
+    assert_eq!(running.session.budget.spent(), asking.checked_add(Yocto(EACH.0 * asked)).unwrap());
+    assert_eq!(running.session.pool.tallies()[0].spent, running.session.budget.spent());
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use por_types::Yocto;
 use serde::{Deserialize, Serialize};
 
 /// Kind of a failure. Each kind is one row of the exit code table of the command line tools, so
@@ -128,11 +129,19 @@ pub struct ClientError {
     pub message: String,
     /// What the caller can do; may be empty.
     pub fix: String,
+    /// Most that a request without an answer has cost or may still cost: it was paid for and not refunded.
+    pub spent: Yocto,
 }
 
 impl ClientError {
     pub fn new(code: ErrorCode, message: impl Into<String>, fix: impl Into<String>) -> ClientError {
-        ClientError { code, message: message.into(), fix: fix.into() }
+        ClientError { code, message: message.into(), fix: fix.into(), spent: Yocto::ZERO }
+    }
+
+    /// The same, of a request that has cost as much.
+    #[must_use]
+    pub fn having_spent(self, spent: Yocto) -> ClientError {
+        ClientError { spent, ..self }
     }
 }
 
@@ -145,6 +154,13 @@ pub struct ErrorBody {
     pub code: ErrorCode,
     /// [`ErrorCode::exit_code`], for scripts.
     pub exit: u8,
+    /// See [`ClientError::spent`]; left out if nothing is.
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub spent: Yocto,
+}
+
+fn nothing(amount: &Yocto) -> bool {
+    amount.is_zero()
 }
 
 impl From<&ClientError> for ErrorBody {
@@ -154,6 +170,7 @@ impl From<&ClientError> for ErrorBody {
             fix: error.fix.clone(),
             code: error.code,
             exit: error.code.exit_code(),
+            spent: error.spent,
         }
     }
 }

@@ -13,6 +13,8 @@ use super::error::{ClientError, ErrorBody, ErrorCode};
 use super::{ADDR_FILE, TOKEN_FILE};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest look whether the daemon is there.
+const PROBE: Duration = Duration::from_secs(1);
 /// Longest error body that is read.
 const MAX_ERROR: usize = 64 << 10;
 const START_FIX: &str = "start it with `por run`";
@@ -144,6 +146,14 @@ impl Transport {
         Ok(request.send())
     }
 
+    /// Whether something listens at the daemon's address, the present one if it was restarted.
+    pub(super) async fn is_there(&self) -> bool {
+        let known = self.endpoint.read().clone();
+        let addr = self.moved(&known).unwrap_or(known).addr;
+        let connected = tokio::net::TcpStream::connect(addr);
+        tokio::time::timeout(PROBE, connected).await.is_ok_and(|connected| connected.is_ok())
+    }
+
     /// The daemon's new address, if it was restarted on another port.
     fn moved(&self, old: &Endpoint) -> Option<Endpoint> {
         let new = read_endpoint(self.home.as_deref()?).ok()?;
@@ -221,7 +231,7 @@ async fn read_error(mut response: Response) -> ClientError {
         }
     }
     match serde_json::from_slice::<ErrorBody>(&bytes) {
-        Ok(body) => ClientError::new(body.code, body.error, body.fix),
+        Ok(body) => ClientError::new(body.code, body.error, body.fix).having_spent(body.spent),
         Err(_) => ClientError::new(
             ErrorCode::Foreign,
             format!("unexpected answer {status}"),

@@ -262,7 +262,7 @@ pub struct ApiRequest {
     pub response_limit: u64,
     /// What the destination's app asks, above the prices of the edges.
     pub server_price: Yocto,
-    /// Most that edges and server may cost together; `None` for no bound.
+    /// Most that edges and server may cost together, over all attempts; `None` for no bound.
     pub max_price: Option<Yocto>,
     /// Time for all attempts together.
     pub deadline: Duration,
@@ -275,7 +275,7 @@ pub struct ApiRequest {
 pub struct ApiResponse {
     pub body: Bytes,
     pub request: RequestId,
-    /// What was paid.
+    /// What was paid, with what earlier attempts lost on severed paths.
     pub price: Yocto,
     /// Shows a third party what was answered.
     pub receipt: SignedReceipt,

@@ -47,6 +47,21 @@ pub(crate) struct Requester {
     load: Arc<Mutex<HashMap<ChannelId, u64>>>,
 }
 
+/// What the attempts of a request have cost, beside an answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Costs {
+    /// What severed paths did not refund.
+    lost: Yocto,
+    /// The price of the attempt under way: given up, it stays paid for and under obligation.
+    under_way: Yocto,
+}
+
+impl Costs {
+    fn sum(self) -> Yocto {
+        self.lost.checked_add(self.under_way).unwrap_or(Yocto(u128::MAX))
+    }
+}
+
 /// Why an attempt failed, and what follows.
 struct Failure {
     error: ClientError,
@@ -128,13 +143,20 @@ impl Requester {
     pub(crate) async fn request(&self, r: &ApiRequest) -> Result<ApiResponse, ClientError> {
         let started = Instant::now();
         let last = Mutex::new(None);
+        let costs = Mutex::new(Costs::default());
         // A deadline that cannot be represented is as good as none.
         let far = Duration::from_secs(366 * 24 * 3600);
         let deadline = started + r.deadline.min(far);
-        match tokio::time::timeout_at(deadline, self.attempts(r, started, &last)).await {
-            Ok(result) => result,
+        let ended = tokio::time::timeout_at(deadline, self.attempts(r, started, &last, &costs)).await;
+        let costs = costs.into_inner();
+        match ended {
+            Ok(Ok(response)) => {
+                let price = response.price.checked_add(costs.lost).unwrap_or(Yocto(u128::MAX));
+                Ok(ApiResponse { price, ..response })
+            }
+            Ok(Err(error)) => Err(error.having_spent(costs.sum())),
             Err(_) => Err(match last.into_inner() {
-                Some(ClientError { code: _, message, fix }) => ClientError::new(
+                Some(ClientError { message, fix, .. }) => ClientError::new(
                     ErrorCode::Deadline,
                     format!("no answer within {} ms; last: {message}", r.deadline.as_millis()),
                     fix,
@@ -144,7 +166,8 @@ impl Requester {
                     format!("no answer within {} ms", r.deadline.as_millis()),
                     "allow more time; a request that was paid for stays under obligation",
                 ),
-            }),
+            }
+            .having_spent(costs.sum())),
         }
     }
 
@@ -153,17 +176,19 @@ impl Requester {
         r: &ApiRequest,
         started: Instant,
         last: &Mutex<Option<ClientError>>,
+        costs: &Mutex<Costs>,
     ) -> Result<ApiResponse, ClientError> {
         self.channels_known(PATIENCE).await;
         let mut tried: HashSet<Vec<ChannelId>> = HashSet::new();
         let (mut attempts, mut slack, mut backoff) = (0, 0, BACKOFF.0);
         let mut after = Next::WaitShortly;
         loop {
-            let failure = match self.pick(r, &tried).await {
+            let lost = costs.lock().lost;
+            let failure = match self.pick(r, lost, &tried).await {
                 Ok(Some(route)) => {
                     tried.insert(channels(&route));
                     attempts += 1;
-                    match self.attempt(r, route, slack).await {
+                    match self.attempt(r, route, slack, costs).await {
                         Ok(response) => return Ok(ApiResponse { attempts, ..response }),
                         Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
                         Err(failure) => {
@@ -198,10 +223,16 @@ impl Requester {
     }
 
     /// The best route that was not tried; `None` if all were.
-    async fn pick(&self, r: &ApiRequest, tried: &HashSet<Vec<ChannelId>>) -> Result<Option<Route>, Failure> {
+    async fn pick(
+        &self,
+        r: &ApiRequest,
+        lost: Yocto,
+        tried: &HashSet<Vec<ChannelId>>,
+    ) -> Result<Option<Route>, Failure> {
         let balances = self.balances().await.map_err(|error| Failure { error, next: Next::GiveUp })?;
         let mut query = RouteQuery::new(r.body.len() as u64, r.response_limit, r.server_price);
-        query.max_price = r.max_price;
+        // The caller's bound is for all attempts together.
+        query.max_price = r.max_price.map(|max| max.saturating_sub(lost));
         query.exclude = r.avoid.iter().copied().collect();
         query.k = (tried.len() + 1).clamp(ALTERNATIVES, MAX_ALTERNATIVES);
         let graph = self.graph.read();
@@ -231,7 +262,13 @@ impl Requester {
         }
     }
 
-    async fn attempt(&self, r: &ApiRequest, route: Route, slack: u32) -> Result<ApiResponse, Failure> {
+    async fn attempt(
+        &self,
+        r: &ApiRequest,
+        route: Route,
+        slack: u32,
+        costs: &Mutex<Costs>,
+    ) -> Result<ApiResponse, Failure> {
         let path = channels(&route);
         let bytes = (r.body.len() as u64).saturating_add(r.response_limit);
         let load = Load::put(&self.load, path.clone(), bytes);
@@ -248,7 +285,11 @@ impl Requester {
             graph_version: version,
             route: hops,
         });
-        let Ended { id: request, price, outcome } = ended.await.map_err(|error| match error {
+        // If the caller's time is over before its end, this stays.
+        costs.lock().under_way = route.price;
+        let ended = ended.await;
+        costs.lock().under_way = Yocto::ZERO;
+        let Ended { id: request, price, outcome } = ended.map_err(|error| match error {
             RequestError::Refused(reason) => rejected(reason),
             RequestError::Stopped(_) => stopped(),
             error => Failure { error: other(error.to_string()), next: Next::GiveUp },
@@ -258,7 +299,12 @@ impl Requester {
             Outcome::Response { receipt, body } => {
                 Ok(ApiResponse { body, request, price, receipt, route: path, attempts: 1 })
             }
-            Outcome::Severed { order, refund, late } => Err(severed(&order.statement, refund, late)),
+            Outcome::Severed { order, refund, late } => {
+                let mut costs = costs.lock();
+                let gone = price.saturating_sub(refund);
+                costs.lost = costs.lost.checked_add(gone).unwrap_or(Yocto(u128::MAX));
+                Err(severed(&order.statement, refund, late))
+            }
             Outcome::Rejected { reason, .. } => Err(rejected(reason)),
         }
     }
