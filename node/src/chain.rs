@@ -57,6 +57,9 @@ pub struct ChainConfig {
     /// Accept contracts with lifted bounds; only where no real money is.
     pub allow_test: bool,
     pub limits: RpcLimits,
+    /// Time of a final block that an earlier run has seen, milliseconds since 1970: whoever shows an earlier
+    /// one as the latest has fallen behind.
+    pub seen_ms: u64,
     /// How long [`Chain::call`] waits for an outcome before it says that it is not known yet.
     pub call_timeout: Duration,
 }
@@ -70,6 +73,7 @@ impl ChainConfig {
             signer,
             allow_test: network.is_local(),
             limits: RpcLimits::default(),
+            seen_ms: 0,
             call_timeout: Duration::from_secs(120),
         }
     }
@@ -109,12 +113,16 @@ impl Chain {
     /// Connects, checks that chain and contract are the expected ones, and takes up the intents
     /// that an earlier run left unfinished.
     ///
-    /// Errors: [`ChainError::Unreachable`], [`ChainError::Foreign`], [`ChainError::NoContract`],
-    /// [`ChainError::Store`].
+    /// Errors: [`ChainError::Unreachable`], [`ChainError::Lagging`], [`ChainError::Foreign`],
+    /// [`ChainError::NoContract`], [`ChainError::Store`].
     pub async fn connect(config: ChainConfig, intents: Arc<dyn IntentStore>) -> Result<Chain, ChainError> {
-        let rpc = Rpc::new(&config.rpc_urls, config.limits)?;
+        let rpc = Rpc::new(&config.rpc_urls, config.limits)?.after(config.seen_ms);
         let reader = Arc::new(Reader { rpc, network: config.network, account: config.account });
         reader.rpc.check_chain_id(&reader.network.chain_id).await?;
+        if config.seen_ms > 0 {
+            // From here on nothing is taken that is older than this head.
+            reader.rpc.head().await?;
+        }
         reader.check_contract(config.allow_test).await?;
         let jobs = match config.signer {
             None => None,

@@ -24,6 +24,7 @@ mod orders;
 mod providers;
 mod pursuit;
 mod requester;
+mod seen;
 mod supervisor;
 
 use std::collections::{BTreeMap, HashSet};
@@ -158,7 +159,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     let (swarm, swarm_task) = swarm::start(&swarm_config(config, &setup.home), &keys.node, behaviour)
         .await
         .map_err(|error| ClientError::new(error.code(), error.to_string(), ""))?;
-    let chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
+    let mut chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
+    chain_config.seen_ms = seen::time_ms(&store)?;
     let chain = Chain::connect(chain_config, Arc::new(store.clone())).await?;
     // Nothing has been signed: the driver does not run yet.
     if let Err(error) = check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await {
@@ -257,10 +259,12 @@ async fn follow_graph(
 ) -> Result<(), ClientError> {
     let mut failing = false;
     let mut told = 0;
+    let mut seen = seen::Seen::default();
     loop {
         let news = match sync.step().await {
             Ok(step) => {
                 failing = false;
+                seen.keep(&daemon.store, step.version, step.chain_time_ms).await?;
                 Some((step.version, step.chain_time_ms, step.edges))
             }
             Err(error) => {

@@ -161,6 +161,11 @@ impl Daemon {
         }
     }
 
+    /// Follows the chain through these endpoints from the next start on.
+    pub fn follow_through(&mut self, rpc_urls: Vec<String>) {
+        self.config.network.rpc_urls = rpc_urls;
+    }
+
     /// Starts without them from now on.
     pub fn forget_boot_peers(&mut self) {
         self.config.network.boot_peers.clear();

@@ -6,6 +6,10 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "chain/proxy.rs"]
+mod proxy;
+
 use common::{World, eventually, request, terms};
 use por_node::client::{Client, ErrorCode, QuoteRequest};
 use por_node::sdk::{AppPricing, Bytes, Node};
@@ -314,4 +318,38 @@ async fn a_request_that_is_given_up_says_what_it_costs() {
     assert_eq!(given_up.spent, price, "{given_up}");
     let info = alice.channel(channel).await.expect("channel");
     assert!(info.totals.sent_a >= price && info.unfinished > 0, "it stays under obligation");
+}
+
+/// What a node has seen of the chain it has seen after a restart too: an endpoint that has fallen behind
+/// meanwhile is not believed, or the node would spend on channels that are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_node_takes_no_older_view_than_it_had() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    // Of before the channel: what the proxy will repeat.
+    let proxy = proxy::Proxy::start(world.chain.rpc_url()).await;
+    alice.follow_through(vec![proxy.url()]);
+    alice.stop().await;
+    alice.start().await;
+    let before = alice.node().status().await.graph_version;
+    alice.stop().await;
+    alice.follow_through(vec![world.chain.rpc_url()]);
+    alice.start().await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    let after = alice.node().status().await.graph_version;
+    assert!(after > before);
+    alice.stop().await;
+
+    proxy.turn(proxy::Mood::Frozen);
+    alice.follow_through(vec![proxy.url()]);
+    let error = Node::start(alice.setup()).await.err().expect("its only endpoint is behind");
+    assert!(error.message.contains("lag behind"), "{error}");
+    assert_eq!(error.code, ErrorCode::Unreachable);
+    assert!(proxy.spoiled() > 0);
+
+    proxy.turn(proxy::Mood::Honest);
+    alice.start().await;
+    let info = eventually("the channel is there", || alice.channel(channel)).await;
+    assert_eq!(info.status, ChannelStatus::Open);
 }

@@ -70,6 +70,8 @@ pub(super) enum RpcFailure<E> {
 pub(super) struct Rpc {
     endpoints: Vec<Endpoint>,
     preferred: AtomicUsize,
+    /// Time of a final block that was seen by an earlier run.
+    seen_ms: u64,
     /// Highest height of a final answer. Answers below it are old.
     floor: AtomicU64,
     /// Answers above it are taken only after all endpoints were asked how high the chain is.
@@ -101,11 +103,17 @@ impl Rpc {
         Ok(Rpc {
             endpoints,
             preferred: AtomicUsize::new(0),
+            seen_ms: 0,
             floor: AtomicU64::new(0),
             ceiling: AtomicU64::new(0),
             doubt: AtomicBool::new(false),
             limits,
         })
+    }
+
+    /// The same, for which a head is old that is from before this time, milliseconds since 1970.
+    pub(super) fn after(self, seen_ms: u64) -> Rpc {
+        Rpc { seen_ms, ..self }
     }
 
     pub(super) fn limits(&self) -> &RpcLimits {
@@ -256,8 +264,12 @@ impl Rpc {
         let floor = self.floor();
         let accept = |block: near_primitives::views::BlockView| {
             let header = block.header;
+            let time_ms = header.timestamp / 1_000_000;
+            if time_ms < self.seen_ms {
+                return Err(Skip(format!("is at time {time_ms}, {} was seen before", self.seen_ms)));
+            }
             self.rise(floor, header.height)?;
-            Ok(Head { height: header.height, hash: header.hash, time_ms: header.timestamp / 1_000_000 })
+            Ok(Head { height: header.height, hash: header.hash, time_ms })
         };
         let answer = self.ask(&request, self.limits.try_timeout, |_| true, accept).await;
         answer.map_err(|failure| match failure {
