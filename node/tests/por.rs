@@ -287,8 +287,41 @@ fn two_daemons_open_a_channel_and_one_pays_the_other() {
     let channel = &alice.json(&["channel", "list"])[0];
     let paid: u128 = channel["totals"]["sent_a"].as_str().and_then(|s| s.parse().ok()).expect("amount");
     assert!(paid > 0, "{channel}");
+    responses_go_into_files(dir.path(), &alice, peer);
+    // Nothing was paid for what could not be written.
+    let once_more = &alice.json(&["channel", "list"])[0]["totals"]["sent_a"];
+    let price = answer_price(&alice, peer);
+    let now: u128 = once_more.as_str().and_then(|s| s.parse().ok()).expect("amount");
+    assert_eq!(now, paid + price, "{once_more}");
     let table = String::from_utf8(alice.run(&["channel", "list"]).stdout).expect("text");
     assert!(table.contains("bob.localnet") && table.contains("open"), "{table}");
+}
+
+/// Price of a request without a body.
+fn answer_price(por: &Por, peer: &str) -> u128 {
+    let quote = por.json(&["route", peer, "--response-limit", "65536"]);
+    quote["routes"][0]["price"].as_str().and_then(|s| s.parse().ok()).expect("amount")
+}
+
+fn responses_go_into_files(dir: &Path, por: &Por, peer: &str) {
+    let (kept, new, nowhere) = (dir.join("kept"), dir.join("new"), dir.join("no such folder").join("file"));
+    std::fs::write(&kept, b"longer than the response").expect("written");
+    let ask = |app: &str, file: &Path| {
+        let file = file.to_str().expect("text").to_owned();
+        ["request", peer, app, "-o", &file, "--deadline", "30s"].map(str::to_owned)
+    };
+    let fails = |app: &str, file: &Path, code| {
+        let args = ask(app, file);
+        por.fails(&args.each_ref().map(String::as_str), code);
+    };
+    fails("echo", &nowhere, 4);
+    fails("nothing", &kept, 4);
+    fails("nothing", &new, 4);
+    assert_eq!(std::fs::read(&kept).expect("read"), b"longer than the response");
+    assert!(!new.exists(), "there is no response");
+    let output = por.run(&ask("echo", &kept).each_ref().map(String::as_str));
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(std::fs::read(&kept).expect("read"), b"");
 }
 
 /// Unknown ids, no route, not enough money.

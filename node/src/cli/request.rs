@@ -1,6 +1,7 @@
 //! `por route` and `por request`.
 
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -32,6 +33,8 @@ pub(super) async fn request(context: &Context, args: RequestArgs) -> Result<(), 
     let source = args.body.clone();
     let body = tokio::task::spawn_blocking(move || read_body(source.as_deref(), limit));
     let body = body.await.map_err(|error| CliError::new(ExitCode::Other, error.to_string(), ""))??;
+    // Before anything is paid for what could not be written.
+    let target = args.output.as_deref().map(Target::open).transpose()?;
     let response = client
         .request(ApiRequest {
             destination: args.destination,
@@ -44,8 +47,8 @@ pub(super) async fn request(context: &Context, args: RequestArgs) -> Result<(), 
             avoid: Vec::new(),
         })
         .await?;
-    if let Some(path) = &args.output {
-        write_file(path, &response.body)?;
+    if let Some(target) = target {
+        target.fill(&response.body)?;
     }
     if context.output.json {
         return context.output.print(&to_json(&response, args.output.is_none()), |_| String::new());
@@ -76,8 +79,41 @@ fn read_body(source: Option<&Path>, limit: u64) -> Result<Bytes, CliError> {
     Ok(body.into())
 }
 
-fn write_file(path: &Path, body: &[u8]) -> Result<(), CliError> {
-    std::fs::write(path, body).map_err(|error| CliError::io(format!("writing {}", path.display()), &error))
+/// A file for the response. One that was made for it goes if there is none.
+struct Target<'a> {
+    path: &'a Path,
+    file: File,
+    is_new: bool,
+    filled: bool,
+}
+
+impl Target<'_> {
+    fn open(path: &Path) -> Result<Target<'_>, CliError> {
+        let is_new = !path.exists();
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| failed_to_write(path, &error))?;
+        Ok(Target { path, file, is_new, filled: false })
+    }
+
+    fn fill(mut self, body: &[u8]) -> Result<(), CliError> {
+        // What has begun to be written stays, so that nothing of a paid response is lost.
+        self.filled = true;
+        // Not every target has a length: a pipe has none.
+        let _ = self.file.set_len(0);
+        self.file.write_all(body).map_err(|error| failed_to_write(self.path, &error))
+    }
+}
+
+impl Drop for Target<'_> {
+    fn drop(&mut self) {
+        if self.is_new && !self.filled {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}
+
+fn failed_to_write(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::io(format!("writing {}", path.display()), error)
 }
 
 fn to_json(response: &ApiResponse, with_body: bool) -> serde_json::Value {
