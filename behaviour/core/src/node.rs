@@ -503,6 +503,7 @@ impl Node {
     pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Box<Job>> {
         let mut job = self.jobs.remove(request)?;
         self.disown_late(request, &job);
+        self.disown_request(request, &job);
         self.dirty_jobs.remove(request);
         self.store.delete(Table::Exchanges, rows::job_key(request));
         if matches!(job.role, Role::Answered { below: None, .. }) {
@@ -564,6 +565,18 @@ impl Node {
         }
         if let Some(channel) = self.channels.get_mut(&from.channel) {
             unsigned.into_iter().for_each(|amount| channel.disown(amount));
+        }
+    }
+
+    /// Nor is a request passed on that has ended before it was paid for.
+    fn disown_request(&mut self, request: &RequestId, job: &Job) {
+        let Some(to) = job.to() else { return };
+        let Some(edge) = self.edges.get_mut(&to.peer) else { return };
+        let unsigned = edge.outbox.requests.extract_if(.., |queued| queued.request == *request);
+        if unsigned.filter(|queued| queued.fresh).count() > 0
+            && let Some(channel) = self.channels.get_mut(&to.channel)
+        {
+            channel.disown(to.amount);
         }
     }
 
