@@ -432,10 +432,10 @@ impl Node {
     }
 
     /// The bound of a request has passed.
-    pub(crate) fn on_due(&mut self, request: RequestId) {
+    pub(crate) fn on_due(&mut self, request: RequestId, due: Time) {
         let Some(job) = self.jobs.get(&request) else { return };
         let Some(to) = job.to().filter(|to| to.open).cloned() else { return };
-        let told = self.now > to.clock.deadline;
+        let told = due > to.clock.deadline;
         if matches!(job.role, Role::Author(_)) && !told {
             self.notify(Event::Overdue { request });
         }

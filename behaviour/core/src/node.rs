@@ -364,7 +364,7 @@ impl Node {
             && time <= self.now
         {
             self.due.pop_first();
-            self.on_due(request);
+            self.on_due(request, time);
         }
         while let Some(&(time, peer, epoch)) = self.syncing.first()
             && time <= self.now
