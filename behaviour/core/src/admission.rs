@@ -19,6 +19,7 @@ use crate::job::{Asked, Job, Leg, Relay, Role};
 use crate::ledger::{Channel, Load, SHARE_OF_FREE};
 use crate::node::Node;
 use crate::pace::{Pace, declined};
+use crate::replies::ASK_AGAIN_MS;
 use crate::rows::Clock;
 use crate::verified::Encoder;
 use crate::wire::{CHANNELS, Request, RequestItem};
@@ -278,6 +279,7 @@ impl Node {
             Err(RejectReason::Unreachable | RejectReason::NoEdge) if again && self.can_prove(&to) => {
                 return Ok(to);
             }
+            Err(RejectReason::Balance) if again && self.can_pay_later(&to) => return Ok(to),
             checked => checked.map_err(reject)?,
         }
         if !again && !self.has_share(&to) {
@@ -296,7 +298,17 @@ impl Node {
     /// Whether the next edge is this node's, so that its end can be waited for or proven.
     fn can_prove(&self, to: &Leg) -> bool {
         let channel = self.channels.get(&to.channel).filter(|channel| channel.row.peer == to.peer);
-        channel.is_some_and(|channel| channel.there().is_none() || self.available(to.channel) >= to.amount)
+        channel.is_some_and(|channel| channel.there().is_none() || self.funds(to.channel) >= to.amount)
+    }
+
+    /// Whether this node could pay for the next leg, with all that waits to be paid for, if the next node
+    /// knew of its deposit: that it does not is to come to light there, and not at this node's own edge.
+    fn can_pay_later(&self, to: &Leg) -> bool {
+        let asked = self.edges.get(&to.peer).into_iter().flat_map(|edge| edge.asked.values());
+        let waiting = asked.filter_map(|id| self.jobs.get(id)).filter(|job| job.is_refused());
+        let waiting = waiting.filter_map(Job::to).filter(|leg| leg.channel == to.channel);
+        let sum = Yocto::checked_sum(waiting.map(|leg| leg.amount).chain([to.amount]));
+        sum.is_ok_and(|sum| sum <= self.funds(to.channel))
     }
 
     /// Whether the next node can be asked: edge open, peer there, within caps, covered.
@@ -435,7 +447,8 @@ impl Node {
             return self.admit_severed(id, from, to, body, job);
         }
         let owed = self.channels.get_mut(&to.channel).map(|channel| channel.spend(to.amount));
-        if !matches!(owed, Some(Ok(()))) {
+        let paid = matches!(owed, Some(Ok(())));
+        if !paid && !self.can_pay_later(&to) {
             let refusal = Refusal::Reject(RejectReason::Balance);
             self.refuse(id, from, refusal, |role| Job { role, ..job });
             return Ok(());
@@ -446,10 +459,17 @@ impl Node {
             self.due.insert((to.clock.deadline, id));
         }
         self.edge(to.peer).asked.insert(to.exchange, id);
-        self.outbox(to.peer).requests.push(Queued { request: id, fresh: true });
-        let peer = to.peer;
-        let first = self.now;
-        job.role = Role::Relay(relay(from, to, body, first));
+        let (peer, first) = (to.peer, self.now);
+        let mut relay = relay(from, to, body, first);
+        if paid {
+            self.outbox(peer).requests.push(Queued { request: id, fresh: true });
+        } else {
+            // The next node takes no payment for want of a deposit that is there: as if it had refused.
+            let again = first.after_ms(ASK_AGAIN_MS.0);
+            relay.again = Some(again);
+            self.retries.insert((again, id));
+        }
+        job.role = Role::Relay(relay);
         self.jobs.insert(id, job);
         self.sample(id, true);
         self.supervise(peer);

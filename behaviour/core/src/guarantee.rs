@@ -215,7 +215,7 @@ impl Node {
         let (beat, _) = self.rhythm(self.channels.get(&from).map_or(self.key, |channel| channel.row.peer));
         // The last moment at which the next late payment is still covered.
         let next = late_fee.checked_mul(u128::from(unpaid) + u128::from(beat));
-        let broke = next.is_err() || next.is_ok_and(|next| self.available(from) < next);
+        let broke = next.is_err() || next.is_ok_and(|next| self.funds(from) < next);
         if downstream_late && (enough || broke) {
             self.end_leg(id, SeverReason::UnpaidLateness);
         }

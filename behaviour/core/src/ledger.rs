@@ -190,8 +190,18 @@ impl Channel {
 
     /// What may be spent on new requests: not what may have to be refunded.
     pub fn available(&self) -> Yocto {
+        self.unreserved(self.covered())
+    }
+
+    /// The same of all that this node has, whatever the counterparty says that it knows of: what that
+    /// one takes is its own affair, and no reason to give up others.
+    pub fn funds(&self) -> Yocto {
+        self.unreserved(self.balance_mine())
+    }
+
+    fn unreserved(&self, balance: Yocto) -> Yocto {
         let unapplied = self.row.their_total.saturating_sub(self.row.applied_in);
-        self.covered().saturating_sub(self.incoming.amount).saturating_sub(unapplied)
+        balance.saturating_sub(self.incoming.amount).saturating_sub(unapplied)
     }
 
     /// Raises the own total by `amount` with the next signature, for something new.

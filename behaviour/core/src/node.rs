@@ -596,8 +596,13 @@ impl Node {
         }
     }
 
-    /// Balance of this node on a channel less what it may have to refund.
+    /// Balance of this node on a channel less what it may have to refund, as far as the counterparty knows.
     pub(crate) fn available(&self, channel: ChannelId) -> Yocto {
         self.channels.get(&channel).map_or(Yocto::ZERO, Channel::available)
+    }
+
+    /// The same, whatever the counterparty knows.
+    pub(crate) fn funds(&self, channel: ChannelId) -> Yocto {
+        self.channels.get(&channel).map_or(Yocto::ZERO, Channel::funds)
     }
 }

@@ -15,7 +15,7 @@ use crate::verified::Encoder;
 use crate::wire::{Ack, Credit, Done, LateDue, Part, Reject, Rejection, Response, ResponseItem};
 
 /// Shortest and longest pause before a node that has refused is asked again, milliseconds.
-const ASK_AGAIN_MS: (u64, u64) = (20, 500);
+pub(crate) const ASK_AGAIN_MS: (u64, u64) = (20, 500);
 
 impl Node {
     pub(crate) fn on_ack(&mut self, peer: NodeKey, frame: Ack) -> Result<(), Fault> {

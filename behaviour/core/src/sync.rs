@@ -143,7 +143,10 @@ impl Node {
                 }
             }
         }
-        self.hear_channels(peer, &sync.seen);
+        // An answer to an earlier epoch may be from before the peer started anew.
+        if !answers || sync.answers == self.edge(peer).out.epoch() {
+            self.hear_channels(peer, &sync.seen);
+        }
         sync.channels.iter().try_for_each(|channel| self.sync_channel(peer, channel))?;
         if answers {
             self.sync_answer(peer, sync)?;
@@ -162,14 +165,16 @@ impl Node {
         }
     }
 
+    /// Deposits only grow, and what two connections bring may come in any order: the most counts.
     fn hear_channels(&mut self, peer: NodeKey, seen: &[SeenChannel]) {
         for SeenChannel { channel: id, deposit } in seen {
             let known = &mut self.edge(peer).seen;
             if known.len() < MAX_SEEN || known.contains_key(id) {
-                known.insert(*id, *deposit);
+                let most = known.entry(*id).or_default();
+                *most = (*most).max(*deposit);
             }
             if let Some(channel) = self.channels.get_mut(id).filter(|channel| channel.row.peer == peer) {
-                channel.heard = Some(*deposit);
+                channel.heard = channel.heard.max(Some(*deposit));
             }
         }
     }

@@ -3,7 +3,7 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use por_core::types::{NodeKey, Yocto};
+use por_core::types::{Hop, NodeKey, Yocto};
 use por_core::wire::{Frame, SeenChannel, Sync};
 use por_core::*;
 use rig::*;
@@ -12,6 +12,11 @@ use rig::*;
 fn down_sees(rig: &mut Rig, seen: Vec<SeenChannel>) {
     let epoch = rig.epoch();
     rig.down_sends(Frame::Sync(Sync { epoch, seen, complete: true, ..Sync::default() }));
+}
+
+/// The same of `up`, which connected first.
+fn up_sees(rig: &mut Rig, seen: Vec<SeenChannel>) {
+    rig.up_sends(Frame::Sync(Sync { epoch: 1 << 32, seen, complete: true, ..Sync::default() }));
 }
 
 /// What the node has told a peer that it sees.
@@ -134,4 +139,103 @@ fn draws_beyond_the_deposit_hide_no_deposit() {
     assert_eq!(rig.ask_own(1), Some(RejectReason::Balance));
     down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: Yocto(3 * DEPOSIT.0) }]);
     assert_eq!(rig.ask_own(1), None);
+}
+
+/// An upstream node that makes believe it knows of no deposit gets nothing paid for lateness; that is no reason
+/// to sever the next edge.
+#[test]
+fn who_claims_to_see_no_deposit_gets_no_edge_severed() {
+    let mut rig = Rig::new();
+    rig.input(Input::LateFee { per_ms: Yocto(1) });
+    let mut head = rig.head(b"question", 100);
+    head.route[1].allowance_ms += 10_000;
+    rig.ask(&head, b"question");
+    rig.acknowledge(true);
+    up_sees(&mut rig, vec![SeenChannel { channel: IN, deposit: Yocto::ZERO }]);
+    // Late, but not for longer than is tolerated.
+    for _ in 0..125 {
+        rig.later(100);
+        rig.alive();
+    }
+    assert!(rig.orders.is_empty(), "{:?}", rig.orders);
+}
+
+/// `up` has acknowledged a request, was refused once, and insists.
+fn insist(rig: &mut Rig) {
+    let author = secret(9);
+    let mut head = rig.head(b"question", 100);
+    head.author = author.public();
+    let before = Hop { channel: types::ChannelId(77), to: rig.up.public(), ..head.route[0].clone() };
+    head.route.insert(0, before);
+    head.route[2].allowance_ms += 10_000;
+    let mut item = rig.item(&head, b"question");
+    (item.proof, item.hop, item.again) = (sign_one(&author, &head), 1, true);
+    let amount = head.payment_at(1).unwrap();
+    rig.paid_up = rig.paid_up.checked_add(amount).unwrap();
+    let paid = types::Item { request: head.id(&network()), amount, kind: types::ItemKind::Request };
+    let items = types::Items { channel: IN, payer: types::Side::A, items: vec![paid] };
+    let payment = state(&rig.up, IN, rig.paid_up, Yocto::ZERO, items.hash(&network()));
+    let payment = Some(payment);
+    rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+}
+
+fn acknowledged(rig: &mut Rig) -> bool {
+    rig.up_got().iter().any(|frame| matches!(frame, Frame::Ack(ack) if !ack.exchanges.is_empty()))
+}
+
+/// A next node that takes no money must not bring the edge before it down: that it cannot be asked has to come
+/// to light at its own.
+#[test]
+fn who_claims_to_see_no_deposit_is_in_breach_itself() {
+    let mut rig = Rig::new();
+    down_sees_nothing_of_the_deposit(&mut rig);
+    insist(&mut rig);
+    assert!(acknowledged(&mut rig));
+    for _ in 0..50 {
+        rig.later(100);
+        rig.alive();
+    }
+    let orders: Vec<_> = rig.orders.iter().map(|o| (o.statement.channel, o.statement.reason)).collect();
+    assert_eq!(orders, [(OUT, types::SeverReason::NoAck)]);
+    assert!(rig.up_got().iter().any(|frame| matches!(frame, Frame::Severed(_))));
+}
+
+#[test]
+fn what_waits_for_the_next_node_to_see_the_deposit_is_asked_once_it_does() {
+    let mut rig = Rig::new();
+    down_sees_nothing_of_the_deposit(&mut rig);
+    insist(&mut rig);
+    rig.later(600);
+    let asked = |rig: &mut Rig| rig.down_got().iter().any(|frame| matches!(frame, Frame::Request(_)));
+    assert!(!asked(&mut rig));
+    down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: DEPOSIT }]);
+    rig.later(600);
+    assert!(asked(&mut rig));
+}
+
+fn down_sees_nothing_of_the_deposit(rig: &mut Rig) {
+    let (down, all) = (rig.down.public(), rig.my_channels());
+    rig.unseen = vec![OUT];
+    rig.reconnect(down);
+    down_sees(rig, vec![SeenChannel { channel: OUT, deposit: Yocto::ZERO }]);
+    rig.input(Input::Channels { channels: all });
+    rig.sent.clear();
+}
+
+/// Frames of two connections overtake each other; deposits only grow.
+#[test]
+fn older_news_do_not_replace_newer_ones() {
+    let mut rig = Rig::with(|rig| rig.unseen = vec![OUT]);
+    down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: DEPOSIT }]);
+    down_sees(&mut rig, vec![SeenChannel { channel: OUT, deposit: Yocto(1) }]);
+    assert!(rig.ask_through(b"question", 100));
+}
+
+/// An answer that the peer's last process has left behind says nothing of what the new one sees.
+#[test]
+fn answers_of_the_last_session_count_for_nothing() {
+    let mut rig = Rig::with(|rig| rig.unseen = vec![OUT]);
+    let (epoch, seen) = (rig.epoch(), vec![SeenChannel { channel: OUT, deposit: DEPOSIT }]);
+    rig.down_sends(Frame::Sync(Sync { epoch, answers: 1, seen, complete: true, ..Sync::default() }));
+    assert!(!rig.ask_through(b"question", 100));
 }
