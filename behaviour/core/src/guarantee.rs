@@ -30,6 +30,7 @@ impl Node {
         for job in self.jobs.values_mut() {
             job.pace = Pace::new(self.now);
         }
+        self.alone = Some(self.now);
         for (id, job) in self.jobs.iter() {
             if let Some(to) = job.to().filter(|to| to.open)
                 && self.has_alarm(job)
@@ -202,8 +203,8 @@ impl Node {
         let now = self.now;
         let (late_fee, patience) = (self.late_fee.unwrap_or_default(), self.config.policy.patience);
         self.shift_deadlines(id);
-        let knows = self.knows_chain;
-        let Some(job) = self.jobs.get_mut(&id).filter(|_| knows) else { return };
+        let judges = self.judges();
+        let Some(job) = self.jobs.get_mut(&id).filter(|_| judges) else { return };
         let Role::Relay(relay) = &mut job.role else { return };
         if !relay.from.open || !relay.to.open || now <= relay.from.clock.deadline {
             return;
@@ -288,8 +289,7 @@ impl Node {
             return;
         }
         let (beat, grace) = self.rhythm(peer);
-        // Before, it knows neither the terms nor whether the channel is there at all.
-        if self.knows_chain {
+        if self.judges() {
             let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
             self.judge_asked(peer, open, limit);
         }
@@ -302,8 +302,8 @@ impl Node {
     }
 
     fn judge_asked(&mut self, peer: NodeKey, open: Vec<RequestId>, limit: u64) {
-        let now = self.now;
-        let silent = now.since_ms(self.edge(peer).heard) > limit;
+        let heard = self.edge(peer).heard;
+        let silent = self.heeded_ms(heard) > limit;
         // Who has refused everything owes no sync.
         let owes = open.iter().any(|id| self.jobs.get(id).is_some_and(|job| !job.is_refused()));
         if silent && owes {
@@ -319,14 +319,15 @@ impl Node {
     fn watch_receipts(&mut self, peer: NodeKey, open: &[RequestId], limit: u64) {
         let now = self.now;
         let Some(edge) = self.edges.get(&peer).filter(|edge| edge.open().is_some()) else { return };
-        let since = edge.turned.max(self.started.unwrap_or_default());
+        let turned = edge.turned;
         let queued_ms = self.queued_ms(peer);
         let channels: Vec<ChannelId> = self.channels_with(peer).map(|(id, _)| id).collect();
         for id in channels {
             let Some(channel) = self.channels.get_mut(&id) else { continue };
             let rtt = channel.info.as_ref().map_or(0, |info| u64::from(info.terms.rtt_ms));
             let bound = limit.saturating_add(rtt).saturating_add(queued_ms);
-            if channel.unsigned_ms(now, since) > bound {
+            let since = channel.unsigned_since(now);
+            if since.is_some_and(|since| self.heeded_ms(since.max(turned)) > bound) {
                 let over = |request: &&RequestId| {
                     self.jobs.get(request).and_then(Job::to).is_some_and(|to| to.channel == id)
                 };
@@ -351,7 +352,7 @@ impl Node {
             let rtt = rtt.map_or(0, |info| u64::from(info.terms.rtt_ms));
             // A stand-in is in breach by itself alone.
             let first = if job.named() == Some(to.channel) { first } else { to.clock.since };
-            let asked_ms = self.now.since_ms(first.max(started));
+            let asked_ms = self.heeded_ms(first);
             if !acked && asked_ms > rtt.saturating_add(limit).saturating_add(queued_ms) {
                 unanswered.push(*id);
             }
@@ -363,7 +364,7 @@ impl Node {
             let fee = self.late_fee.unwrap_or_default();
             // What upstream has taken since the start is excused as well.
             let excused = started.after_ms(job.pace.excused_ms());
-            let expected = self.now.since_ms(to.clock.deadline.max(excused)).saturating_sub(tolerated);
+            let expected = self.heeded_ms(to.clock.deadline.max(excused)).saturating_sub(tolerated);
             let expected = fee.checked_mul(u128::from(expected));
             if expected.is_ok_and(|expected| expected > to.clock.late) {
                 unpaid.push(*id);
@@ -408,7 +409,7 @@ impl Node {
     fn hears_nobody(&self, peer: NodeKey) -> bool {
         let (beat, grace) = self.rhythm(peer);
         let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
-        let silence = self.edges.get(&peer).map_or(0, |edge| self.now.since_ms(edge.heard));
+        let silence = self.edges.get(&peer).map_or(0, |edge| self.heeded_ms(edge.heard));
         if silence > limit.saturating_mul(SELF_DOUBT) {
             return false;
         }
@@ -417,7 +418,7 @@ impl Node {
         }
         let mut others =
             self.edges.iter().filter(|(other, edge)| **other != peer && edge.watch.is_some()).peekable();
-        others.peek().is_some() && others.all(|(_, edge)| self.now.since_ms(edge.heard) > limit)
+        others.peek().is_some() && others.all(|(_, edge)| self.heeded_ms(edge.heard) > limit)
     }
 
     /// Whether the policy allows to sever an edge with this peer now. What it caps are the peers: more
@@ -441,7 +442,7 @@ impl Node {
         }
         let Patience::AfterMs(after) = self.config.policy.patience else { return };
         let until = to.clock.deadline.after_ms(after);
-        if !self.knows_chain {
+        if !self.judges() {
             self.due.insert((self.now.after_ms(self.config.policy.margin_ms.max(1)), request));
         } else if self.now >= until {
             if self.may_sever(to.peer) {

@@ -23,7 +23,7 @@ impl Node {
 
     /// A look at an upstream peer, with each sync.
     pub(crate) fn watch_upstream(&mut self, peer: NodeKey) {
-        if !self.knows_chain {
+        if !self.judges() {
             return;
         }
         let now = self.now;

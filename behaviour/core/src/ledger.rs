@@ -132,20 +132,20 @@ impl Channel {
         self.info.as_ref().filter(|info| info.open && self.row.order.is_none())
     }
 
-    /// For how long the counterparty has not counter-signed what this node pays it, milliseconds, as
-    /// far as looks at it have shown; time before `since` does not count.
-    pub fn unsigned_ms(&mut self, now: Time, since: Time) -> u64 {
+    /// Since when the counterparty has not counter-signed what this node pays it, as far as looks at it
+    /// have shown.
+    pub fn unsigned_since(&mut self, now: Time) -> Option<Time> {
         let own = |receipt: &Signed<ChannelState>| receipt.statement.totals.sent_by(self.row.side);
         let signed = self.row.receipt.as_ref().map_or(Yocto::ZERO, own);
         if signed >= self.row.own_total {
             self.unsigned = None;
-            return 0;
+            return None;
         }
         match self.unsigned {
-            Some((total, seen)) if signed < total => now.since_ms(seen.max(since)),
+            Some((total, seen)) if signed < total => Some(seen),
             _ => {
                 self.unsigned = Some((self.row.own_total, now));
-                0
+                None
             }
         }
     }

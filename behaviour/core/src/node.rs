@@ -18,6 +18,7 @@ use crate::jobs::{Ids, Jobs};
 use crate::ledger::Channel;
 use crate::roots::Roots;
 use crate::rows;
+use crate::stall::Stalls;
 use crate::statements::Statements;
 use crate::store::{Held, Store};
 use crate::wire::Frame;
@@ -91,11 +92,15 @@ pub struct Node {
     nonces: u64,
     /// A flush is due.
     pub(crate) stale: bool,
-    /// When this process took its first input; or after it had heard nobody for a while.
+    /// When this process took its first input.
     pub(crate) started: Option<Time>,
+    /// When it took nothing in since then.
+    pub(crate) stalls: Stalls,
+    /// Before this time nobody is judged: what has come meanwhile is read first.
+    pub(crate) reads_until: Time,
     /// The chain was read since this process started.
     pub(crate) knows_chain: bool,
-    /// Since when there has been no connection at all, where there was one before.
+    /// Since when there has been no connection at all.
     pub(crate) alone: Option<Time>,
     /// When such a time was last counted as this node's own.
     pub(crate) excused: Option<Time>,
@@ -158,6 +163,8 @@ impl Node {
             nonces: 0,
             stale: true,
             started: None,
+            stalls: Stalls::default(),
+            reads_until: Time::default(),
             knows_chain: false,
             alone: None,
             excused: None,

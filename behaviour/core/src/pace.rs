@@ -43,10 +43,19 @@ impl Pace {
         Pace { at: now, moved: now, ..Pace::default() }
     }
 
-    /// The time since it was last counted is nobody's.
-    pub fn skip(&mut self, now: Time) {
-        self.at = now;
-        self.moved = now;
+    /// The time between these two is nobody's.
+    pub fn skip(&mut self, from: Time, to: Time) {
+        self.count(from);
+        self.at = self.at.max(to);
+    }
+
+    fn count(&mut self, now: Time) {
+        let passed = now.since_ms(self.at);
+        self.hungry_ms += if self.hungry { passed } else { 0 };
+        self.held_ms += if self.held { passed } else { 0 };
+        self.missing_ms += if self.missing { passed } else { 0 };
+        self.waits_ms += if self.waits { passed } else { 0 };
+        self.at = self.at.max(now);
     }
 
     /// By how much the downstream node's deadline was shifted since this process started, milliseconds.
@@ -105,13 +114,8 @@ impl Node {
         let missing = !there && job.passing().is_some_and(Outflow::is_ready);
         let waits = there && job.is_waiting();
         let pace = &mut job.pace;
-        let passed = now.since_ms(pace.at);
-        pace.hungry_ms += if pace.hungry { passed } else { 0 };
-        pace.held_ms += if pace.held { passed } else { 0 };
-        pace.missing_ms += if pace.missing { passed } else { 0 };
-        pace.waits_ms += if pace.waits { passed } else { 0 };
-        (pace.at, pace.hungry, pace.held, pace.waits) = (now, hungry, held, waits);
-        pace.missing = missing;
+        pace.count(now);
+        (pace.hungry, pace.held, pace.missing, pace.waits) = (hungry, held, missing, waits);
         if moved {
             pace.moved = now;
         }
@@ -173,10 +177,9 @@ impl Node {
     /// borne: it is declined, with the refund. Relays wait for that.
     pub(crate) fn drop_abandoned(&mut self, id: RequestId, limit_ms: u64) {
         self.sample(id, false);
-        let now = self.now;
         let Some(job) = self.jobs.get(&id) else { return };
         let uploading = matches!(&job.role, Role::Destination { stage: Asked::Uploading { .. }, .. });
-        if !uploading || !job.pace.hungry || now.since_ms(job.pace.moved) <= limit_ms {
+        if !uploading || !job.pace.hungry || self.heeded_ms(job.pace.moved) <= limit_ms {
             return;
         }
         let app = job.head.app.clone();

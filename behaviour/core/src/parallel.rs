@@ -36,8 +36,7 @@ impl Node {
         let leg = job.to().filter(|to| {
             let (beat, grace) = self.rhythm(to.peer);
             let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
-            let first = job.first_asked().max(self.started.unwrap_or_default());
-            self.now.since_ms(first) <= limit
+            self.heeded_ms(job.first_asked()) <= limit
         });
         let leg = leg.filter(|to| {
             let hello = self.edges.get(&to.peer).and_then(|edge| edge.hello());

@@ -191,10 +191,11 @@ impl Node {
     }
 
     /// The upstream peer has had the time to say of which exchanges it wants nothing more: an answer may
-    /// have been passed on before a crash, which is not to be refunded.
+    /// have been passed on before a crash, which is not to be refunded. Nor is anything before the chain
+    /// is read: what there is to refund with is not known.
     pub(crate) fn has_told(&self, peer: NodeKey) -> bool {
         let Some(edge) = self.edges.get(&peer).filter(|edge| edge.open().is_some()) else { return false };
-        self.now.since_ms(edge.turned) > self.told_within_ms(peer)
+        self.knows_chain && self.heeded_ms(edge.turned) > self.told_within_ms(peer)
     }
 
     /// How long that may take, milliseconds: the end of an exchange waits a little for other writes, and

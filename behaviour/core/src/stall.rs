@@ -2,42 +2,74 @@
 //! connection: what others said meanwhile waits to be read. Nobody is blamed for that time, nor for any before the
 //! chain is read; what this node owes for it, it pays.
 
-use por_types::{ChannelId, NodeKey, RequestId};
+use std::collections::VecDeque;
 
-use crate::api::{Patience, Time};
-use crate::job::Role;
+use por_types::{ChannelId, NodeKey};
+
+use crate::api::Time;
 use crate::node::Node;
 use crate::wire::Frame;
 
+/// So long after a stall nobody is judged at least, milliseconds.
+const READ_MS: u64 = 250;
+
+/// Most stalls that are remembered one by one.
+const MAX_STALLS: usize = 64;
+
+/// From when until when nothing was taken in, oldest first, each apart from the next.
+#[derive(Debug, Default)]
+pub(crate) struct Stalls(VecDeque<(Time, Time)>);
+
+impl Stalls {
+    fn add(&mut self, mut since: Time, until: Time) {
+        while let Some((from, _)) = self.0.pop_back_if(|(_, to)| *to >= since) {
+            since = since.min(from);
+        }
+        self.0.push_back((since, until));
+        if self.0.len() > MAX_STALLS
+            && let Some((from, _)) = self.0.pop_front()
+            && let Some(oldest) = self.0.front_mut()
+        {
+            oldest.0 = from;
+        }
+    }
+
+    /// How much of the time after `start` they took, milliseconds.
+    fn after(&self, start: Time) -> u64 {
+        let later = self.0.iter().rev().take_while(|(_, to)| *to > start);
+        later.map(|(from, to)| to.since_ms(start.max(*from))).sum()
+    }
+}
+
 impl Node {
-    /// From `since` until now nothing was taken in.
+    /// From `since` until now nothing was taken in. Only that time is left out of account: who is silent
+    /// while this node listens is found out though it may stall again and again.
     pub(crate) fn on_stalled(&mut self, since: Time) {
         let now = self.now;
-        // What is measured from the start of this process begins anew.
-        self.started = Some(now);
+        self.stalls.add(since, now);
         for job in self.jobs.values_mut() {
-            job.pace.skip(now);
+            job.pace.skip(since, now);
         }
         for edge in self.edges.values_mut() {
-            edge.heard = now;
             edge.away.skip(since, now);
-            // Patience is counted in syncs after which a word would have been read.
-            edge.extra = true;
         }
-        let later = now.after_ms(self.config.policy.margin_ms);
-        if matches!(self.config.policy.patience, Patience::AfterMs(_)) {
-            let due = self.due.iter().take_while(|(time, _)| *time <= now).copied();
-            let relayed =
-                |id: &RequestId| self.jobs.get(id).is_some_and(|job| matches!(job.role, Role::Relay(_)));
-            let due: Vec<_> = due.filter(|(_, id)| relayed(id)).collect();
-            for (time, id) in due {
-                self.due.remove(&(time, id));
-                self.due.insert((later, id));
-            }
-        }
+        let later = now.after_ms(self.config.policy.margin_ms.max(READ_MS));
+        self.reads_until = later;
         let syncing = std::mem::take(&mut self.syncing);
         self.syncing =
             syncing.into_iter().map(|(time, peer, epoch)| (time.max(later), peer, epoch)).collect();
+    }
+
+    /// How much of the time since then this node ran and took in what others said, milliseconds.
+    pub(crate) fn heeded_ms(&self, since: Time) -> u64 {
+        let since = since.max(self.started.unwrap_or_default());
+        self.now.since_ms(since).saturating_sub(self.stalls.after(since))
+    }
+
+    /// Whether others are judged now: before the chain is read neither the terms are known nor whether the
+    /// channels are there at all, and after a stall what has come meanwhile is read first.
+    pub(crate) fn judges(&self) -> bool {
+        self.knows_chain && self.now >= self.reads_until
     }
 
     /// A connection was lost.

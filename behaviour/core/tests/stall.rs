@@ -4,6 +4,7 @@
 mod rig;
 
 use por_core::types::{SeverReason, Yocto};
+use por_core::verified::Encoder;
 use por_core::*;
 use rig::*;
 
@@ -159,4 +160,72 @@ fn outages_count_once_a_minute() {
         assert!(passed < 20_000, "never severed");
     }
     assert_eq!(reasons(&rig)[0], (OUT, SeverReason::NoAck));
+}
+
+/// A disk that hangs now and then hides nobody: what the node does hear of counts.
+#[test]
+fn stalls_that_come_again_and_again() {
+    let mut rig = Rig::new();
+    rig.ask_through(b"question", 100);
+    for _ in 0..20 {
+        rig.stall(1_500);
+        for _ in 0..15 {
+            rig.later(100);
+        }
+    }
+    assert_eq!(reasons(&rig)[0], (OUT, SeverReason::MissedSync));
+}
+
+/// Nor do outages, where the terms leave more time than there is between two that are excused.
+#[test]
+fn outages_are_excused_for_as_long_as_they_take() {
+    let mut rig = Rig::with(|rig| (rig.terms.heartbeat_ms, rig.terms.grace_ms) = (60_000, 30_000));
+    rig.ask_through(b"question", 100);
+    for _ in 0..10 {
+        lose_all(&mut rig);
+        rig.later(1_100);
+        rig.connect_all();
+        rig.later(60_000);
+    }
+    assert_eq!(reasons(&rig)[0], (OUT, SeverReason::NoAck));
+}
+
+/// Of an upload that is slow the time before a stall stays upstream's.
+#[test]
+fn what_upstream_took_before_counts() {
+    let mut rig = Rig::with(|rig| (rig.terms.bytes_per_s, rig.terms.heartbeat_ms) = (1_000_000, 1_000_000));
+    rig.input(Input::LateFee { per_ms: Yocto(1) });
+    let body = vec![7; 40_000];
+    let head = rig.head_here(&body, 100);
+    let mut item = rig.item(&head, &body);
+    let (exchange, _) = (item.exchange, item.body.take());
+    let payment = Some(rig.payment(&[&head]));
+    rig.up_sends(wire::Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+    rig.later(5_000);
+    rig.stall(2_000);
+    let encoder = Encoder::new(body.into());
+    let mut offset = 0;
+    while !encoder.read(offset, 1).is_empty() {
+        let data = encoder.read(offset, u64::MAX - offset);
+        let (part, len) = (wire::Part::RequestBody, data.len() as u64);
+        rig.up_sends(wire::Frame::Fragment(wire::Fragment { exchange, part, offset, data }));
+        offset += len;
+    }
+    let request = head.id(&network());
+    rig.input(Input::Command(Command::Respond { request, body: b"answer".as_slice().into() }));
+    let paid = rig.node.channel(IN).unwrap().totals.sent_b;
+    assert!(paid <= Yocto(2_100), "{paid}");
+}
+
+/// Also if the clock is looked at a moment later than planned.
+#[test]
+fn the_application_is_told_that_an_answer_is_late() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.ask_own(10), None);
+    rig.acknowledge(true);
+    for _ in 0..610 {
+        rig.later(101);
+        rig.alive();
+    }
+    assert!(rig.events.iter().any(|event| matches!(event, Event::Overdue { .. })), "{:?}", rig.events);
 }
