@@ -128,6 +128,8 @@ pub(crate) struct Edge {
     pub beat: Option<Time>,
     /// Channels that this node's view of the chain lacks, for each frame with requests over one.
     pub unheard: Vec<ChannelId>,
+    /// Something that it said was left until the chain is read.
+    pub left: bool,
     /// Channels that the peer sees on chain, with the deposit that it knows this node to have there.
     pub seen: BTreeMap<ChannelId, Yocto>,
     /// A sync fell into a time without a session.
@@ -202,6 +204,8 @@ impl Edge {
         self.out = Outgoing::Down;
         self.recv = None;
         self.their_epoch = 0;
+        // It is said again in the next session.
+        self.left = false;
         // Payments that were set aside are signed all the same.
         self.outbox.keep_late();
         let Outbox { requests, rejects, severed, late, .. } = std::mem::take(&mut self.outbox);

@@ -50,6 +50,7 @@ mod admission;
 pub mod api;
 mod author;
 mod body;
+mod channels;
 pub mod codec;
 mod destination;
 mod edge;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use por_types::{ChannelId, Invalid, NodeKey, RequestId, SeverOrder, SeverReason, Signed, Yocto};
 
 use crate::api::{
-    AppPricing, ChannelSnapshot, Command, CoreConfig, Event, ExchangeId, Input, MyChannel, Output,
-    RestoreError, Restored, Table, Time,
+    AppPricing, ChannelSnapshot, Command, CoreConfig, Event, ExchangeId, Input, Output, RestoreError,
+    Restored, Table, Time,
 };
 use crate::author::Draft;
 use crate::destination::Waiting;
@@ -289,6 +289,10 @@ impl Node {
         if !speaks {
             return Ok(());
         }
+        if self.is_left(&frame) {
+            self.edge(peer).left = true;
+            return Ok(());
+        }
         if let Some(channel) = self.unread(peer, &frame) {
             return self.not_heard(peer, channel);
         }
@@ -305,65 +309,6 @@ impl Node {
             Frame::Late(frame) => self.on_late(peer, frame),
             Frame::Severed(frame) => self.on_severed(peer, frame),
         }
-    }
-
-    fn on_channels(&mut self, channels: Vec<MyChannel>) {
-        self.chain_read();
-        let listed: BTreeSet<ChannelId> = channels.iter().map(|info| info.channel).collect();
-        let mut gone: Vec<ChannelId> =
-            channels.iter().filter(|info| info.gone).map(|info| info.channel).collect();
-        for (id, channel) in &mut self.channels {
-            if !listed.contains(id) {
-                if let Some(info) = &mut channel.info {
-                    (info.open, info.gone) = (false, true);
-                }
-                // Perhaps it was gone before this process started.
-                gone.push(*id);
-            }
-        }
-        let (mut ahead, mut told) = (BTreeSet::new(), BTreeSet::new());
-        for info in channels {
-            let id = info.channel;
-            self.with_peer.entry(info.peer).or_default().insert(id);
-            if self.edges.get(&info.peer).is_some_and(|edge| edge.unheard.contains(&id)) {
-                ahead.insert(info.peer);
-            }
-            let peer = info.peer;
-            let new = || Channel::new(id, peer, info.side);
-            let channel = self.channels.entry(id).or_insert_with(new);
-            if channel.row.peer != peer || channel.row.side != info.side {
-                continue;
-            }
-            let news =
-                channel.info.as_ref().is_none_or(|before| before.deposit_theirs != info.deposit_theirs);
-            if let Some(edge) = self.edges.get(&peer) {
-                channel.heard = channel.heard.or_else(|| edge.seen.get(&id).copied());
-                if news && edge.out.conn().is_some() {
-                    told.insert(peer);
-                }
-            }
-            if channel.set_info(info) {
-                self.dirty_channels.insert(id);
-            }
-        }
-        self.keep_rhythm();
-        for id in gone {
-            self.left_graph(id);
-        }
-        self.report_orders();
-        for peer in told {
-            self.outbox(peer).seen = true;
-        }
-        for peer in ahead {
-            self.hear_again(peer);
-        }
-    }
-
-    /// A peer whose view of the chain was ahead of this node's says all that is unfinished once more when
-    /// it connects again.
-    fn hear_again(&mut self, peer: NodeKey) {
-        self.edge(peer).unheard.clear();
-        self.disconnect(peer);
     }
 
     fn tick(&mut self) {
@@ -404,7 +349,7 @@ impl Node {
         self.disconnect(peer);
     }
 
-    fn disconnect(&mut self, peer: NodeKey) {
+    pub(crate) fn disconnect(&mut self, peer: NodeKey) {
         let conns: Vec<_> =
             self.edges.get(&peer).into_iter().flat_map(|edge| edge.conns.keys().copied()).collect();
         for conn in conns {

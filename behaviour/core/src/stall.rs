@@ -2,7 +2,7 @@
 //! connection: what others said meanwhile waits to be read. Nobody is blamed for that time, nor for any before the
 //! chain is read; what this node owes for it, it pays.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use por_types::{ChannelId, NodeKey};
 
@@ -92,13 +92,28 @@ impl Node {
         }
     }
 
-    /// The chain is read for the first time. Until then nobody was judged, as neither terms nor channels were
-    /// known; from now on time counts.
-    pub(crate) fn chain_read(&mut self) {
-        let first = !std::mem::replace(&mut self.knows_chain, true);
-        if let Some(started) = self.started.filter(|started| first && *started < self.now) {
+    /// If the chain is read for the first time, time counts from now on: until now nobody was judged, as
+    /// neither terms nor channels were known. Answers of whom something was left.
+    pub(crate) fn chain_read(&mut self) -> BTreeSet<NodeKey> {
+        if std::mem::replace(&mut self.knows_chain, true) {
+            return BTreeSet::new();
+        }
+        if let Some(started) = self.started.filter(|started| *started < self.now) {
             self.on_stalled(started);
         }
+        let left = self.edges.iter_mut().filter_map(|(peer, edge)| edge.left.then_some(*peer));
+        left.collect()
+    }
+
+    /// Whether a frame is left until the chain is read: before, this node can neither tell what a payment is
+    /// worth nor refund anything upstream.
+    pub(crate) fn is_left(&self, frame: &Frame) -> bool {
+        let needs = match frame {
+            Frame::Request(_) | Frame::Reject(_) | Frame::Severed(_) | Frame::Late(_) => true,
+            Frame::Response(frame) => frame.payment.is_some(),
+            _ => false,
+        };
+        needs && !self.knows_chain
     }
 
     /// The channel of a frame's payment, if this node has not read it from the chain yet: what the payment is

@@ -8,6 +8,7 @@ use crate::api::{ConnId, Event, ExchangeId, Output};
 use crate::edge::{Conn, Outbox, Outgoing, Queued, QueuedReply};
 use crate::fault::Fault;
 use crate::job::Role;
+use crate::ledger::Channel;
 use crate::node::Node;
 use crate::store::Held;
 use crate::verified::encoded_len;
@@ -202,13 +203,18 @@ impl Node {
                 self.dirty_channels.insert(id);
             }
         }
-        match &sync.own {
-            // A channel that this node does not have yet is left for the next Sync.
-            Some(own) if self.channels.get(&own.statement.channel).is_some_and(|c| c.info.is_some()) => {
-                self.take_payment(peer, own, None).map(drop)
-            }
-            _ => Ok(()),
+        let Some(own) = &sync.own else { return Ok(()) };
+        let known = self.channels.get(&own.statement.channel);
+        // A channel that this node does not have yet is left for the next Sync.
+        if known.is_some_and(|channel| channel.info.is_some()) {
+            return self.take_payment(peer, own, None).map(drop);
         }
+        let total = |channel: &Channel| own.statement.totals.sent_by(channel.row.side.other());
+        let news = known.is_none_or(|channel| total(channel) > channel.row.their_total);
+        if !self.knows_chain && news {
+            self.edge(peer).left = true;
+        }
+        Ok(())
     }
 
     fn sync_answer(&mut self, peer: NodeKey, sync: Sync) -> Result<(), Fault> {

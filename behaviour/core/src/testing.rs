@@ -91,6 +91,8 @@ pub struct Options {
     pub chain_ms: u64,
     /// Hosts learn of each channel of the beginning within this time, each at another moment.
     pub lag_ms: u64,
+    /// A host that starts reads the chain within this time.
+    pub read_ms: u64,
     /// What the app takes; else up to 30 ms by chance.
     pub app_ms: Option<u64>,
     /// What the app asks for a request.
@@ -144,6 +146,7 @@ impl Options {
             stingy: BTreeSet::new(),
             chain_ms: 2_000,
             lag_ms: 0,
+            read_ms: 0,
             app_ms: None,
             app_price: Yocto(50),
             slack_ms: 1_000_000,
@@ -333,7 +336,13 @@ impl World {
         }
         let fee = self.options.late_fee.map(|per_ms| Input::LateFee { per_ms });
         let mut inputs: Vec<Input> = fee.into_iter().collect();
-        inputs.extend(self.view(host));
+        match self.options.read_ms {
+            0 => inputs.extend(self.view(host)),
+            most => {
+                let delay = self.rng.below(most);
+                self.at(delay, Happening::View { host });
+            }
+        }
         inputs.push(Input::Command(Command::Serve {
             app: APP.into(),
             pricing: AppPricing { base: self.options.app_price, per_byte: Yocto::ZERO },

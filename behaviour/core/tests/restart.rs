@@ -4,7 +4,7 @@
 mod rig;
 
 use bytes::Bytes;
-use por_core::types::{Item, ItemKind, Items, RequestId, Side, Yocto};
+use por_core::types::{self, Item, ItemKind, Items, RequestId, Side, Yocto};
 use por_core::wire::{self, Frame};
 use por_core::*;
 use rig::*;
@@ -254,4 +254,119 @@ fn payments_wait_for_the_chain_to_be_read() {
     rig.connect_and(down, vec![frame]);
     assert_eq!(rig.node.channel(OUT).unwrap().totals.sent_b, Yocto(7));
     assert!(!rig.events.iter().any(|event| matches!(event, Event::Misbehaved { .. })), "{:?}", rig.events);
+}
+
+/// A node with an old copy of its store learns from its neighbour what it was paid since, be it before it has
+/// read the chain.
+#[test]
+fn states_that_a_peer_holds_are_taken_once_the_chain_is_read() {
+    let mut rig = Rig::new();
+    restart_unread(&mut rig);
+    let down = rig.down.public();
+    rig.connect(down);
+    let paid = state(&rig.down, OUT, Yocto::ZERO, Yocto(500), types::Hash([7; 32]));
+    let states = vec![wire::SyncChannel { own: Some(paid), theirs: None }];
+    let epoch = rig.epoch();
+    let sync = wire::Sync { epoch, channels: states, complete: true, ..Default::default() };
+    rig.down_sends(Frame::Sync(sync.clone()));
+    rig.chain();
+    assert_eq!(rig.disconnected, [down], "to be told again");
+    rig.connect(down);
+    rig.down_sends(Frame::Sync(wire::Sync { epoch: rig.epoch(), ..sync }));
+    assert_eq!(rig.node.channel(OUT).unwrap().totals.sent_b, Yocto(500));
+    rig.chain();
+    assert_eq!(rig.disconnected, [down], "and no more than that");
+}
+
+/// What there is to refund with is not known before.
+#[test]
+fn a_refund_waits_for_the_chain_to_be_read() {
+    let (mut rig, _) = passed_and_severed(100);
+    restart_unread(&mut rig);
+    let up = rig.up.public();
+    rig.connect(up);
+    for _ in 0..50 {
+        rig.later(100);
+    }
+    assert_eq!(proofs(&mut rig), 0);
+    rig.chain();
+    for _ in 0..50 {
+        rig.later(100);
+    }
+    assert!(rig.node.channel(IN).unwrap().totals.sent_b > Yocto::ZERO);
+    assert_eq!(proofs(&mut rig), 1);
+}
+
+/// The destination declines what it has not refunded anew: what it had paid too much covers it.
+#[test]
+fn a_rejection_before_the_chain_is_read_loses_no_refund() {
+    let mut rig = Rig::new();
+    let (id, item) = rig.relayed(b"question", 100);
+    let paid = state(&rig.down, OUT, Yocto::ZERO, Yocto(10_000), types::Hash([7; 32]));
+    let states = vec![wire::SyncChannel { own: Some(paid), theirs: None }];
+    let sync = wire::Sync { epoch: rig.epoch(), channels: states, complete: true, ..Default::default() };
+    rig.down_sends(Frame::Sync(sync));
+    restart_unread(&mut rig);
+    let (up, down) = (rig.up.public(), rig.down.public());
+    rig.connect(up);
+    rig.connect(down);
+    let signer = rig.down.public();
+    let statement = types::Invalid { request: id, signer, reason: types::InvalidReason::Refused };
+    let invalid = Some(signed_invalid(&rig.down, statement));
+    let rejection = wire::Rejection { exchange: item.exchange, reason: RejectReason::Busy, invalid };
+    let reject = Frame::Reject(wire::Reject { payment: None, resent: false, rejections: vec![rejection] });
+    rig.down_sends(reject.clone());
+    rig.chain();
+    rig.connect_and(down, vec![reject]);
+    assert_eq!(rig.node.channel(IN).unwrap().totals.sent_b, rig.paid_up);
+}
+
+/// However long that takes.
+#[test]
+fn nobody_is_blamed_for_payments_before_the_chain_is_read() {
+    let mut rig = Rig::new();
+    let (id, item) = rig.relayed(b"question", 100);
+    rig.acknowledge_item(item.exchange);
+    restart_unread(&mut rig);
+    rig.events.clear();
+    let down = rig.down.public();
+    rig.connect(down);
+    for sync in 1..200 {
+        let due = Item { request: id, amount: Yocto(1), kind: ItemKind::Late };
+        let items = Items { channel: OUT, payer: Side::B, items: vec![due] };
+        let payment = state(&rig.down, OUT, Yocto::ZERO, Yocto(sync), items.hash(&network()));
+        let items = vec![wire::LateItem { exchange: item.exchange, amount: Yocto(1), total: Yocto(sync) }];
+        rig.down_sends(Frame::Late(wire::Late { payment, resent: false, items }));
+    }
+    assert!(rig.disconnected.is_empty(), "{:?}", rig.events);
+}
+
+/// The upstream node's word waits to be read as well.
+#[test]
+fn an_answered_exchange_is_not_refunded_after_a_crash_and_a_stall() {
+    let (mut rig, exchange) = passed_and_severed(100);
+    let up = rig.up.public();
+    rig.connect(up);
+    rig.stall(5_000);
+    rig.up_sends(Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] }));
+    for _ in 0..50 {
+        rig.later(100);
+    }
+    assert_eq!(rig.node.channel(IN).unwrap().totals.sent_b, Yocto::ZERO, "nothing was refunded");
+}
+
+/// The network may come back later than the machine.
+#[test]
+fn a_node_that_has_not_been_connected_since_its_start_doubts_itself() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.ask_own(10), None);
+    restart(&mut rig, 10);
+    for _ in 0..60 {
+        rig.later(100);
+    }
+    assert!(rig.orders.is_empty(), "{:?}", rig.orders);
+    for _ in 0..100 {
+        rig.later(100);
+    }
+    assert!(!rig.orders.is_empty(), "not for ever");
 }

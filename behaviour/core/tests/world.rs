@@ -191,3 +191,40 @@ fn a_host_that_stood_still_blames_nobody() {
         assert_eq!(report.responses, 5, "seed {seed}");
     }
 }
+
+/// Hosts crash, stand still, and take their time to read the chain when they start.
+#[test]
+fn hosts_that_read_the_chain_late_lose_nothing() {
+    let mut answered = 0;
+    for seed in 1..=10 {
+        let fee = Some(Yocto(1));
+        let mut world =
+            World::line(Options { late_fee: fee, read_ms: 1_500, slack_ms: 200, ..Options::new(seed) }, 4);
+        world.run_until(3_000);
+        for round in 0..20 {
+            for len in [200, 40_000] {
+                world.request(&[0, 1, 2, 3], 200, len);
+                world.request(&[3, 2, 1], len as usize, 500);
+            }
+            world.run_until(3_000 + round * 1_000 + world.now_ms() % 700);
+            let host = ((seed + round * round) % 4) as usize;
+            match (seed + round) % 4 {
+                0 if host != 0 && host != 3 => world.crash(host),
+                1 => world.stall(host, 1_000 + 100 * (seed % 10)),
+                2 => {
+                    world.links_between(host.min(2), host.min(2) + 1).into_iter().for_each(|id| world.cut(id))
+                }
+                _ => {}
+            }
+            world.run_until(3_000 + (round + 1) * 1_000);
+        }
+        world.run(600_000);
+        let report = check(&world, "late readers");
+        assert!(world.severed.is_empty(), "seed {seed}: {:?}", world.severed);
+        for host in &world.hosts {
+            assert_eq!(host.node.as_ref().map(Node::leaks), Some(vec![]), "seed {seed}, host {}", host.index);
+        }
+        answered += report.responses;
+    }
+    assert!(answered > 500, "{answered} of 800 were answered");
+}
