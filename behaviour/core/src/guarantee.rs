@@ -296,6 +296,8 @@ impl Node {
         let still = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
         if still {
             let time = self.now.after_ms(beat);
+            // One that came too early is made up for.
+            let time = if self.reads_until > self.now { time.min(self.reads_until) } else { time };
             self.edge(peer).watch = Some(time);
             self.watches.insert((time, peer));
         }

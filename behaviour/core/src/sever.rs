@@ -195,7 +195,7 @@ impl Node {
     /// is read: what there is to refund with is not known.
     pub(crate) fn has_told(&self, peer: NodeKey) -> bool {
         let Some(edge) = self.edges.get(&peer).filter(|edge| edge.open().is_some()) else { return false };
-        self.knows_chain && self.heeded_ms(edge.turned) > self.told_within_ms(peer)
+        self.judges() && self.heeded_ms(edge.turned) > self.told_within_ms(peer)
     }
 
     /// How long that may take, milliseconds: the end of an exchange waits a little for other writes, and

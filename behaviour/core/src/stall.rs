@@ -42,18 +42,25 @@ impl Stalls {
 }
 
 impl Node {
-    /// From `since` until now nothing was taken in. Only that time is left out of account: who is silent
-    /// while this node listens is found out though it may stall again and again.
+    /// From `since` until now nothing was taken in. Of that time only what goes beyond the margin, which others
+    /// are granted anyway, is left out of account: who is silent while this node listens is found out though
+    /// it may stall again and again, or take long for every write.
     pub(crate) fn on_stalled(&mut self, since: Time) {
+        self.leave_out(since.after_ms(self.config.policy.margin_ms).min(self.now), since);
+    }
+
+    /// The time from `counted` on counts for nobody; from `since` on nothing was taken in.
+    fn leave_out(&mut self, counted: Time, since: Time) {
         let now = self.now;
-        self.stalls.add(since, now);
+        self.stalls.add(counted, now);
         for job in self.jobs.values_mut() {
             job.pace.skip(since, now);
         }
         for edge in self.edges.values_mut() {
             edge.away.skip(since, now);
         }
-        let later = now.after_ms(self.config.policy.margin_ms.max(READ_MS));
+        // Before the next stall can have become as long as this.
+        let later = now.after_ms((self.config.policy.margin_ms / 2).max(READ_MS));
         self.reads_until = later;
         let syncing = std::mem::take(&mut self.syncing);
         self.syncing =
@@ -87,8 +94,9 @@ impl Node {
         let window = self.config.policy.sever_window_ms;
         let lately = self.excused.is_some_and(|time| self.now.since_ms(time) < window);
         if self.now.since_ms(since) > self.config.policy.margin_ms && !lately {
-            self.excused = Some(self.now);
-            self.on_stalled(since);
+            // The time until a process that starts is connected is no such outage.
+            self.excused = (self.started != Some(since)).then_some(self.now);
+            self.leave_out(since, since);
         }
     }
 
@@ -99,7 +107,7 @@ impl Node {
             return BTreeSet::new();
         }
         if let Some(started) = self.started.filter(|started| *started < self.now) {
-            self.on_stalled(started);
+            self.leave_out(started, started);
         }
         let left = self.edges.iter_mut().filter_map(|(peer, edge)| edge.left.then_some(*peer));
         left.collect()

@@ -229,3 +229,37 @@ fn the_application_is_told_that_an_answer_is_late() {
     }
     assert!(rig.events.iter().any(|event| matches!(event, Event::Overdue { .. })), "{:?}", rig.events);
 }
+
+/// Each write takes longer than the margin: the node hears others in between, and may say so.
+#[test]
+fn a_disk_that_is_always_slow() {
+    let mut rig = Rig::new();
+    rig.ask_through(b"question", 100);
+    for _ in 0..20 {
+        // Taken in at its start; the clock is looked at on the way.
+        rig.later(700);
+        rig.slept(500);
+    }
+    assert_eq!(reasons(&rig)[0], (OUT, SeverReason::MissedSync));
+}
+
+/// What it takes until a node that has started is connected for the first time is not such an outage.
+#[test]
+fn an_outage_after_a_slow_start() {
+    let mut rig = Rig::new();
+    rig.node = Node::new(config(&rig.limits), Restored::default()).unwrap();
+    rig.uncommitted.clear();
+    rig.chain();
+    rig.later(5_000);
+    rig.connect_all();
+    rig.ask_through(b"question", 100);
+    lose_all(&mut rig);
+    for _ in 0..60 {
+        rig.later(100);
+    }
+    rig.connect_all();
+    for _ in 0..20 {
+        rig.later(100);
+    }
+    assert_eq!(reasons(&rig), []);
+}

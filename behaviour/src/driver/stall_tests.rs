@@ -162,3 +162,17 @@ fn a_node_whose_store_hangs_blames_nobody() {
         assert!(!asking.severs());
     }
 }
+
+/// It takes something in after each write, and so finds out who says nothing.
+#[test]
+fn a_node_whose_store_is_always_slow_severs_the_silent() {
+    let mut asking = Asking::new();
+    let severed = (0..40).any(|_| {
+        asking.driver.uncommitted.extend([1_000, 1_001]);
+        (0..6).for_each(|_| asking.pass(200));
+        asking.driver.uncommitted.clear();
+        asking.pass(0);
+        asking.severs()
+    });
+    assert!(severed);
+}

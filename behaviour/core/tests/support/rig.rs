@@ -231,6 +231,15 @@ impl Rig {
         self.drain();
     }
 
+    /// The same, and nothing was taken in for 700 ms before.
+    pub fn slept(&mut self, ms: u64) {
+        let since = Time(self.time_ms - 700);
+        self.time_ms += ms;
+        self.node.handle(Time(self.time_ms), Input::Stalled { since });
+        self.node.handle(Time(self.time_ms), Input::Tick);
+        self.drain();
+    }
+
     pub fn drain(&mut self) {
         while let Some(output) = self.node.poll() {
             match output {
