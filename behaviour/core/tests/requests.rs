@@ -583,20 +583,3 @@ fn a_flush_of_many_requests_has_one_signature_and_one_payment() {
     let started = rig.events.iter().filter(|e| matches!(e, Event::Started { .. })).count();
     assert_eq!(started, 16);
 }
-
-/// The edge that it came over is gone before it is passed on: what was set aside for it is free again.
-#[test]
-fn a_request_that_ends_before_it_is_paid_for_costs_nothing() {
-    let mut rig = Rig::new();
-    let mut head = rig.head(b"question", 100);
-    head.route[1].allowance_ms += 10_000;
-    let item = rig.item(&head, b"question");
-    let payment = Some(rig.payment(&[&head]));
-    let frame = Frame::Request(wire::Request { payment, resent: false, requests: vec![item] });
-    let peer = rig.up.public();
-    rig.node.handle(Time(1), Input::Frame { peer, conn: ConnId(1), frame });
-    rig.gone.push(IN);
-    rig.chain();
-    assert!(!rig.down_got().iter().any(|frame| matches!(frame, Frame::Request(_))));
-    assert_eq!(rig.node.channel(OUT).unwrap().balance_mine, DEPOSIT);
-}

@@ -4,7 +4,7 @@
 mod rig;
 
 use por_core::types::{Hop, NodeKey, Yocto};
-use por_core::wire::{Frame, SeenChannel, Sync};
+use por_core::wire::{Frame, Request, SeenChannel, Sync};
 use por_core::*;
 use rig::*;
 
@@ -238,4 +238,21 @@ fn answers_of_the_last_session_count_for_nothing() {
     let (epoch, seen) = (rig.epoch(), vec![SeenChannel { channel: OUT, deposit: DEPOSIT }]);
     rig.down_sends(Frame::Sync(Sync { epoch, answers: 1, seen, complete: true, ..Sync::default() }));
     assert!(!rig.ask_through(b"question", 100));
+}
+
+/// The edge that it came over is gone before it is passed on: what was set aside for it is free again.
+#[test]
+fn a_request_that_ends_before_it_is_paid_for_costs_nothing() {
+    let mut rig = Rig::new();
+    let mut head = rig.head(b"question", 100);
+    head.route[1].allowance_ms += 10_000;
+    let item = rig.item(&head, b"question");
+    let payment = Some(rig.payment(&[&head]));
+    let frame = Frame::Request(Request { payment, resent: false, requests: vec![item] });
+    let peer = rig.up.public();
+    rig.node.handle(Time(1), Input::Frame { peer, conn: ConnId(1), frame });
+    rig.gone.push(IN);
+    rig.chain();
+    assert!(!rig.down_got().iter().any(|frame| matches!(frame, Frame::Request(_))));
+    assert_eq!(rig.node.channel(OUT).unwrap().balance_mine, DEPOSIT);
 }

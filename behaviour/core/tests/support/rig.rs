@@ -3,13 +3,16 @@
 
 #![allow(dead_code, reason = "each test target uses its part")]
 
+#[path = "basics.rs"]
+mod basics;
 #[path = "signed.rs"]
 mod signed;
 
+pub use basics::*;
 use bytes::Bytes;
 use por_core::types::{
-    ChannelId, ChannelState, Hash, Hop, Item, ItemKind, Items, Network, NodeKey, NodeSecret, RequestHead,
-    RequestId, ResponseReceipt, Side, Signed, Terms, Totals, Yocto,
+    ChannelId, ChannelState, Hash, Hop, Item, ItemKind, Items, NodeKey, NodeSecret, RequestHead, RequestId,
+    ResponseReceipt, Side, Signed, Terms, Totals, Yocto,
 };
 use por_core::wire::{self, Frame, Hello, Lane, RequestItem, ResponseItem, SeenChannel, Sync};
 use por_core::*;
@@ -27,23 +30,6 @@ pub const SECOND: ChannelId = ChannelId(3);
 pub const BESIDE: ChannelId = ChannelId(4);
 /// Channel between [`Rig::other`] (A) and the node (B), if there is one.
 pub const OTHER: ChannelId = ChannelId(5);
-
-pub fn network() -> Network {
-    Network { chain_id: "localnet".into(), contract: "por.test.near".parse().unwrap() }
-}
-
-pub fn terms() -> Terms {
-    Terms {
-        rtt_ms: 100,
-        bytes_per_s: 1000,
-        base_fee: Yocto(100),
-        byte_fee: Yocto(1),
-        heartbeat_ms: 1000,
-        grace_ms: 1000,
-        max_requests: 8,
-        max_bytes: 1 << 20,
-    }
-}
 
 pub struct Rig {
     pub node: Node,
@@ -82,10 +68,6 @@ pub struct Rig {
     pub unseen: Vec<ChannelId>,
     /// Over which connection each frame went, oldest first.
     pub over: Vec<(ConnId, Frame)>,
-}
-
-pub fn secret(n: u8) -> NodeSecret {
-    NodeSecret::from_seed(&[n; 32])
 }
 
 pub fn config(limits: &Limits) -> CoreConfig {
