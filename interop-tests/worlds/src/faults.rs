@@ -75,7 +75,8 @@ pub struct Tally {
     pub max_honest_loss_yocto: u128,
     /// What section 5 allows a relay that neither doubted itself nor restarted.
     pub loss_bound_yocto: u128,
-    /// The same as the maximum, of relays that did; each is judged by a bound of its own.
+    /// The same as the maximum, of relays that did, or whose views of the chain differed from others'; each
+    /// is judged by a bound of its own.
     pub max_excused_loss_yocto: u128,
     pub severed_edges: u64,
     /// Edges between two honest hosts that one of them severed.
@@ -463,11 +464,13 @@ fn judge_books(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut 
 /// Late fees that an honest relay may lose on a request by section 5: heartbeat, grace and delay until
 /// a breach is noticed, the tolerated margin, and what falls due until its own next sync. A silence
 /// of everybody is borne longer before somebody is blamed, and every restart of the relay itself
-/// begins the wait anew.
-fn loss_bound(doubts: bool, restarts: u64) -> u128 {
+/// begins the wait anew. A next node that does not see its own edge yet refuses, for as long as an Ack
+/// may take, and what it owes begins when it takes the request.
+fn loss_bound(doubts: bool, restarts: u64, lags: bool) -> u128 {
     let limit = u64::from(HEARTBEAT_MS + GRACE_MS) + MARGIN_MS;
-    let noticed =
-        limit * if doubts { SELF_DOUBT } else { 1 } + 2 * u64::from(HEARTBEAT_MS) + u64::from(RTT_MS);
+    let refused = if lags { limit + u64::from(RTT_MS) } else { 0 };
+    let silent = limit * if doubts { SELF_DOUBT } else { 1 };
+    let noticed = refused + silent + 2 * u64::from(HEARTBEAT_MS) + u64::from(RTT_MS);
     u128::from(noticed * (1 + restarts) + AWAY_MS * restarts) * FEE
 }
 
@@ -499,7 +502,8 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
     }
     let relays: BTreeSet<(usize, RequestId)> =
         exchanges.iter().map(|((from, _, _), id)| (*from, *id)).collect();
-    tally.loss_bound_yocto = loss_bound(false, 0);
+    tally.loss_bound_yocto = loss_bound(false, 0, false);
+    let lags = world.options.lag_ms > 0;
     for ((host, id), paid) in &paid {
         if hostile.contains(host) || !relays.contains(&(*host, *id)) {
             continue;
@@ -508,12 +512,12 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
         let events = &world.hosts[*host].events;
         let doubts = events.iter().any(|event| matches!(event, Event::SeverWithheld { .. }));
         let restarts = u64::from(world.hosts[*host].life.saturating_sub(1) / 2);
-        if doubts || restarts > 0 {
+        if doubts || restarts > 0 || lags {
             tally.max_excused_loss_yocto = tally.max_excused_loss_yocto.max(loss);
         } else {
             tally.max_honest_loss_yocto = tally.max_honest_loss_yocto.max(loss);
         }
-        let bound = loss_bound(doubts, restarts);
+        let bound = loss_bound(doubts, restarts, lags);
         if loss > bound {
             let what = format!("host {host} lost {loss} yocto of at most {bound} on request {id}");
             tally.findings.push(format!("seed {seed}: {what}"));
@@ -544,6 +548,7 @@ mod tests {
             ("a node was late with what upstream was not there to take", &[5_001_310, 5_002_177]),
             ("a crash swallowed what was to be told of a pursuit's end", &[7_000_549]),
             ("a host that was gone for good had sent a Done that did not arrive", &[40_000_194]),
+            ("a next node that did not see its edge yet refused for a second", &[83_000_566]),
             ("an author that had crashed was refused over a channel severed meanwhile", &[40_000_712]),
         ];
         for (why, seeds) in once {
