@@ -6,8 +6,10 @@ use por_core::Time;
 /// Looks within the tolerated time.
 const LOOKS: u64 = 4;
 
-/// Bounds of the time between two looks, milliseconds.
-const BETWEEN_MS: std::ops::RangeInclusive<u64> = 50..=1_000;
+/// Least time between two looks, milliseconds. What is missed is then always longer than the time in which the
+/// core has it read before it judges anybody (half the margin, a quarter of a second at least): else a disk
+/// that is slow for every write would hide others for ever.
+const BETWEEN_MS: u64 = 100;
 
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -21,8 +23,7 @@ pub(super) struct Pulse {
 impl Pulse {
     /// `margin_ms`: the lateness of others that is tolerated.
     pub(super) fn new(margin_ms: u64) -> Pulse {
-        let every_ms = (margin_ms / LOOKS).clamp(*BETWEEN_MS.start(), *BETWEEN_MS.end());
-        Pulse { every_ms, last: None, told: false }
+        Pulse { every_ms: margin_ms.div_ceil(LOOKS).max(BETWEEN_MS), last: None, told: false }
     }
 
     /// What has come is taken in now.
@@ -48,5 +49,25 @@ impl Pulse {
             );
         }
         Some(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missed_is_longer_than_what_is_tolerated_and_than_reading_it_takes() {
+        for margin_ms in [0, 100, 300, 999, 1_000, 10_000, 600_000] {
+            let mut pulse = Pulse::new(margin_ms);
+            let start = Time(1_000);
+            assert_eq!(pulse.missed(start.after_ms(1 << 40), true), None, "nothing was taken in yet");
+            pulse.beat(start);
+            let tolerated = margin_ms.max(250);
+            assert_eq!(pulse.missed(start.after_ms(tolerated), true), None, "{margin_ms}");
+            let late = start.after_ms(margin_ms.max(400) + LOOKS);
+            assert_eq!(pulse.missed(late, false), None, "{margin_ms}");
+            assert_eq!(pulse.missed(late, true), Some(start), "{margin_ms}");
+        }
     }
 }
