@@ -436,6 +436,9 @@ impl Node {
             let frame = Frame::Done(Done { exchanges: part.to_vec(), receipts: Vec::new() });
             self.hold_frame(target, Lane::Control, frame);
         }
+        if responses.is_empty() || self.is_kept(peer) {
+            return;
+        }
         self.flush_responses(target, responses);
     }
 

@@ -261,13 +261,14 @@ impl Node {
         LateDue { amount, total }
     }
 
-    /// The answer is here: sets aside the last late payment upstream. While the peer is away it is late
-    /// still; what is due then is settled when the answer goes out.
+    /// The answer is here: sets aside the last late payment upstream. While the peer is away, or the chain is
+    /// not read, it is late still; what is due then is settled when the answer goes out.
     pub(crate) fn close_upstream(&mut self, id: RequestId) -> LateDue {
         let Some(from) = self.jobs.get(&id).and_then(Job::from).filter(|from| from.open) else {
             return LateDue::default();
         };
-        if self.edges.get(&from.peer).is_none_or(|edge| edge.open().is_none()) {
+        let peer = from.peer;
+        if self.is_kept(peer) || self.edges.get(&peer).is_none_or(|edge| edge.open().is_none()) {
             return LateDue::default();
         }
         let late = self.owe_late(id);

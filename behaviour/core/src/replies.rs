@@ -258,6 +258,11 @@ impl Node {
             return Ok(());
         };
         let Some(job) = self.jobs.get(&id) else { return Ok(()) };
+        if !self.knows_chain && matches!(job.role, Role::Relay(_)) {
+            // Nor could this node pay upstream for its lateness.
+            self.edge(peer).left = true;
+            return Ok(());
+        }
         let receipt = &item.receipt.receipt;
         if receipt.request != id {
             return Err(Fault::new("response belongs to another request"));

@@ -124,6 +124,15 @@ impl Node {
         needs && !self.knows_chain
     }
 
+    /// Whether an answer for this peer is kept until the chain is read: before, this node cannot pay for its
+    /// lateness, nor tell whether it is late. The peer is then told all that is unfinished.
+    pub(crate) fn is_kept(&mut self, peer: NodeKey) -> bool {
+        if !self.knows_chain {
+            self.edge(peer).left = true;
+        }
+        !self.knows_chain
+    }
+
     /// The channel of a frame's payment, if this node has not read it from the chain yet: what the payment is
     /// worth cannot be told.
     pub(crate) fn unread(&self, peer: NodeKey, frame: &Frame) -> Option<ChannelId> {

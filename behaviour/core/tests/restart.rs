@@ -370,3 +370,65 @@ fn a_node_that_has_not_been_connected_since_its_start_doubts_itself() {
     }
     assert!(!rig.orders.is_empty(), "not for ever");
 }
+
+/// A relay or a destination that was down owes for that time, whoever has the answer first: the chain is read
+/// after it.
+#[test]
+fn an_answer_waits_for_the_chain_to_be_read_and_pays_for_the_time_until_then() {
+    for big in [false, true] {
+        let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+        rig.input(Input::LateFee { per_ms: LATE_FEE });
+        let len = if big { BIG } else { 100 };
+        let head = rig.head_here(b"question", len as u64);
+        let bound_ms = head.bound_ms_at(0);
+        rig.ask(&head, b"question");
+        let request = last_incoming(&rig);
+        restart_unread(&mut rig);
+        rig.serve(10);
+        rig.connect_all();
+        rig.later(bound_ms + 5_000);
+        rig.input(Input::Command(Command::Respond { request, body: Bytes::from(vec![7; len]) }));
+        rig.later(100);
+        assert_eq!(rig.responses_up_got().len(), 0, "big {big}");
+        let before = paid_up(&rig);
+        rig.input(Input::LateFee { per_ms: LATE_FEE });
+        rig.chain();
+        let up = rig.up.public();
+        assert!(rig.disconnected.contains(&up), "to be told");
+        rig.connect(up);
+        rig.later(100);
+        assert!(paid_up(&rig).0 >= before.0 + 5_000 * LATE_FEE.0, "big {big}: {} {before}", paid_up(&rig));
+        assert_eq!(rig.responses_up_got().len(), 1, "big {big}");
+        let after = paid_up(&rig);
+        for _ in 0..50 {
+            rig.later(100);
+        }
+        assert_eq!(paid_up(&rig), after, "nothing more is due, big {big}");
+    }
+}
+
+/// One that owes nothing itself does not speak for the relay that was down.
+#[test]
+fn a_response_from_downstream_waits_for_the_chain_to_be_read() {
+    let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+    rig.input(Input::LateFee { per_ms: LATE_FEE });
+    let (id, item) = rig.relayed(b"question", 100);
+    rig.acknowledge_item(item.exchange);
+    restart_unread(&mut rig);
+    rig.connect_all();
+    rig.later(20_000);
+    let answer = rig.response(id, item.exchange, b"answer");
+    rig.respond(answer.clone());
+    rig.later(100);
+    assert_eq!(rig.responses_up_got().len(), 0);
+    let before = paid_up(&rig);
+    rig.input(Input::LateFee { per_ms: LATE_FEE });
+    rig.chain();
+    let down = rig.down.public();
+    assert!(rig.disconnected.contains(&down), "to be told again");
+    rig.reconnect(down);
+    rig.respond(answer);
+    rig.later(100);
+    assert!(paid_up(&rig).0 > before.0, "{} {before}", paid_up(&rig));
+    assert_eq!(rig.responses_up_got().len(), 1);
+}
