@@ -92,6 +92,8 @@ pub struct CallOutcome {
 #[derive(Clone)]
 pub struct Chain {
     reader: Arc<Reader>,
+    /// The contract's configuration when this was connected.
+    found: Arc<ConfigView>,
     jobs: Option<mpsc::Sender<Job>>,
     call_timeout: Duration,
 }
@@ -123,7 +125,7 @@ impl Chain {
             // From here on nothing is taken that is older than this head.
             reader.rpc.head().await?;
         }
-        reader.check_contract(config.allow_test).await?;
+        let found = reader.check_contract(config.allow_test).await?;
         let jobs = match config.signer {
             None => None,
             Some(key) => {
@@ -133,7 +135,7 @@ impl Chain {
                 Some(jobs)
             }
         };
-        Ok(Chain { reader, jobs, call_timeout: config.call_timeout })
+        Ok(Chain { reader, found: Arc::new(found), jobs, call_timeout: config.call_timeout })
     }
 
     /// Chain and contract.
@@ -162,6 +164,11 @@ impl Chain {
 
     pub async fn config(&self) -> Result<ConfigView, ChainError> {
         self.reader.config().await
+    }
+
+    /// The contract's configuration as it was when this was connected.
+    pub fn config_found(&self) -> &ConfigView {
+        &self.found
     }
 
     pub async fn node(&self, account: &AccountId) -> Result<Option<NodeView>, ChainError> {
@@ -260,7 +267,8 @@ impl Chain {
 }
 
 impl Reader {
-    async fn check_contract(&self, allow_test: bool) -> Result<(), ChainError> {
+    /// The configuration of the contract, if it is the expected one.
+    async fn check_contract(&self, allow_test: bool) -> Result<ConfigView, ChainError> {
         // Only these fields: a foreign version may have changed all others.
         #[derive(serde::Deserialize)]
         struct Versioned {
@@ -293,7 +301,7 @@ impl Reader {
                 "the contract {contract} is a test contract with lifted bounds; real money is not safe in it"
             )));
         }
-        Ok(())
+        Ok(config)
     }
 
     async fn config(&self) -> Result<ConfigView, ChainError> {

@@ -220,7 +220,13 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     });
     let interval = if config.network.is_local() { SYNC_INTERVAL.0 } else { SYNC_INTERVAL.1 };
     supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, interval));
-    supervisor.spawn("channel manager", channels.run(versions));
+    let fee = daemon.chain.config_found().params.late_fee;
+    let control = daemon.control.clone();
+    supervisor.spawn("channel manager", async move {
+        // Before any channel: an answer that is late is not to go out as if lateness cost nothing.
+        control.set_late_fee(fee).await.map_err(|_| other("the protocol driver has stopped"))?;
+        channels.run(versions).await
+    });
     let pace = keeper::Pace::new(config.network.is_local());
     supervisor.spawn("keeper", keeper::run(daemon.clone(), config.policy.checks, pace));
     supervisor.spawn("orders", orders::run(daemon.clone(), config.network.is_local()));

@@ -6,14 +6,16 @@ mod common;
 #[path = "chain/proxy.rs"]
 mod proxy;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{World, eventually, request};
 use por_node::client::ErrorCode;
-use por_node::sdk::AppPricing;
+use por_node::sdk::{AppPricing, Incoming};
 use por_types::Yocto;
 use por_types::interface::ChannelStatus;
 use proxy::{Mood, Proxy};
+use tokio::sync::Notify;
 
 /// What is paid out of a deposit that the other end's endpoint does not show yet it would have to refuse.
 #[tokio::test(flavor = "multi_thread")]
@@ -60,4 +62,41 @@ async fn a_top_up_is_spent_once_the_other_end_sees_it() {
         assert_eq!(info.status, ChannelStatus::Open, "{info:?}");
     }
     world.check_books().await;
+}
+
+/// What lateness costs is known from the start, however the endpoint answers later: who did not pay for it would
+/// be severed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_knows_the_late_fee_from_its_start() {
+    let mut world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let sparing = Proxy::start(world.chain.rpc_url()).await;
+    world.rpc_url = Some(sparing.url());
+    let mut bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(1)).await;
+    bob.stop().await;
+    sparing.turn(Mood::Feeless);
+    bob.start().await;
+    let answer = Arc::new(Notify::new());
+    let waits = answer.clone();
+    let serve = move |incoming: Incoming| {
+        let waits = waits.clone();
+        async move {
+            waits.notified().await;
+            incoming.body
+        }
+    };
+    let _echo = bob.node().serve("echo", AppPricing::default(), 16, serve).await.expect("serve");
+    let asked = async { alice.ask(&bob, "echo", b"hello").await };
+    let late = async {
+        eventually("bob pays for being late", || async {
+            let info = alice.channel(channel).await?;
+            (!info.totals.sent_b.is_zero()).then_some(())
+        })
+        .await;
+        assert!(sparing.spoiled() > 0, "the parameters were not asked for again");
+        answer.notify_one();
+    };
+    let (response, ()) = tokio::join!(asked, late);
+    assert_eq!(&response.body[..], b"hello");
 }

@@ -75,17 +75,17 @@ fn is_over(error: &ChainError) -> bool {
     matches!(error.contract_code(), Some(code::NOT_SEVERABLE | code::NO_CHANNEL | code::NOT_REGISTERED))
 }
 
-/// Tells the protocol what lateness costs, whenever that changes. Runs for ever.
+/// Tells the protocol what lateness costs, whenever that changes from what it was at the start. Runs for ever.
 pub(super) async fn follow_fee(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientError> {
     let interval = if local { FEE_INTERVAL.0 } else { FEE_INTERVAL.1 };
-    let mut told = None;
+    let mut told = daemon.chain.config_found().params.late_fee;
     loop {
         match daemon.chain.config().await {
-            Ok(config) if told != Some(config.params.late_fee) => {
+            Ok(config) if told != config.params.late_fee => {
                 let fee = config.params.late_fee;
                 let set = daemon.control.set_late_fee(fee).await;
                 set.map_err(|_| other("the protocol driver has stopped"))?;
-                told = Some(fee);
+                told = fee;
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "the late fee cannot be read"),

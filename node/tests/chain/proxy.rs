@@ -47,6 +47,8 @@ pub enum Mood {
     Deaf,
     /// Does not say how high the chain is.
     Headless,
+    /// Tells the contract's parameters twice, as a start asks for them, and then no more.
+    Feeless,
     /// Says at once that it has waited for a transaction too long.
     Hasty,
 }
@@ -58,6 +60,8 @@ struct Shared {
     /// Questions that were not answered honestly.
     spoiled: AtomicU64,
     answers: Mutex<HashMap<String, Value>>,
+    /// Times that it has told the contract's parameters since it turned.
+    told: AtomicU64,
     /// Transactions that were sent while it was honest.
     sent: Mutex<HashSet<String>>,
 }
@@ -70,6 +74,7 @@ impl Proxy {
             mood: Mutex::default(),
             spoiled: AtomicU64::new(0),
             answers: Mutex::default(),
+            told: AtomicU64::new(0),
             sent: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
@@ -86,6 +91,7 @@ impl Proxy {
     pub fn turn(&self, mood: Mood) {
         *self.shared.mood.lock() = mood;
         self.shared.spoiled.store(0, Ordering::SeqCst);
+        self.shared.told.store(0, Ordering::SeqCst);
     }
 
     /// Questions since it turned that were not answered honestly.
@@ -138,6 +144,13 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
             Some("tx" | "send_tx") => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
             _ => return None,
         },
+        Mood::Feeless => {
+            let asks = request["params"]["method_name"] == "config";
+            if !asks || shared.told.fetch_add(1, Ordering::SeqCst) < 2 {
+                return None;
+            }
+            (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response()
+        }
         Mood::Headless if request["method"] != "block" => return None,
         Mood::Headless => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
         Mood::Hasty => match request["method"].as_str() {
