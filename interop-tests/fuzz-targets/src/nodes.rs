@@ -67,11 +67,24 @@ fn options(seed: u64, settings: u8) -> Options {
     if settings & 16 != 0 {
         options.terms.max_requests = 3;
     }
+    if settings & 64 != 0 {
+        options.read_ms = 3_000;
+    }
+    if settings & 128 != 0 {
+        options.lag_ms = 2_500;
+    }
     options.early_flush = if settings & 32 != 0 { 900 } else { 100 };
     options
 }
 
+/// From here on an action is a stall.
+const STALLS: u8 = 240;
+
 fn act(world: &mut World, action: u8, script: &mut Script<'_>) {
+    if action >= STALLS {
+        let host = script.pick(3);
+        return world.stall(host, u64::from(script.next().unwrap_or_default()) * 40);
+    }
     match action % 12 {
         0..=3 => request(world, script),
         4 => world.run(script.next().unwrap_or_default().into()),
