@@ -14,6 +14,7 @@
 //!
 //! The target itself appears by one rename when everything is there, never before.
 
+mod durable;
 mod paths;
 mod span;
 
@@ -64,6 +65,8 @@ pub enum PartError {
     DiskFull(PathBuf, u64),
     #[error("the download is not complete: {missing} of {total} bytes are missing")]
     Incomplete { missing: u64, total: u64 },
+    #[error("the disk of {0} did not keep what was written")]
+    Lost(PathBuf),
     #[error("the range {0}..{1} lies outside of the content's {2} bytes")]
     Range(u64, u64, u64),
     #[error(transparent)]
@@ -92,6 +95,10 @@ impl From<PartError> for Failure {
             PartError::Incomplete { .. } => {
                 (Exit::Retryable, "run the same command again; it continues where it stopped")
             }
+            PartError::Lost(_) => (
+                Exit::Other,
+                "see to the disk, then run the same command again; what is lost is fetched anew",
+            ),
             PartError::Range(..) => (Exit::Usage, "`fileshare stat ID` shows the size"),
             PartError::Window(_) => (Exit::Fatal, ""),
             PartError::Io { path, error } => return Failure::io(path.display(), error),
@@ -136,6 +143,8 @@ struct Progress {
     durable: Bits,
     /// Bytes of the span that are written.
     done: u64,
+    /// The disk did not keep what was written: see [`Part::checkpoint`].
+    lost: bool,
 }
 
 impl Part {
@@ -175,6 +184,7 @@ impl Part {
                 written: Bits::new(span.units()),
                 durable: Bits::new(span.units()),
                 done: 0,
+                lost: false,
             }),
             span,
             paths,
@@ -384,6 +394,7 @@ impl Part {
     /// new.
     pub fn mark(&self, window: Window) -> Result<u64, PartError> {
         let mut progress = self.bits.lock();
+        self.check_kept(&progress)?;
         let mut new = 0;
         let touched = self.span.units_of(window);
         for unit in touched.clone() {
@@ -416,24 +427,6 @@ impl Part {
             .map_err(io_at(&self.paths.state))
     }
 
-    /// Syncs what has been written and only then marks it as durable.
-    pub fn checkpoint(&self) -> Result<(), PartError> {
-        let written = self.bits.lock().written.clone();
-        if self.bits.lock().durable == written {
-            return Ok(());
-        }
-        self.data.sync_data().map_err(io_at(&self.paths.data))?;
-        let mark = || {
-            self.state.sync_data()?;
-            let mut progress = self.bits.lock();
-            progress.durable.add(&written);
-            self.state.write_all_at(&progress.durable.0, BITMAPS_AT)?;
-            drop(progress);
-            self.state.sync_data()
-        };
-        mark().map_err(io_at(&self.paths.state))
-    }
-
     /// Gives the target its name, if and only if every byte is there.
     ///
     /// With `keep_outboard`, the hash tree goes to that file, for serving the target
@@ -445,7 +438,7 @@ impl Part {
                 total: self.span.len(),
             });
         }
-        self.data.sync_all().map_err(io_at(&self.paths.data))?;
+        self.sync(File::sync_all)?;
         if let (Some(file), true) = (keep_outboard, self.span.is_whole()) {
             let (holes, _) =
                 Holes::of_file(&self.data, self.span.size, 0, usize::MAX).map_err(io_at(&self.paths.data))?;

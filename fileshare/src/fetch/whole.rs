@@ -76,15 +76,17 @@ impl<N: Network> Session<N> {
                 },
                 _ = ticks.tick() => true,
             };
-            let idle = saving.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
-            if idle && unsaved > 0 && (tick || unsaved >= CHECKPOINT_BYTES) {
+            if saving.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
+                first = first.or(saved(saving.take()).await.err());
+                // Nothing more is kept after a failure.
+                halt.fetch_or(first.is_some(), Ordering::Relaxed);
+            }
+            if saving.is_none() && unsaved > 0 && (tick || unsaved >= CHECKPOINT_BYTES) {
                 unsaved = 0;
                 saving = Some(tokio::spawn(checkpoint(Arc::clone(part))));
             }
         }
-        if let Some(saving) = saving {
-            let _ = saving.await;
-        }
+        first = first.or(saved(saving).await.err());
         match first {
             Some(failure) => Err(failure),
             None if self.stop.is_set() && !part.is_complete() => Err(super::Stop::failure()),
@@ -161,6 +163,16 @@ impl<N: Network> Session<N> {
         let mut bytes = Vec::new();
         self.stream(&Span::whole(id, size), &mut bytes).await?;
         Ok(bytes)
+    }
+}
+
+/// How a checkpoint that may be under way ends.
+async fn saved(saving: Option<tokio::task::JoinHandle<Result<(), Failure>>>) -> Result<(), Failure> {
+    match saving {
+        Some(saving) => {
+            saving.await.unwrap_or_else(|error| Err(Failure::new(Exit::Other, error.to_string(), "")))
+        }
+        None => Ok(()),
     }
 }
 
