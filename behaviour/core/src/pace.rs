@@ -174,9 +174,13 @@ impl Node {
     }
 
     /// Ends a request here, at its destination, whose body has not moved for longer than a silence is
-    /// borne: it is declined, with the refund. Relays wait for that.
+    /// borne: it is declined, with the refund. Relays wait for that. Before the chain is read the refund would
+    /// not be covered by anything.
     pub(crate) fn drop_abandoned(&mut self, id: RequestId, limit_ms: u64) {
         self.sample(id, false);
+        if !self.judges() {
+            return;
+        }
         let Some(job) = self.jobs.get(&id) else { return };
         let uploading = matches!(&job.role, Role::Destination { stage: Asked::Uploading { .. }, .. });
         if !uploading || !job.pace.hungry || self.heeded_ms(job.pace.moved) <= limit_ms {

@@ -432,3 +432,28 @@ fn a_response_from_downstream_waits_for_the_chain_to_be_read() {
     assert!(paid_up(&rig).0 > before.0, "{} {before}", paid_up(&rig));
     assert_eq!(rig.responses_up_got().len(), 1);
 }
+
+/// The refund of what is declined cannot be told from the deposits before they are read.
+#[test]
+fn an_upload_that_stopped_is_given_up_once_the_chain_is_read() {
+    let mut rig = Rig::new();
+    let body = vec![7; BIG];
+    let head = rig.head_here(&body, 100);
+    let mut item = rig.item(&head, &body);
+    item.body = None;
+    let payment = Some(rig.payment(&[&head]));
+    rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+    restart_unread(&mut rig);
+    let up = rig.up.public();
+    rig.connect(up);
+    for _ in 0..100 {
+        rig.later(100);
+    }
+    rig.chain();
+    rig.reconnect(up);
+    for _ in 0..100 {
+        rig.later(100);
+    }
+    assert_eq!(paid_up(&rig), rig.paid_up, "refunded");
+    assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::Abandoned));
+}
