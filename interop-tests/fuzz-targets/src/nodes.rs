@@ -49,6 +49,10 @@ pub fn core(data: &[u8]) {
 
 fn options(seed: u64, settings: u8) -> Options {
     let mut options = Options::new(seed);
+    if seed & 128 != 0 {
+        options.late_fee = Some(Yocto(3));
+        options.slack_ms = 50;
+    }
     if settings & 1 != 0 {
         options.limits.max_frame = MIN_FRAME;
         options.limits.max_inline = 1 << 10;

@@ -109,7 +109,7 @@ fn penalties() -> Vec<Frame> {
 }
 
 fn core_seeds() -> Vec<(String, Vec<u8>)> {
-    let scripts: [(&str, &[u8]); 15] = [
+    let scripts: [(&str, &[u8]); 16] = [
         ("small", &[1, 0, 0, 0, 0, 1, 1, 0, 5, 50]),
         ("big", &[2, 0, 0, 0, 0x33, 0, 0, 0x55, 5, 200]),
         ("tight", &[3, 1, 0, 0, 0x11, 0, 1, 0x33, 0, 4, 0x22, 5, 100]),
@@ -124,6 +124,7 @@ fn core_seeds() -> Vec<(String, Vec<u8>)> {
         ("both-ways", &[12, 0, 0, 0, 0x33, 0, 1, 0x33, 0, 4, 0x33, 6, 60, 7, 2, 6, 30, 7, 0, 5, 20]),
         ("stalls", &[13, 0, 0, 0, 0x33, 240, 1, 60, 4, 30, 0, 1, 0x22, 241, 2, 200, 5, 90]),
         ("late-reading", &[14, 64, 0, 0, 0x33, 6, 40, 7, 1, 4, 200, 0, 1, 0x22, 7, 2, 5, 90]),
+        ("late-fees", &[144, 64, 0, 0, 0x33, 4, 40, 7, 2, 4, 200, 0, 1, 0x22, 241, 1, 60, 5, 90]),
         ("lagging-views", &[15, 0xe0, 0, 0, 0x33, 4, 90, 0, 1, 0x11, 9, 0, 240, 0, 90, 7, 1, 5, 90]),
     ];
     scripts.into_iter().map(|(name, script)| (name.to_owned(), script.to_vec())).collect()

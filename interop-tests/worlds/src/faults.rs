@@ -38,6 +38,9 @@ const BIG_BYTES: u64 = 150_000;
 /// part of the run, and longer apart than a silence is borne.
 const LAGS: u64 = 16;
 const LAG_MS: u64 = 2_500;
+/// In one other a host that starts reads the chain within so long, so that with the time that it was away it is
+/// not silent for longer than is borne.
+const READ_MS: u64 = 400;
 
 #[derive(clap::Args)]
 pub struct Faults {
@@ -144,8 +147,10 @@ fn options(seed: u64, nodes: usize, hostile: &BTreeSet<usize>) -> Options {
     // For the big responses of others on the same edge.
     options.slack_ms = 50;
     options.log = true;
-    if seed % LAGS == 6 {
-        options.lag_ms = LAG_MS;
+    match seed % LAGS {
+        6 => options.lag_ms = LAG_MS,
+        10 => options.read_ms = READ_MS,
+        _ => {}
     }
     // Some pursue.
     let pursuit = Some(Pursue { budget: Yocto(10_000_000), max_requests: 8, window_ms: PURSUIT_MS });
