@@ -94,6 +94,8 @@ pub(crate) struct Channel {
     pub incoming: Load,
     /// The first own total that the counterparty has not counter-signed, and when that was seen.
     unsigned: Option<(Yocto, Time)>,
+    /// The batch of writes with the row's order, if this process has brought that.
+    pub ordered: u64,
 }
 
 impl Channel {
@@ -113,6 +115,7 @@ impl Channel {
             relayed,
             incoming,
             unsigned: None,
+            ordered: 0,
         }
     }
 

@@ -102,6 +102,7 @@ impl Node {
         let peer = channel.row.peer;
         if channel.row.order.is_none() {
             channel.row.order = Some(order.clone());
+            channel.ordered = self.store.next_batch();
             self.dirty_channels.insert(id);
         }
         self.graph.close(id);
@@ -145,10 +146,11 @@ impl Node {
         amount: Yocto,
         own: bool,
     ) {
+        let ordered = self.channels.get(&order.statement.channel).map_or(0, |channel| channel.ordered);
         let Some(job) = self.jobs.get_mut(&request) else { return };
         match &mut job.role {
-            // The start is told first.
-            Role::Author(author) if own && !self.store.is_durable(author.batch) => {
+            // The start is told first; and a crash could still take an order back that is not on disk.
+            Role::Author(author) if own && !self.store.is_durable(author.batch.max(ordered)) => {
                 self.postponed.push((request, order, amount));
             }
             Role::Author(author) => {

@@ -457,3 +457,23 @@ fn an_upload_that_stopped_is_given_up_once_the_chain_is_read() {
     assert_eq!(paid_up(&rig), rig.paid_up, "refunded");
     assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::Abandoned));
 }
+
+/// Whom a crash takes its order back has not severed: the answer may come yet.
+#[test]
+fn an_author_is_told_of_its_own_order_once_that_is_on_disk() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.ask_own(10), None);
+    let item = rig.down_got().into_iter().find_map(|frame| match frame {
+        Frame::Request(request) => request.requests.into_iter().next(),
+        _ => None,
+    });
+    rig.acknowledge_item(item.expect("asked").exchange);
+    let told = |rig: &Rig| rig.events.iter().filter(|event| matches!(event, Event::Severed { .. })).count();
+    rig.commit = false;
+    rig.input(Input::Command(Command::Sever { channel: OUT }));
+    assert_eq!((told(&rig), rig.orders.len()), (0, 0));
+    rig.commit = true;
+    rig.drain();
+    assert_eq!((told(&rig), rig.orders.len()), (1, 1));
+    assert_eq!(rig.node.unfinished(), 0);
+}
