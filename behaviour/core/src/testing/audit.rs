@@ -84,14 +84,17 @@ impl World {
                 self.audit_response(token, report, paid);
             }
         }
-        // An author that crashes before it has noted an outcome learns it again, and of an edge that was
-        // severed meanwhile instead.
-        let first = outcomes.first().map(std::mem::discriminant);
-        let other = |outcome: &&Outcome| {
-            !matches!(outcome, Outcome::Severed(..)) && Some(std::mem::discriminant(*outcome)) != first
-        };
-        if outcomes.iter().any(|outcome| other(&outcome)) {
-            report.violations.push(format!("request {token} has different outcomes: {outcomes:?}"));
+        // An author that crashes before it has noted an outcome learns it again; where an edge was severed
+        // meanwhile, of that beside it or instead.
+        let severed =
+            |outcome: &&Outcome| matches!(outcome, Outcome::Severed(id, _) if self.severed.contains_key(id));
+        let others: Vec<&Outcome> = outcomes.iter().filter(|outcome| !severed(outcome)).collect();
+        let kind = std::mem::discriminant::<Outcome>;
+        let apart = others.windows(2).any(|pair| kind(pair[0]) != kind(pair[1]));
+        if apart || others.iter().any(|outcome| matches!(outcome, Outcome::Severed(..))) {
+            report
+                .violations
+                .push(format!("request {token} has different or unproven outcomes: {outcomes:?}"));
         }
     }
 
