@@ -6,6 +6,7 @@
 //! Only channels that are open at a final block are spent on.
 
 mod decide;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -196,6 +197,9 @@ struct Manager {
     resting: HashMap<ChannelId, (Instant, Duration)>,
     /// What the protocol was told last.
     told: Option<Vec<MyChannel>>,
+    /// When the channels that this node has used are asked for again, while the graph is not read; `None` once
+    /// they are known.
+    ask_again: Option<Instant>,
     /// Totals that were stated in a close request, so that a disagreement does not go back and
     /// forth on chain.
     stated: HashMap<ChannelId, por_types::Totals>,
@@ -211,6 +215,7 @@ impl Manager {
             busy: HashSet::new(),
             resting: HashMap::new(),
             told: None,
+            ask_again: Some(Instant::now()),
             stated: HashMap::new(),
             over: HashMap::new(),
         }
@@ -223,8 +228,12 @@ impl Manager {
         if read {
             self.tell_protocol(&views).await?;
             self.channels.told.send_replace(true);
+            self.ask_again = None;
         }
         let ledger = self.channels.ledger().await?;
+        if self.ask_again.is_some_and(|time| time <= Instant::now()) {
+            self.tell_used(ledger.keys().copied().collect()).await?;
+        }
         let now_ms = self.channels.parts.graph.read().chain_time_ms();
         for view in &views {
             let resting = self.resting.get(&view.channel).is_some_and(|(until, _)| Instant::now() < *until);
@@ -248,6 +257,32 @@ impl Manager {
             }
         }
         self.forget_closed(&views).await
+    }
+
+    /// Tells the protocol of the channels that it has used already, before the graph is read: what is unfinished
+    /// over them goes on.
+    async fn tell_used(&mut self, used: Vec<ChannelId>) -> Result<(), ClientError> {
+        let parts = &self.channels.parts;
+        let read = async {
+            let time_ms = parts.chain.head().await?.time_ms;
+            Ok::<_, ChainError>((time_ms, start::read(&parts.chain, used, parts.node_key).await?))
+        };
+        match read.await {
+            Ok((_, views)) if views.is_empty() => self.ask_again = None,
+            Ok((time_ms, views)) => {
+                let edges = start::edges(&views);
+                self.tell_protocol(&views).await?;
+                // Of version 0: whatever the graph says comes after it.
+                let told = self.channels.parts.control.update_graph(0, time_ms, edges).await;
+                told.map_err(|_| stopped())?;
+                self.ask_again = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the channels of this node cannot be read yet");
+                self.ask_again = Some(Instant::now() + BACKOFF.0);
+            }
+        }
+        Ok(())
     }
 
     /// Tells the protocol which channels may be used, and the swarm whom to stay connected with.

@@ -100,3 +100,45 @@ async fn a_node_knows_the_late_fee_from_its_start() {
     let (response, ()) = tokio::join!(asked, late);
     assert_eq!(&response.body[..], b"hello");
 }
+
+/// The graph of a large network takes minutes to be read. A node that starts answers its neighbours meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_not_read_the_graph_answers_what_it_has_taken_on() {
+    let mut world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let slow = Proxy::start(world.chain.rpc_url()).await;
+    world.rpc_url = Some(slow.url());
+    let mut bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(1)).await;
+    let (taken, mut takes) = tokio::sync::mpsc::unbounded_channel();
+    let never = move |_: Incoming| {
+        let taken = taken.clone();
+        async move {
+            let _ = taken.send(());
+            std::future::pending::<por_node::sdk::Bytes>().await
+        }
+    };
+    let _silent = bob.node().serve("echo", AppPricing::default(), 16, never).await.expect("serve");
+    let ask = request(&bob, "echo", b"hello");
+    let asked = eventually("an answer", || async {
+        match alice.node().request(ask.clone()).await {
+            Ok(response) => Some(response),
+            // Before the graph shows the channel.
+            Err(error) if matches!(error.code, ErrorCode::NoRoute | ErrorCode::Unreachable) => None,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    let restart = async {
+        takes.recv().await.expect("the request");
+        bob.stop().await;
+        slow.turn(Mood::Graphless);
+        bob.start().await;
+        let answer = |incoming: Incoming| async move { incoming.body };
+        bob.node().serve("echo", AppPricing::default(), 16, answer).await.expect("serve")
+    };
+    let (response, _echo) = tokio::join!(asked, restart);
+    assert_eq!(&response.body[..], b"hello");
+    assert!(slow.spoiled() > 0, "the graph was not asked for");
+    let status = alice.channel(channel).await.expect("the channel").status;
+    assert_eq!(status, ChannelStatus::Open);
+}

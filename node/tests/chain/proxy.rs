@@ -49,6 +49,8 @@ pub enum Mood {
     Headless,
     /// Tells the contract's parameters twice, as a start asks for them, and then no more.
     Feeless,
+    /// Does not show the graph.
+    Graphless,
     /// Says at once that it has waited for a transaction too long.
     Hasty,
 }
@@ -151,6 +153,12 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
             }
             (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response()
         }
+        Mood::Graphless => match request["params"]["method_name"].as_str() {
+            Some("changes" | "nodes" | "channels") => {
+                (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response()
+            }
+            _ => return None,
+        },
         Mood::Headless if request["method"] != "block" => return None,
         Mood::Headless => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
         Mood::Hasty => match request["method"].as_str() {
