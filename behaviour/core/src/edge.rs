@@ -132,6 +132,9 @@ pub(crate) struct Edge {
     pub left: bool,
     /// Channels that the peer sees on chain, with the deposit that it knows this node to have there.
     pub seen: BTreeMap<ChannelId, Yocto>,
+    /// Channels of which a payment was signed while no session was open, after its Sync: what would have
+    /// brought it may have ended.
+    pub unsaid: BTreeSet<ChannelId>,
     /// A sync fell into a time without a session.
     pub missed: bool,
     /// The next sync is one that is made up for, outside the rhythm.

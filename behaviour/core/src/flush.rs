@@ -368,7 +368,11 @@ impl Node {
         let entry = self.channels.get_mut(&channel)?;
         match entry.sign(&self.config.network, &self.config.secret, items) {
             Ok(payment) => {
+                let peer = entry.row.peer;
                 self.dirty_channels.insert(channel);
+                if let Some(edge) = self.edges.get_mut(&peer).filter(|edge| edge.open().is_none()) {
+                    edge.unsaid.insert(channel);
+                }
                 Some(payment)
             }
             Err(error) => {
@@ -426,6 +430,9 @@ impl Node {
             && std::mem::take(&mut self.edge(peer).outbox.seen)
         {
             self.flush_seen(peer, conn, target.epoch);
+        }
+        if let Some(conn) = target.conn {
+            self.flush_unsaid(peer, conn, target.epoch);
         }
         self.flush_acks(target, acks, receipts.into_iter().collect());
         if beat {

@@ -387,6 +387,9 @@ impl Node {
         let answer = edge.outbox.answer.take();
         let epoch = edge.out.epoch();
         let conn = edge.out.conn();
+        if probe || answer.is_some() {
+            edge.unsaid.clear();
+        }
         if probe && let Some(conn) = conn {
             let parts = self.sync_channels(peer);
             self.hold_syncs(peer, conn, epoch, 0, parts, Vec::new());
@@ -419,6 +422,16 @@ impl Node {
     pub(crate) fn flush_seen(&mut self, peer: NodeKey, conn: ConnId, epoch: u64) {
         for part in self.sync_seen(peer).chunks(SEEN_PER_SYNC) {
             let frame = Frame::Sync(Sync { epoch, seen: part.to_vec(), complete: true, ..Sync::default() });
+            self.store.hold(Held::Output(Output::Send { peer, conn, lane: Lane::Control, frame }));
+        }
+    }
+
+    /// Payments that the session's Sync could not tell of yet.
+    pub(crate) fn flush_unsaid(&mut self, peer: NodeKey, conn: ConnId, epoch: u64) {
+        for id in std::mem::take(&mut self.edge(peer).unsaid) {
+            let own = self.channels.get(&id).and_then(|channel| channel.row.own_payment.clone());
+            let channels = vec![SyncChannel { own, theirs: None }];
+            let frame = Frame::Sync(Sync { epoch, channels, complete: true, ..Sync::default() });
             self.store.hold(Held::Output(Output::Send { peer, conn, lane: Lane::Control, frame }));
         }
     }

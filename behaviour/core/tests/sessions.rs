@@ -309,3 +309,39 @@ fn who_asks_again_over_a_channel_that_was_severed_meanwhile_gets_the_order() {
     assert_eq!((told.order.statement.channel, told.items[0].exchange), (IN, item.exchange));
     assert_eq!(rig.node.unfinished(), 0);
 }
+
+/// A refund that was signed after the session's Sync, and whose rejection nobody waits for any more.
+#[test]
+fn a_payment_that_was_signed_before_the_session_is_open_is_told() {
+    let mut rig = Rig::new();
+    let body = vec![7; 40_000];
+    let head = rig.head_here(&body, 100);
+    let mut item = rig.item(&head, &body);
+    item.body = None;
+    let exchange = item.exchange;
+    let payment = Some(rig.payment(&[&head]));
+    rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+    let up = rig.up.public();
+    for conn in (1..=8).map(ConnId) {
+        rig.input(Input::Disconnected { peer: up, conn });
+    }
+    let wait = |rig: &mut Rig| {
+        for _ in 0..45 {
+            rig.later(100);
+        }
+        assert!(rig.disconnected.is_empty(), "{:?}", rig.events);
+    };
+    let done = Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] });
+    rig.connect_with_and(up, wait, vec![done]);
+    let refunded = rig.node.channel(IN).unwrap().totals.sent_b;
+    assert_eq!(refunded, rig.paid_up, "given up");
+    let told = rig.up_got().into_iter().any(|frame| match frame {
+        Frame::Sync(sync) => sync
+            .channels
+            .iter()
+            .flat_map(|channel| &channel.own)
+            .any(|own| own.statement.totals.sent_b == refunded),
+        _ => false,
+    });
+    assert!(told);
+}

@@ -265,9 +265,14 @@ impl Rig {
 
     /// Connects a peer; between the two Syncs something happens.
     pub fn connect_with(&mut self, peer: NodeKey, meanwhile: impl FnOnce(&mut Rig)) {
+        self.connect_with_and(peer, meanwhile, vec![]);
+    }
+
+    /// The same, with more frames that arrive together with the last Sync.
+    pub fn connect_with_and(&mut self, peer: NodeKey, meanwhile: impl FnOnce(&mut Rig), frames: Vec<Frame>) {
         self.begin(peer);
         meanwhile(self);
-        self.answer_probe(peer, vec![]);
+        self.answer_probe(peer, frames);
     }
 
     /// Epoch of the peer that connected last.
