@@ -3,41 +3,46 @@
 
 mod admin;
 mod call;
+mod clock;
 mod error;
 mod faucet;
+mod http;
 mod intent;
+mod reader;
 mod rpc;
 mod sender;
+mod sound;
 mod tx;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use near_crypto::SecretKey;
-use near_jsonrpc_client::methods::query::{RpcQueryError, RpcQueryRequest, RpcQueryResponse};
-use near_jsonrpc_primitives::types::query::QueryResponseKind;
-use near_primitives::types::{BlockReference, Finality};
-use near_primitives::views::QueryRequest;
 use por_types::interface::{
-    AccountArgs, AttachmentView, BooksView, ChangesArgs, ChangesView, ChannelArgs, ChannelView, ChecksView,
-    ConfigView, DowntimeArgs, DowntimeView, KeyArgs, NodeView, PageArgs, STATE_VERSION, SeverArgs,
-    error_code, method,
+    AccountArgs, AttachmentView, BooksView, ChangesArgs, ChangesView, ChannelView, ChecksView, ConfigView,
+    DowntimeArgs, DowntimeView, KeyArgs, MAX_PAGE, NodeView, PageArgs, SeverArgs, method,
 };
 use por_types::{AccountId, ChannelId, Network, NodeKey, SeverOrder, Signed, Yocto};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
+use crate::alarm::Alarm;
 use crate::config::NetworkConfig;
 
 pub use admin::{AccessKeyInfo, AccountInfo, Admin, Governed, deploy, deployment_cost};
 pub use call::Call;
+pub use clock::{CLOCK_TOLERANCE, ClockState};
 pub use error::ChainError;
 pub use faucet::faucet;
 pub use intent::{Intent, IntentId, IntentStore, MemoryIntents};
 pub use rpc::{Head, RpcLimits};
 
-use rpc::{Rpc, RpcFailure, Skip};
+pub(crate) use sound::MAX_RECORDS;
+
+use reader::Reader;
+use rpc::{Rpc, Skip};
 use sender::{Job, Sender, Turn};
 
 /// Calls that may wait for their turn to be signed.
@@ -94,21 +99,45 @@ pub struct Chain {
     reader: Arc<Reader>,
     /// The contract's configuration when this was connected.
     found: Arc<ConfigView>,
-    jobs: Option<mpsc::Sender<Job>>,
+    sending: Option<Sending>,
     call_timeout: Duration,
+}
+
+/// The task that signs and sends, as callers see it.
+#[derive(Clone)]
+struct Sending {
+    jobs: mpsc::Sender<Job>,
+    alarm: Alarm,
+    task: AbortHandle,
+    /// Closes when the task has ended.
+    ended: watch::Receiver<()>,
+}
+
+impl Sending {
+    fn start(sender: Sender) -> Sending {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (end, ended) = watch::channel(());
+        let alarm = Alarm::default();
+        let guarded = alarm.clone().guard("chain sender", sender.run(queue));
+        let task = tokio::spawn(async move {
+            guarded.await;
+            drop(end);
+        });
+        Sending { jobs, alarm, task: task.abort_handle(), ended }
+    }
+
+    /// Why a call that the task has let go is not carried out.
+    async fn gone(&self) -> ChainError {
+        // The alarm is raised after the task has let everything go.
+        let _ = self.ended.clone().wait_for(|()| false).await;
+        self.alarm.now().map_or(ChainError::Stopped, |reason| ChainError::Broken { reason })
+    }
 }
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Chain").field("network", &self.reader.network).finish_non_exhaustive()
     }
-}
-
-/// What views need.
-struct Reader {
-    rpc: Rpc,
-    network: Network,
-    account: AccountId,
 }
 
 impl Chain {
@@ -118,7 +147,8 @@ impl Chain {
     /// Errors: [`ChainError::Unreachable`], [`ChainError::Lagging`], [`ChainError::Foreign`],
     /// [`ChainError::NoContract`], [`ChainError::Store`].
     pub async fn connect(config: ChainConfig, intents: Arc<dyn IntentStore>) -> Result<Chain, ChainError> {
-        let rpc = Rpc::new(&config.rpc_urls, config.limits)?.after(config.seen_ms);
+        let rpc = Rpc::new(&config.rpc_urls, config.limits)?;
+        let rpc = rpc.after(config.seen_ms).for_tests(config.allow_test);
         let reader = Arc::new(Reader { rpc, network: config.network, account: config.account });
         reader.rpc.check_chain_id(&reader.network.chain_id).await?;
         if config.seen_ms > 0 {
@@ -126,16 +156,39 @@ impl Chain {
             reader.rpc.head().await?;
         }
         let found = reader.check_contract(config.allow_test).await?;
-        let jobs = match config.signer {
+        let sending = match config.signer {
             None => None,
-            Some(key) => {
-                let (jobs, queue) = mpsc::channel(QUEUE);
-                let sender = Sender::new(reader.clone(), key, intents)?;
-                tokio::spawn(sender.run(queue));
-                Some(jobs)
-            }
+            Some(key) => Some(Sending::start(Sender::new(reader.clone(), key, intents)?)),
         };
-        Ok(Chain { reader, found: Arc::new(found), jobs, call_timeout: config.call_timeout })
+        Ok(Chain { reader, found: Arc::new(found), sending, call_timeout: config.call_timeout })
+    }
+
+    /// Resolves when no call can be made any more, for a defect in the task that sends them; never by
+    /// itself. Whoever runs for long stops then: what was signed is stored, and the next run goes on with it.
+    pub async fn failed(&self) -> ChainError {
+        match &self.sending {
+            Some(sending) => ChainError::Broken { reason: sending.alarm.raised().await },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The same; when it is dropped the task that sends ends, whatever it is at.
+    pub(crate) async fn keep_sending(self) -> ChainError {
+        struct End(Chain);
+        impl Drop for End {
+            fn drop(&mut self) {
+                self.0.stop_sending();
+            }
+        }
+        let chain = End(self);
+        chain.0.failed().await
+    }
+
+    /// Ends the task that sends, whatever it is at: what it has signed is stored.
+    pub(crate) fn stop_sending(&self) {
+        if let Some(sending) = &self.sending {
+            sending.task.abort();
+        }
     }
 
     /// Chain and contract.
@@ -153,6 +206,20 @@ impl Chain {
         self.reader.rpc.head().await
     }
 
+    /// This machine's clock beside the chain's: local time must not go on by a wrong one (protocol section 5).
+    ///
+    /// Errors: [`ChainError::Unreachable`] if no endpoint shows what time it is.
+    pub async fn clock(&self) -> Result<ClockState, ChainError> {
+        self.reader.rpc.clock().await
+    }
+
+    /// Whether the key may sign for the account.
+    ///
+    /// Errors: [`ChainError::NoKey`], [`ChainError::NoAccount`], and those of an outage.
+    pub(crate) async fn check_key(&self, key: &SecretKey) -> Result<(), ChainError> {
+        self.reader.nonce(key).await.map(drop)
+    }
+
     /// Any view of the contract, at a final block.
     pub async fn view<A: Serialize, T: DeserializeOwned>(
         &self,
@@ -162,8 +229,12 @@ impl Chain {
         self.reader.view(method, args).await
     }
 
+    /// The contract's configuration.
+    ///
+    /// Errors, here and for all views that follow: those of an outage, and [`ChainError::Answer`] if no endpoint's answer
+    /// can be one of the contract.
     pub async fn config(&self) -> Result<ConfigView, ChainError> {
-        self.reader.config().await
+        self.reader.sound_config().await
     }
 
     /// The contract's configuration as it was when this was connected.
@@ -172,30 +243,43 @@ impl Chain {
     }
 
     pub async fn node(&self, account: &AccountId) -> Result<Option<NodeView>, ChainError> {
-        self.view(method::NODE, &AccountArgs { account: account.clone() }).await
+        let sound = |found: &Option<NodeView>| match found {
+            Some(node) if node.account == *account => sound::node(node),
+            Some(node) => Err(Skip::Bad(format!("answers with node {} for {account}", node.account))),
+            None => Ok(()),
+        };
+        self.reader.sound_view(method::NODE, &AccountArgs { account: account.clone() }, sound).await
     }
 
     pub async fn node_by_key(&self, node_key: NodeKey) -> Result<Option<NodeView>, ChainError> {
-        self.view(method::NODE_BY_KEY, &KeyArgs { node_key }).await
+        let sound = |found: &Option<NodeView>| match found {
+            Some(node) if node.node_key == node_key => sound::node(node),
+            Some(node) => Err(Skip::Bad(format!("answers with node {} for {node_key}", node.node_key))),
+            None => Ok(()),
+        };
+        self.reader.sound_view(method::NODE_BY_KEY, &KeyArgs { node_key }, sound).await
     }
 
     pub async fn channel(&self, channel: ChannelId) -> Result<Option<ChannelView>, ChainError> {
-        self.view(method::CHANNEL, &ChannelArgs { channel }).await
+        self.reader.channel(channel).await
     }
 
     /// Nodes with index `from..from + limit`.
     pub async fn nodes(&self, from: u64, limit: u32) -> Result<Vec<NodeView>, ChainError> {
-        self.view(method::NODES, &PageArgs { from, limit }).await
+        let sound = |page: &Vec<NodeView>| sound::nodes(from, limit, page);
+        self.reader.sound_view(method::NODES, &PageArgs { from, limit }, sound).await
     }
 
     /// Channels with id `from..from + limit` that exist.
     pub async fn channels(&self, from: u64, limit: u32) -> Result<Vec<ChannelView>, ChainError> {
-        self.view(method::CHANNELS, &PageArgs { from, limit }).await
+        let sound = |page: &Vec<ChannelView>| sound::channels(from, limit, page);
+        self.reader.sound_view(method::CHANNELS, &PageArgs { from, limit }, sound).await
     }
 
-    /// What changed after version `since`.
+    /// What changed after version `since`; at most [`por_types::interface::MAX_PAGE`] changes.
     pub async fn changes(&self, since: u64, limit: u32) -> Result<ChangesView, ChainError> {
-        self.view(method::CHANGES, &ChangesArgs { since, limit }).await
+        let sound = |page: &ChangesView| sound::changes(since, limit.min(MAX_PAGE), page);
+        self.reader.sound_view(method::CHANGES, &ChangesArgs { since, limit }, sound).await
     }
 
     /// What `account` could withdraw now.
@@ -246,202 +330,25 @@ impl Chain {
     ///
     /// Errors: [`ChainError::Contract`] if the contract refuses, [`ChainError::Funds`],
     /// [`ChainError::NoKey`], [`ChainError::Rejected`], [`ChainError::Unreachable`] if nothing was
-    /// sent; after the call timeout [`ChainError::Undecided`] if it is still pursued, and
+    /// sent, [`ChainError::Broken`]; after the call timeout [`ChainError::Undecided`] if it is still pursued, and
     /// [`ChainError::Unsent`] if its turn had not come: then it is taken back.
     pub async fn call(&self, intent: Intent) -> Result<CallOutcome, ChainError> {
-        let jobs = self.jobs.as_ref().ok_or(ChainError::ReadOnly)?;
+        let sending = self.sending.as_ref().ok_or(ChainError::ReadOnly)?;
         let method = intent.call.method().to_owned();
         let (reply, outcome) = oneshot::channel();
         let turn = Turn::default();
         let job = Job { intent, turn: turn.clone(), reply };
         let wait = async {
-            jobs.send(job).await.map_err(|_| ChainError::Stopped)?;
-            outcome.await.map_err(|_| ChainError::Stopped)?
+            let taken = sending.jobs.send(job).await.is_ok();
+            match outcome.await {
+                Ok(outcome) if taken => outcome,
+                _ => Err(sending.gone().await),
+            }
         };
         match tokio::time::timeout(self.call_timeout, wait).await {
             Ok(outcome) => outcome,
             Err(_) if turn.decide() => Err(ChainError::Unsent { method }),
             Err(_) => Err(ChainError::Undecided { method, transaction: None }),
         }
-    }
-}
-
-impl Reader {
-    /// The configuration of the contract, if it is the expected one.
-    async fn check_contract(&self, allow_test: bool) -> Result<ConfigView, ChainError> {
-        // Only these fields: a foreign version may have changed all others.
-        #[derive(serde::Deserialize)]
-        struct Versioned {
-            state_version: u32,
-        }
-        let foreign = |reason: String| ChainError::Foreign { reason };
-        let contract = &self.network.contract;
-        let found: Result<Versioned, ChainError> = self.view(method::CONFIG, &serde_json::json!({})).await;
-        let found = found.map_err(|error| match error {
-            ChainError::Answer { .. } | ChainError::Contract { .. } => {
-                foreign(format!("{contract} is no Proof of Response contract"))
-            }
-            other => other,
-        })?;
-        if found.state_version != STATE_VERSION {
-            return Err(foreign(format!(
-                "the contract {contract} has version {}, this program speaks version {STATE_VERSION}",
-                found.state_version
-            )));
-        }
-        let config = self.config().await?;
-        if config.chain_id != self.network.chain_id {
-            return Err(foreign(format!(
-                "the contract {contract} was made for chain {}, not for {}",
-                config.chain_id, self.network.chain_id
-            )));
-        }
-        if config.test && !allow_test {
-            return Err(foreign(format!(
-                "the contract {contract} is a test contract with lifted bounds; real money is not safe in it"
-            )));
-        }
-        Ok(config)
-    }
-
-    async fn config(&self) -> Result<ConfigView, ChainError> {
-        self.view(method::CONFIG, &serde_json::json!({})).await
-    }
-
-    async fn view<A: Serialize, T: DeserializeOwned>(&self, method: &str, args: &A) -> Result<T, ChainError> {
-        let unreadable = |reason: String| ChainError::Answer { method: method.to_owned(), reason };
-        let args = serde_json::to_vec(args).map_err(|error| unreadable(error.to_string()))?;
-        let request = QueryRequest::CallFunction {
-            account_id: self.network.contract.clone(),
-            method_name: method.to_owned(),
-            args: args.into(),
-        };
-        let response = self.query(request, Finality::Final).await.map_err(|failure| match failure {
-            RpcFailure::Nobody(error) => error,
-            RpcFailure::Handler { error, .. } => self.view_error(method, error),
-        })?;
-        match response.kind {
-            QueryResponseKind::CallResult(result) => {
-                serde_json::from_slice(&result.result).map_err(|error| unreadable(error.to_string()))
-            }
-            _ => Err(unreadable("it is no result of a view".to_owned())),
-        }
-    }
-
-    fn view_error(&self, method: &str, error: RpcQueryError) -> ChainError {
-        match error {
-            RpcQueryError::UnknownAccount { .. } | RpcQueryError::NoContractCode { .. } => {
-                ChainError::NoContract { contract: self.network.contract.clone() }
-            }
-            RpcQueryError::ContractExecutionError { vm_error, .. } => {
-                if vm_error.contains("CodeDoesNotExist") {
-                    return ChainError::NoContract { contract: self.network.contract.clone() };
-                }
-                ChainError::Contract {
-                    method: method.to_owned(),
-                    code: error_code(&vm_error).map(str::to_owned),
-                    message: tx::panic_message(&vm_error),
-                }
-            }
-            other => ChainError::Answer { method: method.to_owned(), reason: other.to_string() },
-        }
-    }
-
-    async fn balance(&self, account: &AccountId) -> Result<Option<Yocto>, ChainError> {
-        let request = QueryRequest::ViewAccount { account_id: account.clone() };
-        match self.query(request, Finality::Final).await {
-            Ok(RpcQueryResponse { kind: QueryResponseKind::ViewAccount(view), .. }) => {
-                Ok(Some(Yocto(view.amount.as_yoctonear())))
-            }
-            Ok(_) => Err(ChainError::Answer {
-                method: "view_account".to_owned(),
-                reason: "it is no account".to_owned(),
-            }),
-            Err(RpcFailure::Handler { error: RpcQueryError::UnknownAccount { .. }, .. }) => Ok(None),
-            Err(RpcFailure::Handler { error, .. }) => {
-                Err(ChainError::Answer { method: "view_account".to_owned(), reason: error.to_string() })
-            }
-            Err(RpcFailure::Nobody(error)) => Err(error),
-        }
-    }
-
-    /// Last nonce used by a key of the account.
-    async fn key_nonce(&self, key: &SecretKey) -> Result<u64, ChainError> {
-        let Reader { account, network, .. } = self;
-        let public_key = key.public_key();
-        let request =
-            QueryRequest::ViewAccessKey { account_id: account.clone(), public_key: public_key.clone() };
-        let no_key = || ChainError::NoKey { account: account.clone(), key: public_key.to_string() };
-        match self.query(request, Finality::None).await {
-            Ok(response) => match response.kind {
-                QueryResponseKind::AccessKey(view) => Ok(view.nonce),
-                _ => Err(ChainError::Answer {
-                    method: "view_access_key".to_owned(),
-                    reason: "it is no access key".to_owned(),
-                }),
-            },
-            Err(RpcFailure::Handler { error, .. }) => Err(match error {
-                RpcQueryError::UnknownAccessKey { .. } => match self.balance(account).await? {
-                    Some(_) => no_key(),
-                    None => {
-                        ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
-                    }
-                },
-                RpcQueryError::UnknownAccount { .. } => {
-                    ChainError::NoAccount { account: account.clone(), chain_id: network.chain_id.clone() }
-                }
-                other => {
-                    ChainError::Answer { method: "view_access_key".to_owned(), reason: other.to_string() }
-                }
-            }),
-            Err(RpcFailure::Nobody(error)) => Err(error),
-        }
-    }
-
-    /// The highest nonce that any endpoint says the key has used at a final block; `None` if none says.
-    async fn highest_nonce(&self, key: &SecretKey) -> Option<u64> {
-        let request = RpcQueryRequest {
-            block_reference: BlockReference::Finality(Finality::Final),
-            request: QueryRequest::ViewAccessKey {
-                account_id: self.account.clone(),
-                public_key: key.public_key(),
-            },
-        };
-        let answers = self.rpc.ask_all(&request, self.rpc.limits().try_timeout).await;
-        let nonce = |(_, answer): (&str, RpcQueryResponse)| match answer.kind {
-            QueryResponseKind::AccessKey(view) => Some(view.nonce),
-            _ => None,
-        };
-        answers.into_iter().filter_map(nonce).max()
-    }
-
-    async fn query(
-        &self,
-        request: QueryRequest,
-        finality: Finality,
-    ) -> Result<RpcQueryResponse, RpcFailure<RpcQueryError>> {
-        // Only final answers are held against each other: optimistic ones may be rolled back.
-        let is_final = finality == Finality::Final;
-        let request = RpcQueryRequest { block_reference: BlockReference::Finality(finality), request };
-        let floor = self.rpc.floor();
-        let transient = |error: &RpcQueryError| {
-            matches!(
-                error,
-                RpcQueryError::NoSyncedBlocks
-                    | RpcQueryError::UnavailableShard { .. }
-                    | RpcQueryError::GarbageCollectedBlock { .. }
-                    | RpcQueryError::UnknownBlock { .. }
-                    | RpcQueryError::InternalError { .. }
-            )
-        };
-        let accept = |response: RpcQueryResponse| {
-            if is_final {
-                self.rpc.rise(floor, response.block_height)?;
-            } else if response.block_height < floor {
-                return Err(Skip(format!("is at block {}, behind {floor}", response.block_height)));
-            }
-            Ok(response)
-        };
-        self.rpc.ask(&request, self.rpc.limits().try_timeout, transient, accept).await
     }
 }

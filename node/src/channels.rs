@@ -22,10 +22,12 @@ use por_types::{AmountError, ChannelId, NodeKey, Side, Yocto};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::alarm::failed;
 use crate::chain::{Chain, ChainError, Intent};
 use crate::client::{ChannelInfo, ClientError, ErrorCode};
 use crate::config::PolicyConfig;
 use crate::graph::{SharedGraph, is_over};
+use crate::runtime::failure;
 use crate::store::{AppTable, NodeStore};
 use crate::swarm::SwarmHandle;
 
@@ -141,7 +143,7 @@ impl Channels {
                 },
                 () = nudge.notified() => {}
                 _ = timer.tick() => {}
-                Some(done) = manager.calls.join_next() => manager.on_done(done),
+                Some(done) = manager.calls.join_next() => manager.on_done(done)?,
             }
         }
     }
@@ -339,9 +341,12 @@ impl Manager {
     fn on_done(
         &mut self,
         done: Result<(ChannelId, &'static str, Result<(), ChainError>), tokio::task::JoinError>,
-    ) {
-        // A call that panicked or was cancelled is derived again from the chain's state.
-        let Ok((channel, name, result)) = done else { return self.busy.clear() };
+    ) -> Result<(), ClientError> {
+        // Derived again it would fail again, and the channel with it: evidence has its time.
+        let (channel, name, result) = done.map_err(|error| {
+            let what = error.try_into_panic().map(|panic| failed("channel manager's call", &*panic));
+            failure(what.unwrap_or_else(|_| "a call of the channel manager has stopped".to_owned()))
+        })?;
         self.busy.remove(&channel);
         match result {
             Ok(()) => {
@@ -354,6 +359,7 @@ impl Manager {
                 self.rest(channel);
             }
         }
+        Ok(())
     }
 
     fn rest(&mut self, channel: ChannelId) {

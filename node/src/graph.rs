@@ -116,6 +116,11 @@ impl Graph {
         self.edges.len()
     }
 
+    /// Nodes or channels kept, whichever are more.
+    pub(crate) fn records(&self) -> u64 {
+        self.nodes.len().max(self.edges.len()) as u64
+    }
+
     /// Notes a block; heights and times that go back are ignored.
     pub fn observe_block(&mut self, height: u64, time_ms: u64) {
         self.height = self.height.max(height);

@@ -1,5 +1,6 @@
 //! Proof of Response node: library (SDK) and the daemon por
 
+mod alarm;
 mod api;
 pub mod chain;
 mod channels;

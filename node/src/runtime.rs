@@ -17,6 +17,7 @@
 
 mod actions;
 mod apps;
+mod clock;
 mod incoming;
 mod keeper;
 mod news;
@@ -38,7 +39,8 @@ use por_types::interface::ConfigView;
 use por_types::{AccountId, ChannelId, Network, NodeKey, SeverOrder, Signed};
 use tokio::sync::{Notify, watch};
 
-use crate::chain::{Chain, ChainConfig};
+use crate::alarm::Alarm;
+use crate::chain::{Chain, ChainConfig, ChainError};
 use crate::channels::{Channels, Parts};
 use crate::client::{
     Announced, ApiRequest, ApiResponse, ClientError, ErrorCode, GraphEdgeInfo, GraphInfo, PeerInfo, Status,
@@ -55,7 +57,7 @@ use crate::swarm::{self, SwarmConfig, SwarmHandle};
 use crate::watch::{check as check_with_towers, keep_handing_over};
 
 pub(crate) use apps::Apps;
-pub(crate) use supervisor::{API_TASK, Stop, Supervisor};
+pub(crate) use supervisor::{API_TASK, Stop, Supervisor, failure};
 
 use incoming::Opener;
 use requester::Requester;
@@ -99,6 +101,8 @@ pub(crate) struct Daemon {
     pub orders: Mutex<BTreeMap<ChannelId, Signed<SeverOrder>>>,
     /// How handing over to each watchtower goes.
     pub towers: Mutex<BTreeMap<libp2p::Multiaddr, TowerStatus>>,
+    /// What is wrong with this machine's clock or the chain's, if anything.
+    pub clock: Mutex<Option<String>>,
     /// Makes the graph task look at the chain now.
     pub sync_now: Arc<Notify>,
     announced: Mutex<HashSet<[u8; 32]>>,
@@ -163,8 +167,18 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     chain_config.seen_ms = seen::time_ms(&store)?;
     let chain = Chain::connect(chain_config, Arc::new(store.clone())).await?;
     // Nothing has been signed: the driver does not run yet.
-    if let Err(error) = check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await {
+    if let Err(error @ (ChainError::NoKey { .. } | ChainError::NoAccount { .. })) =
+        chain.check_key(&keys.near).await
+    {
+        tracing::error!(%error, "no edge can be severed, closed or defended: {}", error.fix());
+    }
+    let checked = match clock::check(&chain).await {
+        Ok(()) => check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = checked {
         // The chain's client has it too.
+        chain.stop_sending();
         store.close().await.map_err(store_error)?;
         return Err(error);
     }
@@ -188,6 +202,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         channels.told(),
     );
     let opener = Opener::new(network.clone(), keys.node.clone());
+    let alarm = Alarm::default();
     let daemon = Arc::new(Daemon {
         network,
         node_key: identity.node_key,
@@ -201,25 +216,29 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         versions: versions.clone(),
         swarm,
         channels: channels.clone(),
-        apps: Apps::new(control, opener.clone()),
+        apps: Apps::new(control, opener.clone(), alarm.clone()),
         opener,
         requester,
         traffic: Arc::default(),
         news: Arc::default(),
         orders: Mutex::default(),
         towers: Mutex::default(),
+        clock: Mutex::default(),
         sync_now: Arc::new(Notify::new()),
         announced: Mutex::default(),
         started: Instant::now(),
     });
     let mut supervisor = Supervisor::new(store);
+    let sending = daemon.chain.clone().keep_sending();
+    supervisor.spawn("chain sender", async move { Err(sending.await.into()) });
+    supervisor.heed(alarm);
+    supervisor.heed(swarm_task.alarm());
     supervisor.spawn("protocol driver", async move { driver.await.map_err(driver_error) });
     supervisor.spawn("swarm", async move {
         swarm_task.run().await;
         Ok(())
     });
-    let interval = if config.network.is_local() { SYNC_INTERVAL.0 } else { SYNC_INTERVAL.1 };
-    supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, interval));
+    supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, config.network.is_local()));
     let fee = daemon.chain.config_found().params.late_fee;
     let control = daemon.control.clone();
     supervisor.spawn("channel manager", async move {
@@ -258,19 +277,18 @@ fn swarm_config(config: &Config, home: &Home) -> SwarmConfig {
 
 /// Keeps the graph up to date and tells the protocol what changed. An endpoint that fails is shown
 /// in the status; it does not stop the node.
-async fn follow_graph(
-    daemon: Arc<Daemon>,
-    mut sync: GraphSync,
-    interval: Duration,
-) -> Result<(), ClientError> {
+async fn follow_graph(daemon: Arc<Daemon>, mut sync: GraphSync, local: bool) -> Result<(), ClientError> {
     let mut failing = false;
     let mut told = 0;
     let mut seen = seen::Seen::default();
+    let mut clock = clock::ClockWatch::new(local);
+    let interval = if local { SYNC_INTERVAL.0 } else { SYNC_INTERVAL.1 };
     loop {
         let news = match sync.step().await {
             Ok(step) => {
                 failing = false;
                 seen.keep(&daemon.store, step.version, step.chain_time_ms).await?;
+                clock.look(&daemon, step.head_time_ms).await;
                 Some((step.version, step.chain_time_ms, step.edges))
             }
             Err(error) => {
@@ -345,6 +363,7 @@ impl Daemon {
             graph_channels: u32::try_from(channels).unwrap_or(u32::MAX),
             chain_time_ms: news.chain_time_ms,
             chain_error,
+            clock: self.clock.lock().clone(),
             announced,
             apps: self.apps.status(),
             watchtowers: self.towers.lock().values().cloned().collect(),

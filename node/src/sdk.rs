@@ -22,13 +22,15 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use por_types::interface::SubmitStateArgs;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::alarm::failed;
 use crate::api::ApiListener;
 use crate::client::{ChannelInfo, Client, Status};
 use crate::runtime::{self, Daemon, Stop, other, setup_error};
@@ -153,7 +155,8 @@ impl Node {
     /// `max_queued` unanswered requests are taken; each runs in a task of its own, at most 256 at a
     /// time. The others wait, and neighbours' requests are begun in turn. After a restart
     /// unanswered requests are delivered again. An answer longer than the request's limit is cut
-    /// off by nobody: it is an error, logged, and the request stays unanswered. Bodies of apps whose
+    /// off by nobody: it is an error, logged, and the request stays unanswered. A handler that panics
+    /// has its request answered with an empty body. Bodies of apps whose
     /// name begins with [`SEALED`] are sealed on the way; the handler sees them open.
     pub async fn serve<H, F>(
         &self,
@@ -186,7 +189,13 @@ impl Node {
                         response_limit: request.response_limit(),
                         server_price: request.server_price(),
                     };
-                    let answer = handler(incoming).await;
+                    // Nobody would answer it later, and lateness is paid for as long.
+                    let answer = AssertUnwindSafe(async { handler(incoming).await }).catch_unwind().await;
+                    let answer = answer.unwrap_or_else(|panic| {
+                        let what = failed("handler of an app", &*panic);
+                        tracing::error!(request = %request.id(), what, "a request is answered with nothing");
+                        Bytes::new()
+                    });
                     if let Err(error) = request.respond(answer).await {
                         tracing::error!(request = %request.id(), %error, "a request stays unanswered");
                     }

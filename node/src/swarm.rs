@@ -9,8 +9,10 @@ mod remembered;
 mod task;
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -19,6 +21,7 @@ use libp2p::{Multiaddr, PeerId, Swarm, TransportError, identity, noise, tcp, yam
 use por_types::{NodeKey, NodeSecret};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::alarm::Alarm;
 use crate::client::{ErrorCode, PeerInfo};
 use behaviour::NodeBehaviour;
 use remembered::Remembered;
@@ -174,7 +177,8 @@ pub async fn start(
     let keypair = identity::Keypair::ed25519_from_bytes(secret.seed())
         .map_err(|error| SwarmError::Key(error.to_string()))?;
     let boot = config.boot.iter().map(boot_peer).collect::<Result<Vec<_>, _>>()?;
-    let mut swarm = build(keypair, por, config.hide_listen)?;
+    let alarm = Alarm::default();
+    let mut swarm = build(keypair, por, config.hide_listen, &alarm)?;
     let listening = listen(&mut swarm, &config.listen).await?;
     for addr in &config.external {
         swarm.add_external_address(addr.clone());
@@ -191,7 +195,7 @@ pub async fn start(
     let (connected_sender, connected) = watch::channel(HashSet::new());
     let local = *swarm.local_peer_id();
     let handle = SwarmHandle { commands, listening, connected, local };
-    Ok((handle, SwarmTask::new(swarm, receiver, connected_sender, remembered)))
+    Ok((handle, SwarmTask::new(swarm, receiver, connected_sender, remembered, alarm)))
 }
 
 fn dial(swarm: &mut Swarm<NodeBehaviour>, peer: PeerId, addresses: &[Multiaddr]) {
@@ -221,9 +225,16 @@ fn build(
     keypair: identity::Keypair,
     por: libp2p_por::Behaviour,
     hide_listen: bool,
+    alarm: &Alarm,
 ) -> Result<Swarm<NodeBehaviour>, SwarmError> {
     let setup = |error: &dyn std::fmt::Display| SwarmError::Setup(error.to_string());
     let idle = Duration::from_secs(60);
+    // The swarm would take a connection whose task has failed for one that is there, and dial no other.
+    let alarm = alarm.clone();
+    let executor = move |task: Pin<Box<dyn Future<Output = ()> + Send>>| {
+        tokio::spawn(alarm.clone().guard("task of a connection", task));
+    };
+    let settings = |_| libp2p::swarm::Config::with_executor(executor).with_idle_connection_timeout(idle);
     let tcp = || tcp::Config::default().nodelay(true);
     let builder = libp2p::SwarmBuilder::with_existing_identity(keypair.clone())
         .with_tokio()
@@ -234,7 +245,7 @@ fn build(
         Ok(builder) => Ok(builder
             .with_behaviour(|key| NodeBehaviour::new(key, por, hide_listen))
             .map_err(|error| setup(&error))?
-            .with_swarm_config(|config| config.with_idle_connection_timeout(idle))
+            .with_swarm_config(settings)
             .build()),
         Err(error) => {
             tracing::warn!(%error, "names in addresses will not be resolved");
@@ -244,7 +255,7 @@ fn build(
                 .map_err(|error| setup(&error))?
                 .with_behaviour(|key| NodeBehaviour::new(key, por, hide_listen))
                 .map_err(|error| setup(&error))?
-                .with_swarm_config(|config| config.with_idle_connection_timeout(idle))
+                .with_swarm_config(settings)
                 .build())
         }
     }

@@ -22,6 +22,9 @@ use por_types::{
     Terms, Totals, Yocto,
 };
 
+#[path = "chain/lying.rs"]
+mod lying;
+#[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "chain/proxy.rs"]
 mod proxy;
 #[path = "chain/sending.rs"]

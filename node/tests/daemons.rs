@@ -353,3 +353,24 @@ async fn a_restarted_node_takes_no_older_view_than_it_had() {
     let info = eventually("the channel is there", || alice.channel(channel)).await;
     assert_eq!(info.status, ChannelStatus::Open);
 }
+
+/// A handler with a defect costs its node no late payments: the request is answered all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_panics_leaves_no_request_unanswered() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    let handler = |incoming: por_node::sdk::Incoming| async move {
+        assert_ne!(&incoming.body[..], b"bad", "a defect");
+        incoming.body
+    };
+    let _app = bob.node().serve("brittle", AppPricing::default(), 16, handler).await.expect("serve");
+    assert_eq!(&alice.ask(&bob, "brittle", b"good").await.body[..], b"good");
+    assert!(alice.ask(&bob, "brittle", b"bad").await.body.is_empty());
+    assert_eq!(&alice.ask(&bob, "brittle", b"fine").await.body[..], b"fine", "others go on");
+    eventually("nothing is left open", || async {
+        (bob.channel(channel).await?.unfinished == 0).then_some(())
+    })
+    .await;
+}

@@ -355,6 +355,11 @@ fn ports_and_locks(dir: &TempDir, por: &Por, network: &Path, rpc: &str) {
     second.fails(&["run", "--listen", &format!("/ip4/127.0.0.1/tcp/{port}")], 12);
     let port = rpc.rsplit(':').next().expect("port");
     second.fails(&["localnet", "--port", port], 12);
+    let taken = Por::at(dir, "taken");
+    let file = network.to_str().expect("text");
+    let error = taken.fails(&["init", "--network", file, "--account", "alice.localnet"], 13);
+    assert!(error.contains("alice.localnet exists"), "{error}");
+    assert!(!taken.home.join("config.toml").exists(), "the home is as before");
     let empty = Por::at(dir, "c");
     empty.init(network, &["--contract", "nobody.localnet", "--account", "carol.localnet"]);
     let error = empty.fails(&["run"], 4);

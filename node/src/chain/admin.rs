@@ -23,8 +23,9 @@ use serde_json::json;
 
 use super::call::Call;
 use super::error::ChainError;
+use super::reader::Reader;
 use super::rpc::{Head, Rpc, RpcFailure, RpcLimits, Skip};
-use super::{CallOutcome, Reader, tx};
+use super::{CallOutcome, tx};
 use crate::config::NetworkConfig;
 
 /// Gas for the initialisation.
@@ -319,8 +320,8 @@ impl Admin {
         actions: Vec<Action>,
     ) -> Result<CallOutcome, ChainError> {
         let reader = &self.reader;
-        let head = reader.rpc.head().await?;
-        let nonce = reader.key_nonce(key).await?.saturating_add(1);
+        let (head, used, _) = reader.nonce(key).await?;
+        let nonce = used.saturating_add(1);
         let signed_transaction = tx::sign_actions(key, &reader.account, receiver, nonce, head.hash, actions);
         let request = RpcSendTransactionRequest { signed_transaction, wait_until: TxExecutionStatus::Final };
         let transient =
@@ -329,7 +330,7 @@ impl Admin {
             Some(outcome) if response.final_execution_status == TxExecutionStatus::Final => {
                 Ok(outcome.into_outcome())
             }
-            _ => Err(Skip("the outcome is not final yet".to_owned())),
+            _ => Err(Skip::Old("the outcome is not final yet".to_owned())),
         };
         let timeout = reader.rpc.limits().transaction_timeout;
         match reader.rpc.ask(&request, timeout, transient, accept).await {

@@ -62,6 +62,9 @@ pub enum ChainError {
     /// The task that sends transactions has ended.
     #[error("the node is shutting down")]
     Stopped,
+    /// The task that sends transactions has failed; what it had signed is stored.
+    #[error("no transaction can be sent any more: {reason}")]
+    Broken { reason: String },
 }
 
 impl ChainError {
@@ -101,6 +104,7 @@ impl ChainError {
                 ErrorCode::Retryable
             }
             ChainError::Forgotten { .. } => ErrorCode::Fatal,
+            ChainError::Broken { .. } => ErrorCode::Other,
             ChainError::Store(cause) if is_full(cause) => ErrorCode::DiskFull,
             ChainError::Store(_) => ErrorCode::CorruptStore,
         }
@@ -124,7 +128,7 @@ impl ChainError {
             ChainError::Store(_) => "check disk space and the store, then repeat the call",
             ChainError::Answer { .. } => "use another endpoint in network.rpc_urls",
             ChainError::ReadOnly => "run `por init`, or import a key",
-            ChainError::Stopped => "start the daemon again; nothing is lost",
+            ChainError::Stopped | ChainError::Broken { .. } => "start the daemon again; nothing is lost",
         }
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use near_jsonrpc_client::errors::{JsonRpcError, JsonRpcServerError};
+use near_jsonrpc_client::methods;
 use near_jsonrpc_client::methods::RpcMethod;
-use near_jsonrpc_client::{JsonRpcClient, methods};
 use near_primitives::hash::CryptoHash;
 use near_primitives::types::{BlockId, BlockReference, Finality};
 use rand::Rng as _;
 
+use super::clock::{self, ClockState, Present, Shown, in_ms};
 use super::error::ChainError;
+use super::http::{Answered, Endpoint, Unanswered};
+use super::sound;
 
 /// How patient the client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,11 @@ const MAX_BACKOFF: Duration = Duration::from_secs(8);
 const AHEAD: u64 = 1_000;
 /// An endpoint whose latest block is older than this has stopped: it has no say in how high the chain is.
 const STOPPED: Duration = Duration::from_secs(300);
+/// An endpoint whose latest block is younger than this is at the head of the chain.
+const LIVE: Duration = Duration::from_secs(60);
+/// A block's time is not further than this ahead of this machine's clock: by it the node would let time for
+/// evidence go by.
+const FUTURE: Duration = Duration::from_secs(300);
 /// Longest wait when all endpoints are asked how high the chain is.
 const SURVEY: Duration = Duration::from_secs(3);
 
@@ -57,7 +64,12 @@ pub struct Head {
 }
 
 /// Why an endpoint's answer is not taken.
-pub(super) struct Skip(pub(super) String);
+pub(super) enum Skip {
+    /// It is behind what was seen before.
+    Old(String),
+    /// It makes no sense.
+    Bad(String),
+}
 
 /// What came of asking all endpoints.
 pub(super) enum RpcFailure<E> {
@@ -79,11 +91,45 @@ pub(super) struct Rpc {
     /// An answer was above the ceiling.
     doubt: AtomicBool,
     limits: RpcLimits,
+    present: Present,
+    /// Tests let its time pass: blocks may be from the future.
+    test_chain: bool,
 }
 
-struct Endpoint {
-    url: String,
-    client: JsonRpcClient,
+/// What one endpoint has to say to a question.
+enum Reply<T, E> {
+    Taken(T),
+    Skipped(Skip),
+    /// A definite error.
+    Refused(E),
+    /// No answer, or an error that may pass.
+    Failed(String),
+}
+
+/// Why the endpoints' answers are not taken, of one round.
+#[derive(Default)]
+struct Round {
+    reasons: Vec<String>,
+    old: usize,
+    bad: Option<String>,
+    /// Some gave no answer at all.
+    failed: bool,
+}
+
+impl Round {
+    fn note(&mut self, url: &str, skip: Skip) {
+        let reason = match skip {
+            Skip::Old(reason) => {
+                self.old += 1;
+                reason
+            }
+            Skip::Bad(reason) => {
+                self.bad = Some(reason.clone());
+                reason
+            }
+        };
+        self.reasons.push(format!("{url}: {reason}"));
+    }
 }
 
 impl Rpc {
@@ -97,9 +143,7 @@ impl Rpc {
             .pool_idle_timeout(Duration::from_secs(30))
             .build()
             .map_err(|error| ChainError::Unreachable { reasons: error.to_string() })?;
-        let connector = JsonRpcClient::with(http);
-        let endpoints =
-            urls.iter().map(|url| Endpoint { url: url.clone(), client: connector.connect(url) }).collect();
+        let endpoints = urls.iter().map(|url| Endpoint::new(url.clone(), http.clone())).collect();
         Ok(Rpc {
             endpoints,
             preferred: AtomicUsize::new(0),
@@ -108,7 +152,14 @@ impl Rpc {
             ceiling: AtomicU64::new(0),
             doubt: AtomicBool::new(false),
             limits,
+            present: Present::new(),
+            test_chain: false,
         })
+    }
+
+    /// The same, for a chain whose time tests may let pass.
+    pub(super) fn for_tests(self, test_chain: bool) -> Rpc {
+        Rpc { test_chain, ..self }
     }
 
     /// The same, for which a head is old that is from before this time, milliseconds since 1970.
@@ -133,14 +184,46 @@ impl Rpc {
         M: RpcMethod + Sync,
         M::Error: std::fmt::Display,
     {
-        let mut reasons: Vec<String> = Vec::new();
+        self.ask_round(request, timeout, false, transient, accept).await
+    }
+
+    /// The same for questions that change nothing: the error of one endpoint is the answer only if none of
+    /// the others has a better one.
+    pub(super) async fn look<M, T>(
+        &self,
+        request: &M,
+        transient: impl Fn(&M::Error) -> bool,
+        accept: impl Fn(M::Response) -> Result<T, Skip>,
+    ) -> Result<T, RpcFailure<M::Error>>
+    where
+        M: RpcMethod + Sync,
+        M::Error: std::fmt::Display,
+    {
+        self.ask_round(request, self.limits.try_timeout, true, transient, accept).await
+    }
+
+    async fn ask_round<M, T>(
+        &self,
+        request: &M,
+        timeout: Duration,
+        seek_others: bool,
+        transient: impl Fn(&M::Error) -> bool,
+        accept: impl Fn(M::Response) -> Result<T, Skip>,
+    ) -> Result<T, RpcFailure<M::Error>>
+    where
+        M: RpcMethod + Sync,
+        M::Error: std::fmt::Display,
+    {
+        let what = request.method_name().to_owned();
         let mut tries = 0;
         let mut lagging = true;
-        for round in 0..self.limits.rounds.max(1) {
-            if round > 0 {
-                tokio::time::sleep(self.pause(round)).await;
+        let mut round = Round::default();
+        for number in 0..self.limits.rounds.max(1) {
+            if number > 0 {
+                tokio::time::sleep(self.pause(number)).await;
             }
-            reasons.clear();
+            round = Round::default();
+            let mut refused = None;
             let first = self.preferred.load(Ordering::Relaxed);
             let count = self.endpoints.len();
             // Who was doubted is asked once more, should the others bear it out.
@@ -149,48 +232,78 @@ impl Rpc {
             while let Some((at, fresh)) = queue.pop_front() {
                 let endpoint = &self.endpoints[at];
                 tries += 1;
-                let reason = match tokio::time::timeout(timeout, endpoint.client.call(request)).await {
-                    Err(_) => format!("no answer within {} s", timeout.as_secs_f32()),
-                    Ok(Ok(response)) => match accept(response) {
-                        Ok(value) => {
-                            self.preferred.store(at, Ordering::Relaxed);
-                            return Ok(value);
-                        }
-                        Err(Skip(reason)) => {
-                            if self.doubt.swap(false, Ordering::AcqRel) && fresh {
-                                self.survey().await;
-                                queue.push_front((at, false));
-                                continue;
-                            }
-                            reasons.push(format!("{}: {reason}", endpoint.url));
-                            continue;
-                        }
-                    },
-                    Ok(Err(JsonRpcError::ServerError(JsonRpcServerError::HandlerError(error)))) => {
-                        if !transient(&error) {
-                            self.preferred.store(at, Ordering::Relaxed);
-                            return Err(RpcFailure::Handler { error, tries });
-                        }
-                        error.to_string()
+                let reason = match self.reply(endpoint, request, timeout, &transient, &accept).await {
+                    Reply::Taken(value) => {
+                        self.preferred.store(at, Ordering::Relaxed);
+                        return Ok(value);
                     }
-                    Ok(Err(error)) => describe(&error),
+                    Reply::Refused(error) if seek_others => {
+                        refused.get_or_insert(error);
+                        continue;
+                    }
+                    Reply::Refused(error) => {
+                        self.preferred.store(at, Ordering::Relaxed);
+                        return Err(RpcFailure::Handler { error, tries });
+                    }
+                    Reply::Skipped(skip) => {
+                        if self.doubt.swap(false, Ordering::AcqRel) && fresh {
+                            self.survey().await;
+                            queue.push_front((at, false));
+                        } else {
+                            round.note(&endpoint.url, skip);
+                        }
+                        continue;
+                    }
+                    Reply::Failed(reason) => reason,
                 };
-                lagging = false;
-                tracing::debug!(
-                    endpoint = endpoint.url,
-                    method = request.method_name(),
-                    reason,
-                    "RPC failed"
-                );
-                reasons.push(format!("{}: {reason}", endpoint.url));
+                tracing::debug!(endpoint = endpoint.url, method = what, reason, "RPC failed");
+                round.failed = true;
+                round.reasons.push(format!("{}: {reason}", endpoint.url));
+            }
+            if let Some(error) = refused {
+                return Err(RpcFailure::Handler { error, tries });
+            }
+            if round.old > 0 {
+                self.reconsider().await;
+            }
+            lagging &= !round.failed && round.bad.is_none();
+            // Nobody is behind or away: asked again they would say the same.
+            if round.old == 0 && !round.failed && round.bad.is_some() {
+                break;
             }
         }
-        let what = request.method_name().to_owned();
-        Err(RpcFailure::Nobody(if lagging {
-            ChainError::Lagging { what }
-        } else {
-            ChainError::Unreachable { reasons: reasons.join("; ") }
+        Err(RpcFailure::Nobody(match round.bad {
+            _ if lagging => ChainError::Lagging { what },
+            Some(reason) if !round.failed => ChainError::Answer { method: what, reason },
+            _ => ChainError::Unreachable { reasons: round.reasons.join("; ") },
         }))
+    }
+
+    async fn reply<M, T>(
+        &self,
+        endpoint: &Endpoint,
+        request: &M,
+        timeout: Duration,
+        transient: &impl Fn(&M::Error) -> bool,
+        accept: &impl Fn(M::Response) -> Result<T, Skip>,
+    ) -> Reply<T, M::Error>
+    where
+        M: RpcMethod + Sync,
+        M::Error: std::fmt::Display,
+    {
+        match tokio::time::timeout(timeout, endpoint.call(request)).await {
+            Err(_) => Reply::Failed(format!("no answer within {} s", timeout.as_secs_f32())),
+            Ok(Ok(Answered { answer, .. })) => accept(answer).map_or_else(Reply::Skipped, Reply::Taken),
+            Ok(Err(Unanswered::Handler(error))) if !transient(&error) => Reply::Refused(error),
+            Ok(Err(Unanswered::Handler(error))) => Reply::Failed(error.to_string()),
+            Ok(Err(Unanswered::Failed(reason))) => Reply::Failed(reason),
+        }
+    }
+
+    /// Begins with the next endpoint from now on: what this one says leads nowhere.
+    pub(super) fn pass_over(&self) {
+        let next = self.preferred.load(Ordering::Relaxed).wrapping_add(1);
+        self.preferred.store(next.checked_rem(self.endpoints.len()).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Asks all endpoints at the same time, once; what answered, with its URL.
@@ -198,8 +311,16 @@ impl Rpc {
     where
         M: RpcMethod + Sync,
     {
+        let answers = self.ask_all_dated(request, timeout).await.into_iter();
+        answers.map(|(url, answered)| (url, answered.answer)).collect()
+    }
+
+    async fn ask_all_dated<M>(&self, request: &M, timeout: Duration) -> Vec<(&str, Answered<M::Response>)>
+    where
+        M: RpcMethod + Sync,
+    {
         let asked = self.endpoints.iter().map(|endpoint| async {
-            let answer = tokio::time::timeout(timeout, endpoint.client.call(request)).await;
+            let answer = tokio::time::timeout(timeout, endpoint.call(request)).await;
             Some((endpoint.url.as_str(), answer.ok()?.ok()?))
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()
@@ -219,7 +340,7 @@ impl Rpc {
     /// Checks the height of a final answer against the floor taken before, and raises the floor.
     pub(super) fn rise(&self, floor: u64, height: u64) -> Result<(), Skip> {
         if height < floor {
-            return Err(Skip(format!("is at block {height}, {floor} was seen before")));
+            return Err(Skip::Old(format!("is at block {height}, {floor} was seen before")));
         }
         self.fits(height)?;
         self.floor.fetch_max(height, Ordering::AcqRel);
@@ -227,10 +348,11 @@ impl Rpc {
     }
 
     fn fits(&self, height: u64) -> Result<(), Skip> {
+        sound::count("block", height)?;
         let ceiling = self.ceiling.load(Ordering::Acquire);
         if height > ceiling {
             self.doubt.store(true, Ordering::Release);
-            return Err(Skip(format!("claims block {height}, no other endpoint is beyond {ceiling}")));
+            return Err(Skip::Old(format!("claims block {height}, no other endpoint is beyond {ceiling}")));
         }
         Ok(())
     }
@@ -238,23 +360,68 @@ impl Rpc {
     /// Asks all endpoints how high the chain is, and raises the ceiling to what two of them have
     /// reached; to what the only one has, if no other answers.
     async fn survey(&self) {
+        let mut heights = self.heights().await;
+        let now = Duration::from_millis(self.present.now_ms());
+        let runs = |time: &Duration| time.saturating_add(STOPPED) >= now;
+        if heights.iter().any(|(time, _)| runs(time)) {
+            heights.retain(|(time, _)| runs(time));
+        }
+        if let Some(height) = agreed(heights) {
+            self.ceiling.fetch_max(height.saturating_add(AHEAD), Ordering::AcqRel);
+        }
+    }
+
+    /// Lowers the floor if those at the head of the chain are far below it: an endpoint that was there alone
+    /// for a while has invented it, and all others would be old for ever.
+    async fn reconsider(&self) {
+        let mut heights = self.heights().await;
+        let now = Duration::from_millis(self.present.now_ms());
+        heights.retain(|(time, _)| time.saturating_add(LIVE) >= now);
+        let Some(height) = agreed(heights) else { return };
+        let most = height.saturating_add(AHEAD);
+        let floor = self.floor();
+        if most < floor {
+            tracing::warn!(floor, height, "no endpoint bears out how high one has said that the chain is");
+            self.ceiling.store(most, Ordering::Release);
+            // Others may have raised it meanwhile: then they are right.
+            let _ = self.floor.compare_exchange(floor, height, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Time and height of each endpoint's latest block.
+    async fn heights(&self) -> Vec<(Duration, u64)> {
         let timeout = self.limits.try_timeout.min(SURVEY);
         let answers = self.ask_all(&methods::status::RpcStatusRequest, timeout).await;
         let height = |(_, status): (&str, near_primitives::views::StatusResponse)| {
             let time = status.sync_info.latest_block_time.unix_timestamp();
-            (u64::try_from(time).unwrap_or(0), status.sync_info.latest_block_height)
+            let height = status.sync_info.latest_block_height;
+            let time = Duration::from_secs(u64::try_from(time).unwrap_or(0));
+            (height <= sound::MAX_COUNT).then_some((time, height))
         };
-        let mut heights: Vec<(u64, u64)> = answers.into_iter().map(height).collect();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let runs = |time: u64| Duration::from_secs(time).saturating_add(STOPPED) >= now;
-        if heights.iter().any(|(time, _)| runs(*time)) {
-            heights.retain(|(time, _)| runs(*time));
+        answers.into_iter().filter_map(height).collect()
+    }
+
+    /// This machine's clock as the endpoints show it.
+    ///
+    /// Errors: [`ChainError::Unreachable`] if none of them shows anything.
+    pub(super) async fn clock(&self) -> Result<ClockState, ChainError> {
+        let request =
+            methods::block::RpcBlockRequest { block_reference: BlockReference::Finality(Finality::Final) };
+        let mut shown = Vec::new();
+        for number in 0..self.limits.rounds.max(1) {
+            if number > 0 {
+                tokio::time::sleep(self.pause(number)).await;
+            }
+            let answers = self.ask_all_dated(&request, self.limits.try_timeout.min(SURVEY)).await;
+            shown.extend(answers.into_iter().map(|(_, answered)| Shown {
+                block_ms: answered.answer.header.timestamp / 1_000_000,
+                date_ms: answered.date_ms,
+            }));
+            if !shown.is_empty() {
+                return Ok(clock::judge(clock::now_ms(), &shown, self.test_chain));
+            }
         }
-        let mut heights: Vec<u64> = heights.into_iter().map(|(_, height)| height).collect();
-        heights.sort_unstable_by(|a, b| b.cmp(a));
-        if let Some(height) = heights.get(1).or(heights.first()) {
-            self.ceiling.fetch_max(height.saturating_add(AHEAD), Ordering::AcqRel);
-        }
+        Err(ChainError::Unreachable { reasons: "nobody says what time it is on the chain".to_owned() })
     }
 
     /// The final head.
@@ -266,7 +433,12 @@ impl Rpc {
             let header = block.header;
             let time_ms = header.timestamp / 1_000_000;
             if time_ms < self.seen_ms {
-                return Err(Skip(format!("is at time {time_ms}, {} was seen before", self.seen_ms)));
+                return Err(Skip::Old(format!("is at time {time_ms}, {} was seen before", self.seen_ms)));
+            }
+            let latest = self.present.now_ms().saturating_add(in_ms(FUTURE));
+            if time_ms > latest && !self.test_chain {
+                let ahead = (time_ms - latest) / 1_000 + FUTURE.as_secs();
+                return Err(Skip::Bad(format!("has a block from {ahead} s after this machine's time")));
             }
             self.rise(floor, header.height)?;
             Ok(Head { height: header.height, hash: header.hash, time_ms })
@@ -285,7 +457,7 @@ impl Rpc {
         };
         let accept = |view: near_primitives::views::BlockView| {
             if view.header.hash != block {
-                return Err(Skip("gave another block than asked for".to_owned()));
+                return Err(Skip::Bad("gave another block than asked for".to_owned()));
             }
             self.fits(view.header.height)?;
             self.floor.fetch_max(view.header.height, Ordering::AcqRel);
@@ -325,30 +497,12 @@ impl Rpc {
     }
 }
 
-/// The cause that says most; reqwest hides it behind "error sending request".
-fn describe<E: std::fmt::Display>(error: &JsonRpcError<E>) -> String {
-    use near_jsonrpc_client::errors::{JsonRpcTransportSendError, RpcTransportError};
-    if let JsonRpcError::TransportError(RpcTransportError::SendError(
-        JsonRpcTransportSendError::PayloadSendError(error),
-    )) = error
-    {
-        if error.is_connect() {
-            return "cannot connect".to_owned();
-        }
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        return cause.to_string();
-    }
-    match error {
-        JsonRpcError::TransportError(error) => error.to_string(),
-        JsonRpcError::ServerError(JsonRpcServerError::HandlerError(error)) => error.to_string(),
-        JsonRpcError::ServerError(JsonRpcServerError::RequestValidationError(error)) => format!("{error:?}"),
-        JsonRpcError::ServerError(JsonRpcServerError::InternalError { info }) => {
-            info.clone().unwrap_or_else(|| "internal error".to_owned())
-        }
-        JsonRpcError::ServerError(JsonRpcServerError::NonContextualError(error)) => error.to_string(),
-        JsonRpcError::ServerError(JsonRpcServerError::ResponseStatusError(error)) => error.to_string(),
-    }
+/// The height that two have reached, or the only one has.
+fn agreed(heights: Vec<(Duration, u64)>) -> Option<u64> {
+    let mut heights: Vec<u64> = heights.into_iter().map(|(_, height)| height).collect();
+    heights.sort_unstable_by(|a, b| b.cmp(a));
+    heights.get(1).or(heights.first()).copied()
 }
+
+#[cfg(test)]
+mod tests;

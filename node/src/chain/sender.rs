@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ChainError;
 use super::intent::{Intent, IntentRecord, IntentStore, SentTx};
-use super::rpc::RpcFailure;
-use super::{CallOutcome, Reader, tx};
+use super::reader::Reader;
+use super::rpc::{RpcFailure, Skip};
+use super::{CallOutcome, tx};
 
 use effect::Effect;
 
@@ -34,6 +35,9 @@ const RECONNECT: Duration = Duration::from_secs(2);
 const MAX_SIGNINGS: u32 = 5;
 /// Times that a transaction is looked for which the chain says was overtaken.
 const LOOKS: u32 = 6;
+
+/// Blocks of an outcome that are looked at, of as many as an endpoint may name.
+const MAX_BLOCKS: usize = 16;
 
 /// An intent and who waits for its outcome.
 pub(super) struct Job {
@@ -128,8 +132,10 @@ impl Sender {
     /// Signs a call with the next nonce and stores it.
     async fn sign(&mut self, intent: Intent) -> Result<IntentRecord, ChainError> {
         let action = tx::action(&intent.call)?;
-        let head = self.reader.rpc.head().await?;
-        let nonce = self.reader.key_nonce(&self.key).await?.max(self.nonce).saturating_add(1);
+        let (head, used, end) = self.reader.nonce(&self.key).await?;
+        // What was signed beyond the end, on the word of an endpoint, can never be taken.
+        let signed = if self.nonce < end { self.nonce } else { 0 };
+        let nonce = used.max(signed).saturating_add(1);
         let Reader { account, network, .. } = &*self.reader;
         let signed = tx::sign_actions(&self.key, account, &network.contract, nonce, head.hash, vec![action]);
         let record = IntentRecord { intent, sent: SentTx::of(&signed)? };
@@ -151,7 +157,11 @@ impl Sender {
                     break tx::outcome(method, &view);
                 }
                 Fate::Dead(error) if resign_helps(&error) && signings < MAX_SIGNINGS => true,
-                Fate::Dead(error) => break Err(self.reader.rejected(&error, &self.key)),
+                Fate::Dead(error) => {
+                    // Whoever repeats the call is to have another opinion.
+                    self.reader.rpc.pass_over();
+                    break Err(self.reader.rejected(&error, &self.key));
+                }
                 Fate::Overtaken => match self.effect(&record).await {
                     Effect::There => {
                         break Ok(CallOutcome { transaction: None, value: serde_json::Value::Null });
@@ -186,7 +196,8 @@ impl Sender {
     async fn sign_again(&mut self, intent: &Intent) -> Result<IntentRecord, ChainError> {
         loop {
             match self.sign(intent.clone()).await {
-                Err(error) if error.is_transient() => {
+                // With an endpoint that makes no sense as with none.
+                Err(error) if error.is_transient() || matches!(error, ChainError::Answer { .. }) => {
                     tracing::warn!(method = intent.call.method(), %error, "waiting for the chain");
                     tokio::time::sleep(RECONNECT).await;
                 }
@@ -202,6 +213,7 @@ impl Sender {
         blocks.push(view.transaction_outcome.block_hash);
         blocks.sort_unstable();
         blocks.dedup();
+        blocks.truncate(MAX_BLOCKS);
         for block in blocks {
             if let Err(error) = self.reader.rpc.rise_to(block).await {
                 tracing::debug!(%block, %error, "a block of an outcome cannot be read");
@@ -223,7 +235,11 @@ impl Sender {
             };
             match push {
                 Push::Outcome(view) => return Ok(Fate::Final(view)),
-                Push::Waiting => tokio::time::sleep(LOOK_AGAIN).await,
+                Push::Waiting => {
+                    // One that never says how it ended must not keep the others from being asked.
+                    self.reader.rpc.pass_over();
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
                 Push::Failed(error) => {
                     tracing::warn!(transaction = sent.hash, %error, "waiting for the chain");
                     tokio::time::sleep(RECONNECT).await;
@@ -274,7 +290,8 @@ impl Sender {
             wait_until: TxExecutionStatus::Final,
         };
         let timeout = self.reader.rpc.limits().transaction_timeout;
-        push(self.reader.rpc.ask(&request, timeout, transient, Ok).await)
+        let hash = transaction.get_hash();
+        push(self.reader.rpc.ask(&request, timeout, transient, |response| reached(response, hash)).await)
     }
 
     /// The transaction as the chain knows it; `None` if it does not.
@@ -291,7 +308,8 @@ impl Sender {
             wait_until: TxExecutionStatus::Final,
         };
         let timeout = self.reader.rpc.limits().transaction_timeout;
-        match self.reader.rpc.ask(&request, timeout, transient, Ok).await {
+        let accept = |response| reached(response, tx_hash);
+        match self.reader.rpc.ask(&request, timeout, transient, accept).await {
             Err(RpcFailure::Handler { error: RpcTransactionError::UnknownTransaction { .. }, .. }) => {
                 Ok(None)
             }
@@ -300,12 +318,23 @@ impl Sender {
     }
 }
 
-fn push(answer: Result<RpcTransactionResponse, RpcFailure<RpcTransactionError>>) -> Push {
+/// How far an endpoint says that the transaction with this hash has come.
+fn reached(response: RpcTransactionResponse, hash: CryptoHash) -> Result<Push, Skip> {
+    match (response.final_execution_status, response.final_execution_outcome) {
+        (TxExecutionStatus::Final, Some(outcome)) => {
+            let outcome = outcome.into_outcome();
+            if outcome.transaction.hash != hash {
+                return Err(Skip::Bad("tells of another transaction than asked for".to_owned()));
+            }
+            Ok(Push::Outcome(Box::new(outcome)))
+        }
+        _ => Ok(Push::Waiting),
+    }
+}
+
+fn push(answer: Result<Push, RpcFailure<RpcTransactionError>>) -> Push {
     match answer {
-        Ok(response) => match (response.final_execution_status, response.final_execution_outcome) {
-            (TxExecutionStatus::Final, Some(outcome)) => Push::Outcome(Box::new(outcome.into_outcome())),
-            _ => Push::Waiting,
-        },
+        Ok(push) => push,
         Err(RpcFailure::Handler { error: RpcTransactionError::InvalidTransaction { context }, tries }) => {
             Push::Invalid { error: context, tries }
         }

@@ -12,10 +12,11 @@ use near_primitives::views::{FinalExecutionOutcomeView, FinalExecutionStatus};
 use por_types::interface::error_code;
 use por_types::{AccountId, Yocto};
 
+use super::CallOutcome;
 use super::call::Call;
 use super::error::ChainError;
 use super::intent::SentTx;
-use super::{CallOutcome, Reader};
+use super::reader::Reader;
 
 /// Signs actions for `receiver`.
 pub(crate) fn sign_actions(

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Context;
 use super::args::InitArgs;
 use super::output::facts;
-use crate::chain::faucet;
+use crate::chain::{Admin, ChainError, faucet};
 use crate::config::{Config, NetworkConfig};
 use crate::exit::{CliError, ExitCode};
 use crate::keys::{Keys, generate_near_key, generate_node_key, implicit_account, import_near_cli};
@@ -106,13 +106,20 @@ async fn pay(config: &Config, keys: &Keys, amount: Yocto, imported: bool) -> Res
     if !config.network.is_local() || amount.is_zero() || imported {
         return Ok(None);
     }
-    faucet(&config.network.rpc_urls, &config.account, &keys.near.public_key(), amount).await.map_err(
-        |error| {
-            let mut error = CliError::from(error);
-            error.fix = "start `por localnet` first, or pass --faucet 0".to_owned();
-            error
-        },
-    )?;
+    let failed = |error: ChainError| {
+        let mut error = CliError::from(error);
+        error.fix = "start `por localnet` first, or pass --faucet 0".to_owned();
+        error
+    };
+    let account = &config.account;
+    let admin = Admin::connect(&config.network, account.clone()).await.map_err(failed)?;
+    // The faucet would pay into it, and the new key may not sign for it.
+    if !admin.access_keys(account).await.map_err(failed)?.is_empty() {
+        let what = format!("account {account} exists, with another key");
+        let fix = "choose another --account, or import the account's key with --import-near";
+        return Err(CliError::new(ExitCode::Exists, what, fix));
+    }
+    faucet(&config.network.rpc_urls, account, &keys.near.public_key(), amount).await.map_err(failed)?;
     Ok(Some(amount))
 }
 

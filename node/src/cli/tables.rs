@@ -55,6 +55,9 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(error) = &status.chain_error {
         rows.push(("chain", format!("cannot be followed: {error}")));
     }
+    if let Some(wrong) = &status.clock {
+        rows.push(("clock", wrong.clone()));
+    }
     for next in &status.announced {
         rows.push(("announced", format!("other {} of the contract from {}", next.what, time(next.from_ms))));
     }

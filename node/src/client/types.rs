@@ -39,6 +39,9 @@ pub struct Status {
     /// Why the chain cannot be followed at the moment; `None` while all is well.
     #[serde(default)]
     pub chain_error: Option<String>,
+    /// What is wrong with this machine's clock beside the chain's; `None` while they agree.
+    #[serde(default)]
+    pub clock: Option<String>,
     /// Changes of the contract that its owner has announced.
     #[serde(default)]
     pub announced: Vec<Announced>,

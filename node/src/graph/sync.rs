@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use por_core::GraphEdge;
-use por_types::interface::{ChannelView, MAX_PAGE, NodeView};
+use por_types::interface::{ChannelView, MAX_PAGE, NodeView, method};
 use tokio::sync::watch;
 
 use super::{Graph, GraphError};
-use crate::chain::{Chain, ChainError};
+use crate::chain::{Chain, ChainError, MAX_RECORDS};
 
 /// The graph as readers share it. Hold the lock for short, never across an await.
 pub type SharedGraph = Arc<RwLock<Graph>>;
@@ -33,6 +33,8 @@ pub struct SyncStep {
     /// Version of the graph after the step.
     pub version: u64,
     pub chain_time_ms: u64,
+    /// Time of the block that the step began with, milliseconds since 1970; endpoints may go back in it.
+    pub head_time_ms: u64,
     /// Edges that changed; all of them after a full read.
     pub edges: Vec<GraphEdge>,
     /// Nodes or channels changed.
@@ -93,15 +95,21 @@ impl GraphSync {
 
     async fn try_step(&mut self) -> Result<SyncStep, ChainError> {
         let head = self.chain.head().await?;
-        let mut step = SyncStep::default();
-        for _ in 0..REREADS {
+        let mut step = SyncStep { head_time_ms: head.time_ms, ..SyncStep::default() };
+        let mut rereads = 0;
+        loop {
             match self.follow(&mut step).await {
                 Ok(()) => break,
                 Err(Follow::Chain(error)) => return Err(error),
+                // The log does not reach back to what was read a moment ago.
+                Err(Follow::Graph(GraphError::Behind { .. })) if rereads >= REREADS => {
+                    return Err(unlike("the graph changes faster than it can be read".to_owned()));
+                }
                 Err(Follow::Graph(GraphError::Backwards { .. })) => {
                     return Err(ChainError::Lagging { what: "the change log".to_owned() });
                 }
                 Err(Follow::Graph(GraphError::Behind { .. })) => {
+                    rereads += 1;
                     let fresh = self.read_all().await?;
                     step.edges = fresh.edges();
                     step.changed = true;
@@ -116,17 +124,31 @@ impl GraphSync {
         Ok(step)
     }
 
+    /// Reads up to the version that the first page names: what changes meanwhile is for the next step, so
+    /// that this one ends. Pages that bring nobody nearer are no answers of the contract.
     async fn follow(&mut self, step: &mut SyncStep) -> Result<(), Follow> {
+        let mut end = None;
         loop {
             let since = self.graph.read().version();
             let page = self.chain.changes(since, MAX_PAGE).await?;
+            let end = *end.get_or_insert(page.version);
             step.changed |= !page.nodes.is_empty() || !page.channels.is_empty();
             let edges = self.graph.write().apply(&page).map_err(Follow::Graph)?;
             step.edges.extend(edges);
-            if page.upto >= page.version || page.upto == since {
+            self.check_size()?;
+            if page.upto >= end {
                 return Ok(());
             }
         }
+    }
+
+    /// No endpoint fills the memory with what it says.
+    fn check_size(&self) -> Result<(), ChainError> {
+        let records = self.graph.read().records();
+        if records > MAX_RECORDS {
+            return Err(unlike(format!("the graph has {records} nodes or channels")));
+        }
+        Ok(())
     }
 
     /// Reads every page. The version is that before the first page: what changes while reading is
@@ -143,10 +165,18 @@ impl GraphSync {
         from = 0;
         while from < config.channels {
             channels.extend(self.chain.channels(from, MAX_PAGE).await?);
+            if channels.len() as u64 > MAX_RECORDS {
+                return Err(unlike(format!("the graph has more than {MAX_RECORDS} channels")));
+            }
             from = from.saturating_add(u64::from(MAX_PAGE));
         }
         Ok(Graph::from_pages(config.graph_version, &nodes, &channels))
     }
+}
+
+/// What is said of the graph cannot be followed.
+fn unlike(reason: String) -> ChainError {
+    ChainError::Answer { method: method::CHANGES.to_owned(), reason }
 }
 
 enum Follow {

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 
 use super::incoming::{Incoming, Opener};
 use super::other;
+use crate::alarm::Alarm;
 use crate::client::{AppStatus, ClientError, ErrorCode};
 
 /// Time in which a client should answer a request that it has taken.
@@ -36,6 +37,8 @@ pub(crate) struct Apps {
     control: Control,
     opener: Opener,
     apps: Arc<Mutex<HashMap<String, Arc<App>>>>,
+    /// Raised when requests of an app are no longer taken: each would be paid late for.
+    alarm: Alarm,
 }
 
 struct App {
@@ -74,8 +77,8 @@ impl Drop for App {
 }
 
 impl Apps {
-    pub(crate) fn new(control: Control, opener: Opener) -> Apps {
-        Apps { control, opener, apps: Arc::default() }
+    pub(crate) fn new(control: Control, opener: Opener, alarm: Alarm) -> Apps {
+        Apps { control, opener, apps: Arc::default(), alarm }
     }
 
     /// Serves an app from now on; again with other settings if it is served already.
@@ -99,7 +102,7 @@ impl Apps {
         let serving = self.control.serve(name, pricing, max_queued).await.map_err(|_| stopped())?;
         let app = Arc::new_cyclic(|app: &std::sync::Weak<App>| {
             let (app, opener) = (app.clone(), self.opener.clone());
-            let pump = tokio::spawn(async move {
+            let pump = tokio::spawn(self.alarm.clone().guard("queue of an app", async move {
                 let mut serving = serving;
                 while let Some(request) = serving.next().await {
                     let Some(request) = opener.open(request).await else { continue };
@@ -107,7 +110,7 @@ impl Apps {
                     app.queue.lock().push(request);
                     app.arrived.notify_one();
                 }
-            });
+            }));
             let queue = Queue {
                 waiting: FairQueue::default(),
                 leased: HashMap::new(),

@@ -7,14 +7,18 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use por_types::interface::code;
 use por_types::{SeverOrder, Signed};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
-use super::{Daemon, other};
+use super::{Daemon, failure, other};
+use crate::alarm::failed;
 use crate::chain::ChainError;
 use crate::client::ClientError;
 
 /// First and longest wait after a call that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How long the graph may take to show what a call has changed, before the call is made again.
+const SHOWN: Duration = Duration::from_secs(60);
 
 /// How long others' orders are left to their signers: on a local chain, and elsewhere.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
@@ -34,9 +38,15 @@ pub(super) async fn run(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientEr
                 Some(order) => drop(calls.spawn(bring(daemon.clone(), order, patience))),
                 None => return Err(stopped()),
             },
-            Some(_) = calls.join_next() => {}
+            // An order that nobody brings is an edge that stays, and is paid for.
+            Some(done) = calls.join_next() => done.map_err(|error| failure(bringing(error)))?,
         }
     }
+}
+
+fn bringing(error: JoinError) -> String {
+    let name = "task that brings orders to the chain";
+    error.try_into_panic().map_or_else(|_| format!("the {name} has stopped"), |panic| failed(name, &*panic))
 }
 
 /// Submits an order until the chain shows that the edge has left.
@@ -49,7 +59,8 @@ async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duratio
     let mut wait = BACKOFF.0;
     while is_in_graph(&daemon, channel) {
         match daemon.chain.sever(order.clone()).await {
-            Ok(_) => break,
+            // That it is there is one endpoint's word; that the edge has left is what counts.
+            Ok(_) => shown(&daemon, channel).await,
             Err(error) if is_over(&error) => break,
             Err(error) => {
                 tracing::warn!(%channel, %error, "a SeverOrder has to wait");
@@ -60,6 +71,16 @@ async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duratio
     }
     daemon.orders.lock().remove(&channel);
     daemon.sync_now.notify_one();
+}
+
+/// Until the graph shows that an order has had its effect, or for long enough.
+async fn shown(daemon: &Daemon, channel: por_types::ChannelId) {
+    let mut versions = daemon.versions.clone();
+    daemon.sync_now.notify_one();
+    let gone = async { while is_in_graph(daemon, channel) && versions.changed().await.is_ok() {} };
+    if tokio::time::timeout(SHOWN, gone).await.is_err() {
+        tracing::warn!(%channel, "a SeverOrder is said to be on chain, and the channel is still in the graph");
+    }
 }
 
 /// True also for a channel of which the graph was not read yet: the chain decides.

@@ -1,13 +1,15 @@
 //! Tasks that live and die together.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
-use super::{other, store_error};
-use crate::client::ClientError;
+use super::store_error;
+use crate::alarm::{self, Alarm};
+use crate::client::{ClientError, ErrorCode};
 use crate::store::NodeStore;
 
 /// Time for calls under way to be answered when the daemon stops.
@@ -32,16 +34,19 @@ impl Stop {
 /// Name of the task that is waited for at the end.
 pub(crate) const API_TASK: &str = "API";
 
+type Ended = Result<(Id, Result<(), ClientError>), JoinError>;
+
 /// Owns the daemon's tasks. The first one that ends, ends all.
 pub(crate) struct Supervisor {
-    tasks: JoinSet<(&'static str, Result<(), ClientError>)>,
+    tasks: JoinSet<Result<(), ClientError>>,
+    names: HashMap<Id, &'static str>,
     store: NodeStore,
     stop: watch::Sender<bool>,
 }
 
 impl Supervisor {
     pub(crate) fn new(store: NodeStore) -> Supervisor {
-        Supervisor { tasks: JoinSet::new(), store, stop: watch::Sender::new(false) }
+        Supervisor { tasks: JoinSet::new(), names: HashMap::new(), store, stop: watch::Sender::new(false) }
     }
 
     pub(crate) fn stop_handle(&self) -> Stop {
@@ -54,7 +59,13 @@ impl Supervisor {
         name: &'static str,
         task: impl Future<Output = Result<(), ClientError>> + Send + 'static,
     ) {
-        self.tasks.spawn(async move { (name, task.await) });
+        let id = self.tasks.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Has a panic of the tasks that the alarm is for stop the daemon.
+    pub(crate) fn heed(&mut self, alarm: Alarm) {
+        self.spawn("alarm", async move { Err(failure(alarm.raised().await)) });
     }
 
     /// Until a task ends or a stop is asked for; then ends all tasks and closes the store.
@@ -66,10 +77,8 @@ impl Supervisor {
             // A stop that was asked for comes first: the API ends by itself then, in good order.
             biased;
             _ = stop.wait_for(|stop| *stop) => Ok(()),
-            ended = self.tasks.join_next() => match ended {
-                Some(Ok((_, Err(error)))) => Err(error),
-                Some(Ok((name, Ok(())))) => Err(other(format!("the {name} has stopped"))),
-                Some(Err(error)) => Err(other(format!("a task of the daemon failed: {error}"))),
+            ended = self.tasks.join_next_with_id() => match ended {
+                Some(ended) => Err(self.why(ended)),
                 None => Ok(()),
             },
         };
@@ -85,11 +94,37 @@ impl Supervisor {
         result
     }
 
+    fn why(&self, ended: Ended) -> ClientError {
+        match ended {
+            Ok((_, Err(error))) => error,
+            Ok((id, Ok(()))) => failure(format!("the {} has stopped", self.name(id))),
+            Err(error) => {
+                let name = self.name(error.id());
+                failure(match error.try_into_panic() {
+                    Ok(panic) => alarm::failed(name, &*panic),
+                    Err(_) => format!("the {name} has stopped"),
+                })
+            }
+        }
+    }
+
+    fn name(&self, task: Id) -> &'static str {
+        self.names.get(&task).copied().unwrap_or("daemon")
+    }
+
     async fn farewell(&mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            if ended.is_ok_and(|(name, _)| name == API_TASK) {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            if ended.is_ok_and(|(id, _)| self.name(id) == API_TASK) {
                 return;
             }
         }
     }
 }
+
+/// A defect of this program, after which a part of it is missing.
+pub(crate) fn failure(what: String) -> ClientError {
+    ClientError::new(ErrorCode::Other, what, "start it again; nothing that was signed is lost")
+}
+
+#[cfg(test)]
+mod tests;

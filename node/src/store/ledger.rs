@@ -129,7 +129,13 @@ struct Progress {
 }
 
 pub(super) fn spawn(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("por-ledger".into()).spawn(move || run(&shared))
+    let task = move || {
+        // A store whose thread is gone would keep all who write to it waiting.
+        if let Err(error) = guarded(&shared.path, || run(&shared)) {
+            shared.fail(error);
+        }
+    };
+    std::thread::Builder::new().name("por-ledger".into()).spawn(task)
 }
 
 fn run(shared: &Shared) {

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::behaviour::{NodeBehaviour, NodeBehaviourEvent, PROVIDER_TTL};
 use super::remembered::Remembered;
 use super::{Command, KAD_PROTOCOL};
+use crate::alarm::Alarm;
 use crate::client::PeerInfo;
 
 /// Most addresses taken from one peer's word.
@@ -60,6 +61,7 @@ pub struct SwarmTask {
     provider_keys: HashMap<RecordKey, (PeerId, Instant)>,
     reannounce: Option<tokio::time::Instant>,
     remembered: Remembered,
+    alarm: Alarm,
 }
 
 impl SwarmTask {
@@ -68,6 +70,7 @@ impl SwarmTask {
         commands: mpsc::Receiver<Command>,
         connected: watch::Sender<HashSet<PeerId>>,
         remembered: Remembered,
+        alarm: Alarm,
     ) -> SwarmTask {
         SwarmTask {
             swarm,
@@ -82,7 +85,13 @@ impl SwarmTask {
             provider_keys: HashMap::new(),
             reannounce: None,
             remembered,
+            alarm,
         }
+    }
+
+    /// Raised when the task of a connection has failed.
+    pub(crate) fn alarm(&self) -> Alarm {
+        self.alarm.clone()
     }
 
     pub async fn run(mut self) {

@@ -12,9 +12,10 @@ use tokio::task::JoinSet;
 
 use super::Handed;
 use super::wire::{Ask, PAGE, Reply, TowerClient};
+use crate::alarm::failed;
 use crate::client::{ClientError, TowerStatus};
 use crate::graph::is_over;
-use crate::runtime::{Daemon, other};
+use crate::runtime::{Daemon, failure, other};
 
 /// Changes within this time go together: on a local chain, and elsewhere.
 const DEBOUNCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -44,7 +45,10 @@ pub(crate) async fn keep_handing_over(
     }
     match tasks.join_next().await {
         Some(Ok(error)) => Err(error),
-        Some(Err(error)) => Err(other(format!("handing over to a tower failed: {error}"))),
+        Some(Err(error)) => Err(match error.try_into_panic() {
+            Ok(panic) => failure(failed("task that hands over to a watchtower", &*panic)),
+            Err(error) => other(error.to_string()),
+        }),
         None => Ok(()),
     }
 }
@@ -82,6 +86,10 @@ async fn hand_to(
             Ok(()) => {
                 wait = BACKOFF.0;
                 tokio::time::sleep(debounce).await;
+            }
+            // No tower would ever get anything again.
+            Err(_) if client.has_stopped() => {
+                return failure("the client of watchtowers has failed".to_owned());
             }
             Err(error) => {
                 if before.is_none_or(|before| before.error.is_none()) {

@@ -92,6 +92,7 @@ impl WatchTower {
             let result = tokio::select! {
                 result = serve(shared.clone(), swarm, stopping) => result,
                 result = guard(shared.clone(), local) => result,
+                error = shared.chain.clone().keep_sending() => Err(error.into()),
             };
             // Only now may another process have the home.
             drop(lock);

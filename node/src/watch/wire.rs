@@ -143,6 +143,11 @@ impl TowerClient {
         Ok(TowerClient { asks })
     }
 
+    /// Nothing can be asked any more: its task has failed.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.asks.is_closed()
+    }
+
     /// One request; waits at most as long as it takes to connect, and 20 s.
     pub async fn ask(&self, tower: &Multiaddr, ask: Ask) -> Result<Reply, AskError> {
         let (reply, answer) = oneshot::channel();

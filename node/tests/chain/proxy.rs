@@ -6,13 +6,17 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::DATE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -53,7 +57,19 @@ pub enum Mood {
     Graphless,
     /// Says at once that it has waited for a transaction too long.
     Hasty,
+    /// An answer without an end, as fast as it is taken.
+    Endless,
+    /// An answer without an end, byte by byte.
+    Drip,
+    /// Refuses all questions about accounts: there are none.
+    Empty,
+    /// Changes answers, see [`Proxy::lie`].
+    Lying,
 }
+
+/// Changes the answer to a question: its name (a view of the contract, what is asked of an account, or a method of
+/// the RPC), what it asks, and the answer.
+pub type Lie = Box<dyn Fn(&str, &Value, &mut Value) + Send + Sync>;
 
 struct Shared {
     upstream: String,
@@ -66,6 +82,11 @@ struct Shared {
     told: AtomicU64,
     /// Transactions that were sent while it was honest.
     sent: Mutex<HashSet<String>>,
+    lie: Mutex<Option<Lie>>,
+    /// Its clock is this far behind.
+    behind: Mutex<Duration>,
+    /// Bytes of answers without an end.
+    poured: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -78,6 +99,9 @@ impl Proxy {
             answers: Mutex::default(),
             told: AtomicU64::new(0),
             sent: Mutex::default(),
+            lie: Mutex::default(),
+            behind: Mutex::default(),
+            poured: Arc::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port");
         let addr = listener.local_addr().expect("addr");
@@ -96,6 +120,22 @@ impl Proxy {
         self.shared.told.store(0, Ordering::SeqCst);
     }
 
+    /// Changes its answers from now on.
+    pub fn lie(&self, lie: impl Fn(&str, &Value, &mut Value) + Send + Sync + 'static) {
+        *self.shared.lie.lock() = Some(Box::new(lie));
+        self.turn(Mood::Lying);
+    }
+
+    /// Sets its clock back.
+    pub fn set_back(&self, by: Duration) {
+        *self.shared.behind.lock() = by;
+    }
+
+    /// Bytes of answers without an end that it could get rid of.
+    pub fn poured(&self) -> u64 {
+        self.shared.poured.load(Ordering::SeqCst)
+    }
+
     /// Questions since it turned that were not answered honestly.
     pub fn spoiled(&self) -> u64 {
         self.shared.spoiled.load(Ordering::SeqCst)
@@ -103,6 +143,16 @@ impl Proxy {
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let mut response = answer_of(shared.clone(), body).await;
+    let behind = *shared.behind.lock();
+    if !behind.is_zero() {
+        let date = httpdate::fmt_http_date(SystemTime::now() - behind);
+        response.headers_mut().insert(DATE, date.parse().expect("a header"));
+    }
+    response
+}
+
+async fn answer_of(shared: Arc<Shared>, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).expect("JSON");
     let question = format!("{} {}", request["method"], request["params"]);
     let mood = *shared.mood.lock();
@@ -124,6 +174,10 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         shared.spoiled.fetch_add(1, Ordering::SeqCst);
         return axum::Json(answer).into_response();
     }
+    if mood == Mood::Lying {
+        falsify(&shared, &request, &mut answer);
+        return axum::Json(answer).into_response();
+    }
     shared.answers.lock().insert(question, answer.clone());
     axum::Json(answer).into_response()
 }
@@ -131,7 +185,19 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 /// The answer of this mood; `None`: the honest one.
 fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option<Response> {
     Some(match mood {
-        Mood::Honest | Mood::Ahead | Mood::Twice => return None,
+        Mood::Honest | Mood::Ahead | Mood::Twice | Mood::Lying => return None,
+        Mood::Endless | Mood::Drip => pour(shared, mood == Mood::Drip),
+        Mood::Empty => match request["method"].as_str() {
+            Some("query") => {
+                let info = json!({
+                    "requested_account_id": "por.localnet",
+                    "block_height": 1,
+                    "block_hash": "11111111111111111111111111111111",
+                });
+                refusal(request, "UNKNOWN_ACCOUNT", info, Value::Null)
+            }
+            _ => return None,
+        },
         Mood::Forgetful => match (request["method"].as_str(), &request["params"]["signed_tx_base64"]) {
             (Some("tx"), _) => {
                 let info = json!({ "requested_transaction_hash": request["params"]["tx_hash"] });
@@ -178,6 +244,45 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
         }
         Mood::Torn => "{\"jsonrpc\": \"2.0\", \"resu".into_response(),
     })
+}
+
+/// A body without an end.
+fn pour(shared: &Shared, slowly: bool) -> Response {
+    let poured = shared.poured.clone();
+    let chunk = if slowly { Bytes::from_static(b" ") } else { Bytes::from(vec![b' '; 1 << 20]) };
+    let pause = Duration::from_millis(if slowly { 100 } else { 5 });
+    let body = futures::stream::unfold((), move |()| {
+        let (poured, chunk) = (poured.clone(), chunk.clone());
+        async move {
+            tokio::time::sleep(pause).await;
+            poured.fetch_add(chunk.len() as u64, Ordering::SeqCst);
+            Some((Ok::<_, std::convert::Infallible>(chunk), ()))
+        }
+    });
+    axum::body::Body::from_stream(body).into_response()
+}
+
+/// Has the lie change what was answered; what a view returns is bytes in JSON.
+fn falsify(shared: &Shared, request: &Value, answer: &mut Value) {
+    let Some(result) = answer.get_mut("result") else { return };
+    let params = &request["params"];
+    let lie = shared.lie.lock();
+    let Some(lie) = lie.as_ref() else { return };
+    let before = result.clone();
+    if let Some(view) = params["method_name"].as_str() {
+        let args = BASE64.decode(params["args_base64"].as_str().unwrap_or_default()).expect("base64");
+        let args: Value = serde_json::from_slice(&args).unwrap_or_default();
+        let bytes: Vec<u8> = serde_json::from_value(result["result"].clone()).expect("bytes");
+        let mut value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        lie(view, &args, &mut value);
+        result["result"] = json!(serde_json::to_vec(&value).expect("JSON"));
+    } else {
+        let method = request["method"].as_str().unwrap_or_default();
+        lie(params["request_type"].as_str().unwrap_or(method), params, result);
+    }
+    if *result != before {
+        shared.spoiled.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// An error as nodes give it.

@@ -1,7 +1,7 @@
 //! Whether a call has had its effect, by what the contract shows. For transactions whose outcome
 //! no endpoint remembers any more.
 
-use por_types::interface::{AccountArgs, ChannelArgs, ChannelStatus, ChannelView, NodeView, method};
+use por_types::interface::{AccountArgs, ChannelStatus, ChannelView, NodeView, method};
 use por_types::{ChannelId, Side};
 
 use super::super::call::Call;
@@ -99,7 +99,7 @@ impl Sender {
     }
 
     async fn channel(&self, channel: ChannelId) -> Result<Option<ChannelView>, ChainError> {
-        self.reader.view(method::CHANNEL, &ChannelArgs { channel }).await
+        self.reader.channel(channel).await
     }
 }
 
