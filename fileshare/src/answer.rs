@@ -96,6 +96,12 @@ impl Open {
     }
 }
 
+/// A refusal of at most `limit` bytes.
+pub(crate) fn refusal(fault: Fault, reason: &str, limit: u64) -> Vec<u8> {
+    let refusal = Answer::refused(fault, reason).encode().unwrap_or_default();
+    if refusal.len() as u64 <= limit { refusal } else { Vec::new() }
+}
+
 impl Answerer {
     /// `pricing` is what stats tell; charging it is the daemon's business.
     pub fn new(store: Store, pricing: Pricing) -> Self {
@@ -113,11 +119,7 @@ impl Answerer {
             let refusal = Answer::refused(fault, reason).encode();
             refusal.unwrap_or_default()
         });
-        if answer.len() as u64 <= limit {
-            return answer;
-        }
-        let refusal = Answer::refused(Fault::Invalid, "limit too small").encode().unwrap_or_default();
-        if refusal.len() as u64 <= limit { refusal } else { Vec::new() }
+        if answer.len() as u64 <= limit { answer } else { refusal(Fault::Invalid, "limit too small", limit) }
     }
 
     fn try_answer(&self, app: &str, question: &[u8], limit: u64) -> Result<Vec<u8>, (Fault, String)> {

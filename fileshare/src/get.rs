@@ -1,5 +1,6 @@
 //! `get` and `cat`: from an address to bytes on disk or on a stream.
 
+mod room;
 mod staging;
 mod tree;
 
@@ -249,6 +250,7 @@ async fn fetch_tree<N: Network>(
     tree: &Tree,
     place: &Place,
 ) -> Result<(), Failure> {
+    room::check(session, tree, &place.target).await?;
     let staging = {
         let (tree, place) = (tree.clone(), place.clone());
         blocking(move || Staging::open(&tree, &place)).await??

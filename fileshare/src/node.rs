@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use por_node::{keys::NodeSetup, sdk::Node};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     exit::{Exit, Failure},
@@ -39,7 +40,7 @@ pub async fn run(
     let _server = ServerLock::take(&home)?;
     let mut node = Node::start(setup).await?;
     let client = node.client();
-    let landings = match landing::listen(&home) {
+    let mut landings = match landing::listen(&home) {
         Ok(service) => Some(tokio::spawn(service.run(Daemon::new(client.clone()), stop.clone()))),
         Err(error) => {
             tracing::warn!(%error, "downloads go through the local API: no socket in {}", home.display());
@@ -54,14 +55,58 @@ pub async fn run(
     let (result, stopped) = tokio::select! {
         result = &mut serving => (result, false),
         stopped = node.stopped() => (stopped.map_err(Failure::from), true),
+        failure = failing(&mut landings) => (Err(failure), false),
     };
     stop.set();
-    if let Some(landings) = landings {
-        let ended = landings.await;
-        ended.map_err(|error| Failure::new(Exit::Other, format!("internal error: {error}"), ""))?;
-    }
+    let landed = match landings {
+        Some(landings) => landings.await.map_err(|error| broken(&error)),
+        None => Ok(()),
+    };
     if !stopped {
+        // Whatever else has failed: the store is closed in good order.
         node.shutdown().await?;
     }
-    result.map(|()| served)
+    result?;
+    landed?;
+    Ok(served)
+}
+
+/// Why the downloads' task has failed; does not resolve as long as it runs, or once it was told to stop.
+async fn failing(landings: &mut Option<JoinHandle<()>>) -> Failure {
+    if let Some(task) = landings {
+        let ended = task.await;
+        *landings = None;
+        if let Err(error) = ended {
+            return broken(&error);
+        }
+    }
+    std::future::pending().await
+}
+
+fn broken(error: &JoinError) -> Failure {
+    Failure::new(
+        Exit::Other,
+        format!("internal error: {error}"),
+        "start it again; nothing that was signed is lost",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_of_downloads_that_panics_is_heard_and_one_that_was_stopped_is_none() {
+        let mut failed = Some(tokio::spawn(async { panic!("out of luck") }));
+        let failure = failing(&mut failed).await;
+        assert_eq!(failure.exit, Exit::Other);
+        assert!(failure.what.contains("out of luck") && !failure.fix.is_empty(), "{failure:?}");
+        assert!(failed.is_none(), "it is not waited for once more");
+        for mut quiet in [Some(tokio::spawn(async {})), None] {
+            let heard = tokio::time::timeout(Duration::from_millis(50), failing(&mut quiet)).await;
+            assert!(heard.is_err(), "nothing has failed");
+        }
+    }
 }

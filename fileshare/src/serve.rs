@@ -22,11 +22,11 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tracing::{info, warn};
 
 use crate::{
-    answer::Answerer,
+    answer::{Answerer, refusal},
     exit::{Exit, Failure},
     fetch::{GIB, Stop},
     net::blocking,
-    proto::{GET_APP, Pricing, STAT_APP},
+    proto::{Fault, GET_APP, Pricing, STAT_APP},
     store::Store,
 };
 
@@ -230,9 +230,11 @@ async fn answer(
     served: &Served,
 ) {
     let (body, limit) = (incoming.body, incoming.response_limit);
-    let Ok(answer) = blocking(move || answerer.answer(app, &body, limit)).await else {
-        return;
-    };
+    let answer = blocking(move || answerer.answer(app, &body, limit)).await.unwrap_or_else(|failure| {
+        // Asked again it would fail again, and lateness is paid for all the while.
+        warn!(request = %incoming.request, what = failure.what, "a question could not be answered");
+        refusal(Fault::Damaged, "the provider failed", limit)
+    });
     let bytes = answer.len() as u64;
     match server.respond(incoming.request, answer.into()).await {
         Ok(()) => {

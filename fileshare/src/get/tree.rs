@@ -188,6 +188,11 @@ pub(super) async fn fetch_files<N: Network>(
     }
 }
 
+/// Files up to this size are fetched in one window, as data.
+pub(super) fn window_of<N: Network>(session: &Session<N>) -> u64 {
+    MAX_WINDOW.min(session.limits.window)
+}
+
 async fn fetch_one<N: Network>(
     session: &Arc<Session<N>>,
     staging: &Arc<Staging>,
@@ -199,7 +204,7 @@ async fn fetch_one<N: Network>(
     }
     // The listing's author may have lied about the size. One window finds that out by
     // itself; of a longer file the first gigabytes might verify nevertheless.
-    if job.size > MAX_WINDOW.min(session.limits.window) {
+    if job.size > window_of(session) {
         let proven = session.stat_any(job.id).await?.size;
         if proven != job.size {
             return Err(DirError::Inconsistent(job.path).into());
