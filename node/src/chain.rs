@@ -264,6 +264,12 @@ impl Chain {
         self.reader.channel(channel).await
     }
 
+    /// Whether at least half of the endpoints at the head of the chain show a channel as part of the graph, or
+    /// proposed; asks all of them. False if there is only one, which is believed.
+    pub(crate) async fn is_still_shown(&self, channel: ChannelId) -> bool {
+        self.reader.is_still_shown(channel).await
+    }
+
     /// Nodes with index `from..from + limit`.
     pub async fn nodes(&self, from: u64, limit: u32) -> Result<Vec<NodeView>, ChainError> {
         let sound = |page: &Vec<NodeView>| sound::nodes(from, limit, page);

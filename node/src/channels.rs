@@ -6,6 +6,7 @@
 //! Only channels that are open at a final block are spent on.
 
 mod decide;
+mod leaving;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use crate::store::{AppTable, NodeStore};
 use crate::swarm::SwarmHandle;
 
 use decide::{Action, Situation, decide};
+use leaving::Leaving;
 
 /// Passes happen at every change of the graph and at least this often, for what depends on time.
 const PASS_INTERVAL: Duration = Duration::from_millis(500);
@@ -205,6 +207,7 @@ struct Manager {
     /// Totals that were stated in a close request, so that a disagreement does not go back and
     /// forth on chain.
     stated: HashMap<ChannelId, por_types::Totals>,
+    leaving: Leaving,
     /// Since when this run has seen that a channel is over.
     over: HashMap<ChannelId, Instant>,
 }
@@ -219,6 +222,7 @@ impl Manager {
             told: None,
             ask_again: Some(Instant::now()),
             stated: HashMap::new(),
+            leaving: Leaving::default(),
             over: HashMap::new(),
         }
     }
@@ -227,14 +231,13 @@ impl Manager {
         let read = self.channels.parts.graph.read().height() > 0;
         let views = self.channels.views();
         // The protocol takes a channel that is missing for gone: it is told of the whole set or of none.
-        if read {
-            self.tell_protocol(&views).await?;
+        let ledger = self.channels.ledger().await?;
+        if read && self.tell_protocol(&views, &ledger).await? {
             self.channels.told.send_replace(true);
             self.ask_again = None;
         }
-        let ledger = self.channels.ledger().await?;
         if self.ask_again.is_some_and(|time| time <= Instant::now()) {
-            self.tell_used(ledger.keys().copied().collect()).await?;
+            self.tell_used(&ledger).await?;
         }
         let now_ms = self.channels.parts.graph.read().chain_time_ms();
         for view in &views {
@@ -263,8 +266,9 @@ impl Manager {
 
     /// Tells the protocol of the channels that it has used already, before the graph is read: what is unfinished
     /// over them goes on.
-    async fn tell_used(&mut self, used: Vec<ChannelId>) -> Result<(), ClientError> {
+    async fn tell_used(&mut self, ledger: &HashMap<ChannelId, ChannelSnapshot>) -> Result<(), ClientError> {
         let parts = &self.channels.parts;
+        let used = ledger.keys().copied().collect();
         let read = async {
             let time_ms = parts.chain.head().await?.time_ms;
             Ok::<_, ChainError>((time_ms, start::read(&parts.chain, used, parts.node_key).await?))
@@ -273,7 +277,10 @@ impl Manager {
             Ok((_, views)) if views.is_empty() => self.ask_again = None,
             Ok((time_ms, views)) => {
                 let edges = start::edges(&views);
-                self.tell_protocol(&views).await?;
+                if !self.tell_protocol(&views, ledger).await? {
+                    self.ask_again = Some(Instant::now() + BACKOFF.0);
+                    return Ok(());
+                }
                 // Of version 0: whatever the graph says comes after it.
                 let told = self.channels.parts.control.update_graph(0, time_ms, edges).await;
                 told.map_err(|_| stopped())?;
@@ -287,8 +294,13 @@ impl Manager {
         Ok(())
     }
 
-    /// Tells the protocol which channels may be used, and the swarm whom to stay connected with.
-    async fn tell_protocol(&mut self, views: &[ChannelView]) -> Result<(), ClientError> {
+    /// Tells the protocol which channels may be used, and the swarm whom to stay connected with. False if it
+    /// cannot be told yet.
+    async fn tell_protocol(
+        &mut self,
+        views: &[ChannelView],
+        ledger: &HashMap<ChannelId, ChannelSnapshot>,
+    ) -> Result<bool, ClientError> {
         let closing = self.channels.closing.lock().clone();
         let usable = |view: &&ChannelView| {
             matches!(
@@ -305,15 +317,19 @@ impl Manager {
             })
             .collect();
         mine.sort_by_key(|channel| channel.channel);
+        let chain = &self.channels.parts.chain;
+        if !self.leaving.check(chain, &mut mine, self.told.as_deref(), ledger).await {
+            return Ok(false);
+        }
         if self.told.as_ref() == Some(&mine) {
-            return Ok(());
+            return Ok(true);
         }
         let peers = mine.iter().filter_map(|channel| libp2p_por::peer_id(&channel.peer)).collect();
         let swarm = &self.channels.parts.swarm;
         swarm.set_counterparties(peers).await.map_err(|_| stopped())?;
         self.channels.parts.control.set_channels(mine.clone()).await.map_err(|_| stopped())?;
         self.told = Some(mine);
-        Ok(())
+        Ok(true)
     }
 
     fn carry_out(&mut self, view: &ChannelView, action: Action) {

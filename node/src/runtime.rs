@@ -75,6 +75,8 @@ pub fn executor() -> tokio::runtime::Builder {
 
 /// How often the change log is read: on a local chain, and elsewhere.
 const SYNC_INTERVAL: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(1000));
+/// How long the status waits for the chain: who asks for it wants to know what is wrong.
+const STATUS_PATIENCE: Duration = Duration::from_secs(3);
 /// Most edges in the answer of `GET /v1/graph`.
 const MAX_GRAPH_EDGES: usize = 10_000;
 
@@ -136,7 +138,7 @@ pub async fn run(setup: NodeSetup, shutdown: impl Future<Output = ()>) -> Result
 
 /// A limit on the size of files is met like a full disk, by an error: without a handler the signal for
 /// it ends the process without a word. Handlers of tokio stay for the life of the process.
-fn outlive_file_limits() {
+pub(crate) fn outlive_file_limits() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -255,7 +257,11 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     supervisor.spawn("pursuit", pursuit::run(daemon.clone()));
     supervisor.spawn("news", news::follow(daemon.clone()));
     supervisor.spawn("apps", daemon.apps.clone().sweep());
-    daemon.restore_announcements().await?;
+    if let Err(error) = daemon.restore_announcements().await {
+        supervisor.stop_handle().stop();
+        supervisor.run().await?;
+        return Err(error);
+    }
     Ok((daemon, supervisor))
 }
 
@@ -334,11 +340,16 @@ impl Daemon {
             (graph.node(&self.node_key).cloned(), graph.node_count(), graph.channel_count())
         };
         // The status must not fail because the chain is away: the graph's error says so.
-        let (withdrawable, fresh, config) = tokio::join!(
-            self.chain.withdrawable(&self.account),
-            self.chain.node(&self.account),
-            self.chain.config()
-        );
+        let asked = async {
+            tokio::join!(
+                self.chain.withdrawable(&self.account),
+                self.chain.node(&self.account),
+                self.chain.config()
+            )
+        };
+        let slow = || ChainError::Unreachable { reasons: "no answer in time".to_owned() };
+        let asked = tokio::time::timeout(STATUS_PATIENCE, asked).await;
+        let (withdrawable, fresh, config) = asked.unwrap_or_else(|_| (Err(slow()), Err(slow()), Err(slow())));
         let announced = config.map(announced).unwrap_or_default();
         let node = match fresh {
             Ok(fresh) => fresh.filter(|node| node.node_key == self.node_key),

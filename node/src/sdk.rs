@@ -26,6 +26,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _};
+use libp2p_por::RespondError;
 use por_types::interface::SubmitStateArgs;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -154,9 +155,9 @@ impl Node {
     /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most
     /// `max_queued` unanswered requests are taken; each runs in a task of its own, at most 256 at a
     /// time. The others wait, and neighbours' requests are begun in turn. After a restart
-    /// unanswered requests are delivered again. An answer longer than the request's limit is cut
-    /// off by nobody: it is an error, logged, and the request stays unanswered. A handler that panics
-    /// has its request answered with an empty body. Bodies of apps whose
+    /// unanswered requests are delivered again. A handler that panics, or whose answer is longer than the
+    /// request's limit, has its request answered with an empty body, and the log says so: lateness would be paid
+    /// for without an end. Bodies of apps whose
     /// name begins with [`SEALED`] are sealed on the way; the handler sees them open.
     pub async fn serve<H, F>(
         &self,
@@ -196,7 +197,12 @@ impl Node {
                         tracing::error!(request = %request.id(), what, "a request is answered with nothing");
                         Bytes::new()
                     });
-                    if let Err(error) = request.respond(answer).await {
+                    let mut told = request.respond(answer).await;
+                    if let Err(error @ RespondError::TooLarge { .. }) = &told {
+                        tracing::error!(request = %request.id(), %error, "a request is answered with nothing");
+                        told = request.respond(Bytes::new()).await;
+                    }
+                    if let Err(error) = told {
                         tracing::error!(request = %request.id(), %error, "a request stays unanswered");
                     }
                 });

@@ -356,21 +356,39 @@ async fn a_restarted_node_takes_no_older_view_than_it_had() {
 
 /// A handler with a defect costs its node no late payments: the request is answered all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_panics_leaves_no_request_unanswered() {
+async fn a_handler_with_a_defect_leaves_no_request_unanswered() {
     let world = World::start().await;
     let alice = world.node("alice", &[]).await;
     let bob = world.node("bob", &[&alice]).await;
     let channel = alice.open_channel(&bob, Yocto::near(10)).await;
     let handler = |incoming: por_node::sdk::Incoming| async move {
-        assert_ne!(&incoming.body[..], b"bad", "a defect");
-        incoming.body
+        match &incoming.body[..] {
+            b"bad" => panic!("a defect"),
+            b"long" => Bytes::from_static(b"longer than what was paid for"),
+            _ => incoming.body,
+        }
     };
     let _app = bob.node().serve("brittle", AppPricing::default(), 16, handler).await.expect("serve");
     assert_eq!(&alice.ask(&bob, "brittle", b"good").await.body[..], b"good");
     assert!(alice.ask(&bob, "brittle", b"bad").await.body.is_empty());
+    assert!(alice.ask(&bob, "brittle", b"long").await.body.is_empty());
     assert_eq!(&alice.ask(&bob, "brittle", b"fine").await.body[..], b"fine", "others go on");
     eventually("nothing is left open", || async {
         (bob.channel(channel).await?.unfinished == 0).then_some(())
     })
     .await;
+}
+
+/// Whoever asks for it wants to know what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_does_not_wait_for_a_chain_that_is_silent() {
+    let mut world = World::start().await;
+    let silent = proxy::Proxy::start(world.chain.rpc_url()).await;
+    world.rpc_url = Some(silent.url());
+    let alice = world.node("alice", &[]).await;
+    silent.turn(proxy::Mood::Drip);
+    // A view that nobody answers takes four times ten seconds.
+    let status = tokio::time::timeout(Duration::from_secs(20), alice.client().status()).await;
+    let status = status.expect("it does not wait").expect("status");
+    assert!(status.registered && status.chain_error.is_some(), "{status:?}");
 }

@@ -4,13 +4,21 @@
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod common;
 
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "chain/proxy.rs"]
+mod proxy;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Daemon, World, eventually, request, terms};
 use por_node::client::ErrorCode;
-use por_node::sdk::AppPricing;
-use por_types::interface::ChannelStatus;
-use por_types::{ChannelId, Terms, Yocto};
+use por_node::sdk::{AppPricing, Incoming};
+use por_types::interface::{ChannelStatus, ChannelView};
+use por_types::{ChannelId, Side, Terms, Yocto};
+use proxy::{Mood, Proxy};
+use serde_json::json;
+use tokio::sync::Notify;
 
 /// Half the penalty on a local chain.
 const BOND: Yocto = Yocto::near(1);
@@ -99,5 +107,107 @@ async fn a_dead_server_is_severed_paid_late_for_and_charged() {
     assert_eq!(paid, edge.0 as i128 - late.0 as i128);
     let relayed = relay.client().status().await.expect("status").traffic;
     assert_eq!((relayed.paid_late, relayed.severed), (late, 1));
+    world.check_books().await;
+}
+
+/// An edge that is said to be severed and is still there is severed once more: it would be paid for, and its
+/// bond come back to who went silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_an_endpoint_only_pretends_to_pass_on_gets_to_the_chain() {
+    let mut world = World::start().await;
+    let mut server = world.node("server", &[]).await;
+    let proxy = Proxy::start(world.chain.rpc_url()).await;
+    world.rpc_url = Some(proxy.url());
+    let alice = world.node("alice", &[&server]).await;
+    let channel = open(&alice, &server).await;
+    let serving = server
+        .node()
+        .serve("slow", AppPricing::default(), 16, |_| std::future::pending::<por_node::sdk::Bytes>())
+        .await
+        .expect("serve");
+    // Nothing of hers is left to be sent but the order.
+    alice.becomes_attached(true).await;
+    let mut ask = request(&server, "slow", b"hello");
+    ask.deadline = Duration::from_secs(50);
+    let severed = async {
+        eventually("the server has the request", || async {
+            (server.channel(channel).await?.unfinished == 1).then_some(())
+        })
+        .await;
+        proxy.turn(Mood::Pretending);
+        drop(serving);
+        server.stop().await;
+        let chain = world.observer().await;
+        eventually("the edge is severed on chain", || async {
+            let view = chain.channel(channel).await.expect("view").expect("known");
+            (!matches!(view.status, ChannelStatus::Open)).then_some(())
+        })
+        .await;
+    };
+    let (answer, ()) = tokio::join!(alice.node().request(ask), severed);
+    answer.expect_err("nobody answers");
+    assert!(proxy.spoiled() > 0, "the endpoint was never asked");
+}
+
+/// For a channel that has left the graph a node signs orders itself, where something is under way; so that one
+/// endpoint says so is not enough where another one does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_one_endpoint_calls_severed_stays_while_another_shows_it() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let server = world.node("server", &[&alice]).await;
+    let liar = Proxy::start(world.chain.rpc_url()).await;
+    let mut relay = world.node("relay", &[&alice, &server]).await;
+    relay.stop().await;
+    relay.follow_through(vec![liar.url(), world.chain.rpc_url()]);
+    relay.start().await;
+    let (first, second) = (open(&alice, &relay).await, open(&relay, &server).await);
+    let answer = Arc::new(Notify::new());
+    let waits = answer.clone();
+    let serve = move |incoming: Incoming| {
+        let waits = waits.clone();
+        async move {
+            waits.notified().await;
+            incoming.body
+        }
+    };
+    let _slow = server.node().serve("slow", AppPricing::default(), 16, serve).await.expect("serve");
+    let chain = world.observer().await;
+    let view = chain.channel(second).await.expect("view").expect("open");
+    let lied = async {
+        eventually("the server has the request", || async {
+            (server.channel(second).await?.unfinished == 1).then_some(())
+        })
+        .await;
+        let gone = ChannelStatus::Severed { by: Side::B, severed_ms: 1, settles_ms: u64::MAX >> 20 };
+        let gone = json!(ChannelView { status: gone, ..view });
+        liar.lie(move |question, args, value| match question {
+            "changes" => {
+                let since = args["since"].as_u64().unwrap_or_default();
+                (value["upto"], value["version"]) = (json!(since + 1), json!(since + 1));
+                (value["nodes"], value["channels"]) = (json!([]), json!([gone]));
+            }
+            "channel" => *value = gone.clone(),
+            _ => {}
+        });
+        eventually("the relay hears the lie", || async {
+            let info = relay.channel(second).await?;
+            matches!(info.status, ChannelStatus::Severed { .. }).then_some(())
+        })
+        .await;
+        // Long enough for what it signs to reach the chain, if it does.
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let there = chain.channel(second).await.expect("view").expect("known");
+            assert_eq!(there.status, ChannelStatus::Open, "the relay has severed an honest edge");
+        }
+        answer.notify_one();
+    };
+    let (response, ()) = tokio::join!(alice.ask(&server, "slow", b"hello"), lied);
+    assert_eq!(&response.body[..], b"hello");
+    for (node, channel) in [(&alice, first), (&server, second)] {
+        let info = node.channel(channel).await.expect("the channel");
+        assert_eq!(info.status, ChannelStatus::Open, "{info:?}");
+    }
     world.check_books().await;
 }

@@ -80,6 +80,28 @@ impl Reader {
         self.sound_view(method::CHANNEL, &ChannelArgs { channel }, sound).await
     }
 
+    pub(super) async fn is_still_shown(&self, channel: ChannelId) -> bool {
+        let Ok(args) = serde_json::to_vec(&ChannelArgs { channel }) else { return false };
+        let request = QueryRequest::CallFunction {
+            account_id: self.network.contract.clone(),
+            method_name: method::CHANNEL.to_owned(),
+            args: args.into(),
+        };
+        let request = RpcQueryRequest { block_reference: BlockReference::Finality(Finality::Final), request };
+        let answers = self.rpc.ask_live(&request).await;
+        let shown = answers.into_iter().filter_map(|answer: RpcQueryResponse| {
+            let QueryResponseKind::CallResult(result) = answer.kind else { return None };
+            let found: Option<ChannelView> = serde_json::from_slice(&result.result).ok()?;
+            let found = found.filter(|view| view.channel == channel && sound::channel(view).is_ok());
+            Some(found.is_some_and(|view| {
+                use por_types::interface::ChannelStatus::{Closing, Open, Proposed};
+                matches!(view.status, Proposed | Open | Closing { .. })
+            }))
+        });
+        let (shown, gone): (Vec<bool>, Vec<bool>) = shown.partition(|shown| *shown);
+        !shown.is_empty() && shown.len() >= gone.len()
+    }
+
     pub(super) async fn view<A: Serialize, T: DeserializeOwned>(
         &self,
         method: &str,

@@ -326,6 +326,29 @@ impl Rpc {
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
+    /// What those endpoints answer that are at the head of the chain; nothing if there is one endpoint in all.
+    pub(super) async fn ask_live<M>(&self, request: &M) -> Vec<M::Response>
+    where
+        M: RpcMethod + Sync,
+    {
+        if self.endpoints.len() < 2 {
+            return Vec::new();
+        }
+        let timeout = self.limits.try_timeout.min(SURVEY);
+        let asked = self.endpoints.iter().map(|endpoint| async {
+            let both = async {
+                let status = methods::status::RpcStatusRequest;
+                tokio::join!(endpoint.call(request), endpoint.call(&status))
+            };
+            let (answer, status) = tokio::time::timeout(timeout, both).await.ok()?;
+            let time = status.ok()?.answer.sync_info.latest_block_time.unix_timestamp();
+            let time = Duration::from_secs(u64::try_from(time).unwrap_or(0));
+            let now = Duration::from_millis(self.present.now_ms());
+            if time.saturating_add(LIVE) < now { None } else { Some(answer.ok()?.answer) }
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
+    }
+
     fn pause(&self, round: u32) -> Duration {
         let base = self.limits.backoff.saturating_mul(1 << (round - 1).min(8)).min(MAX_BACKOFF);
         base + base.mul_f64(rand::rng().random_range(0.0..0.25))

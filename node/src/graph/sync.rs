@@ -110,10 +110,13 @@ impl GraphSync {
                 }
                 Err(Follow::Graph(GraphError::Behind { .. })) => {
                     rereads += 1;
-                    let fresh = self.read_all().await?;
+                    let mut fresh = self.read_all().await?;
                     step.edges = fresh.edges();
                     step.changed = true;
-                    *self.graph.write() = fresh;
+                    let mut graph = self.graph.write();
+                    // Should the chain be away before the step ends: what time it was there is known.
+                    fresh.observe_block(graph.height(), graph.chain_time_ms());
+                    *graph = fresh;
                 }
             }
         }

@@ -17,8 +17,9 @@ use crate::client::ClientError;
 /// First and longest wait after a call that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How long the graph may take to show what a call has changed, before the call is made again.
-const SHOWN: Duration = Duration::from_secs(60);
+/// How long the graph may take to show what a call has changed, before the call is made again: on a local
+/// chain, and elsewhere.
+const SHOWN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// How long others' orders are left to their signers: on a local chain, and elsewhere.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
@@ -31,11 +32,12 @@ pub(super) async fn run(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientEr
     let stopped = || other("the protocol driver has stopped");
     let mut orders = daemon.control.orders().await.map_err(|_| stopped())?;
     let patience = if local { PATIENCE.0 } else { PATIENCE.1 };
+    let shown_within = if local { SHOWN.0 } else { SHOWN.1 };
     let mut calls = JoinSet::new();
     loop {
         tokio::select! {
             order = orders.next() => match order {
-                Some(order) => drop(calls.spawn(bring(daemon.clone(), order, patience))),
+                Some(order) => drop(calls.spawn(bring(daemon.clone(), order, patience, shown_within))),
                 None => return Err(stopped()),
             },
             // An order that nobody brings is an edge that stays, and is paid for.
@@ -50,7 +52,7 @@ fn bringing(error: JoinError) -> String {
 }
 
 /// Submits an order until the chain shows that the edge has left.
-async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duration) {
+async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duration, shown_within: Duration) {
     let channel = order.statement.channel;
     if order.statement.signer != daemon.node_key {
         tokio::time::sleep(patience).await;
@@ -60,7 +62,7 @@ async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duratio
     while is_in_graph(&daemon, channel) {
         match daemon.chain.sever(order.clone()).await {
             // That it is there is one endpoint's word; that the edge has left is what counts.
-            Ok(_) => shown(&daemon, channel).await,
+            Ok(_) => shown(&daemon, channel, shown_within).await,
             Err(error) if is_over(&error) => break,
             Err(error) => {
                 tracing::warn!(%channel, %error, "a SeverOrder has to wait");
@@ -74,11 +76,11 @@ async fn bring(daemon: Arc<Daemon>, order: Signed<SeverOrder>, patience: Duratio
 }
 
 /// Until the graph shows that an order has had its effect, or for long enough.
-async fn shown(daemon: &Daemon, channel: por_types::ChannelId) {
+async fn shown(daemon: &Daemon, channel: por_types::ChannelId, within: Duration) {
     let mut versions = daemon.versions.clone();
     daemon.sync_now.notify_one();
     let gone = async { while is_in_graph(daemon, channel) && versions.changed().await.is_ok() {} };
-    if tokio::time::timeout(SHOWN, gone).await.is_err() {
+    if tokio::time::timeout(within, gone).await.is_err() {
         tracing::warn!(%channel, "a SeverOrder is said to be on chain, and the channel is still in the graph");
     }
 }

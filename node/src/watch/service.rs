@@ -56,6 +56,7 @@ struct Shared {
 ///
 /// Errors: as [`WatchTower::start`]; its disk.
 pub async fn run(setup: NodeSetup, shutdown: impl Future<Output = ()>) -> Result<(), CliError> {
+    crate::runtime::outlive_file_limits();
     let mut tower = WatchTower::start(setup).await?;
     for address in tower.addresses() {
         tracing::info!("towers are named by address: {address}");
@@ -128,8 +129,11 @@ fn broken(error: &dyn std::fmt::Display) -> CliError {
     CliError::new(ExitCode::Other, format!("the tower failed: {error}"), "start it again")
 }
 
-fn store_error(error: WatchStoreError) -> CliError {
+pub(super) fn store_error(error: WatchStoreError) -> CliError {
     let (code, fix) = match &error {
+        WatchStoreError::Full { .. } => {
+            (ExitCode::DiskFull, "free some and start again; what was acknowledged is kept")
+        }
         WatchStoreError::Database { .. } => {
             (ExitCode::Other, "free space or repair the disk, then start it again")
         }

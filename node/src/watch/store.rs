@@ -27,6 +27,8 @@ const ORDER: u8 = 4;
 pub enum WatchStoreError {
     #[error("{path}: {cause}")]
     Database { path: PathBuf, cause: String },
+    #[error("no space left for {path}")]
+    Full { path: PathBuf },
     #[error("{path} is damaged: {cause}")]
     Damaged { path: PathBuf, cause: String },
     #[error("{path} belongs to another network or version")]
@@ -56,7 +58,7 @@ impl WatchStore {
         let database = redb::Builder::new()
             .set_cache_size(CACHE_BYTES)
             .create(path)
-            .map_err(|error| failed(path, &error))?;
+            .map_err(|error| failed(path, error.into()))?;
         let rows = read(&database, path)?;
         let mut store = WatchStore { path: path.to_owned(), database, rows };
         let meta = Meta { format: FORMAT, network: network.clone() };
@@ -85,14 +87,20 @@ impl WatchStore {
         if changed.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        write(&self.database, &changed, &gone).map_err(|error| failed(&self.path, &error))?;
+        write(&self.database, &changed, &gone).map_err(|error| failed(&self.path, error))?;
         self.rows = rows;
         Ok(())
     }
 }
 
-fn failed(path: &Path, error: &dyn std::fmt::Display) -> WatchStoreError {
-    WatchStoreError::Database { path: path.to_owned(), cause: error.to_string() }
+pub(super) fn failed(path: &Path, error: redb::Error) -> WatchStoreError {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match error {
+        redb::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) => {
+            WatchStoreError::Full { path: path.to_owned() }
+        }
+        other => WatchStoreError::Database { path: path.to_owned(), cause: other.to_string() },
+    }
 }
 
 fn damaged(path: &Path, cause: &str) -> WatchStoreError {
@@ -136,7 +144,7 @@ fn read(database: &Database, path: &Path) -> Result<Rows, WatchStoreError> {
         Ok(rows)
     };
     let mut rows = Rows::new();
-    for (key, mut value) in stored().map_err(|error| failed(path, &error))? {
+    for (key, mut value) in stored().map_err(|error| failed(path, error))? {
         let sum = value.split_off(value.len().saturating_sub(CHECKSUM));
         if sum != checksum(&key, &value) {
             return Err(damaged(path, "a row does not match its checksum"));

@@ -235,3 +235,13 @@ fn the_store_keeps_everything_and_recognises_damage() {
     drop(database);
     assert!(matches!(WatchStore::open(&path, &network()), Err(WatchStoreError::Damaged { .. })));
 }
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    let code = |kind: std::io::ErrorKind| {
+        let error = super::store::failed(std::path::Path::new("watch.redb"), redb::Error::Io(kind.into()));
+        super::service::store_error(error).code
+    };
+    assert_eq!(code(std::io::ErrorKind::StorageFull), crate::exit::ExitCode::DiskFull);
+    assert_eq!(code(std::io::ErrorKind::PermissionDenied), crate::exit::ExitCode::Other);
+}

@@ -252,3 +252,25 @@ async fn heights_that_one_invented_while_it_was_alone_are_forgotten() {
     assert!(chain.head().await.expect("head").height < 1_000_000_000);
     soon("calls", chain.call(Intent::new(Call::Stake { amount: Yocto(1) }))).await.expect("calls go on");
 }
+
+/// Of a graph that is read anew half way it is known what time it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_breaks_off_forgets_no_time() {
+    let (world, alice) = with_a_channel().await;
+    let proxy = Proxy::start(world.net.rpc_url()).await;
+    let Two { alone, .. } = clients(&world, &alice, &proxy).await;
+    let mut sync = GraphSync::new(alone);
+    let first = sync.step().await.expect("honest");
+    proxy.lie(|view, _, value| {
+        if view == "changes" {
+            (value["oldest"], value["version"], value["upto"]) =
+                (json!(5_000), json!(6_000), value["upto"].clone());
+            (value["nodes"], value["channels"]) = (json!([]), json!([]));
+        }
+    });
+    let error = soon("it never gets there", sync.step()).await.expect_err("the log does not reach back");
+    assert!(matches!(&error, ChainError::Answer { .. }), "{error}");
+    let graph = sync.graph();
+    assert_eq!((graph.read().node_count(), graph.read().channel_count()), (2, 1), "it was read");
+    assert!(graph.read().height() > 0 && graph.read().chain_time_ms() >= first.chain_time_ms);
+}

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use near_primitives::transaction::SignedTransaction;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -63,6 +64,8 @@ pub enum Mood {
     Drip,
     /// Refuses all questions about accounts: there are none.
     Empty,
+    /// Says of the first transaction that it was made, and passes it on to nobody.
+    Pretending,
     /// Changes answers, see [`Proxy::lie`].
     Lying,
 }
@@ -82,6 +85,8 @@ struct Shared {
     told: AtomicU64,
     /// Transactions that were sent while it was honest.
     sent: Mutex<HashSet<String>>,
+    /// The last answer to a transaction.
+    made: Mutex<Value>,
     lie: Mutex<Option<Lie>>,
     /// Its clock is this far behind.
     behind: Mutex<Duration>,
@@ -99,6 +104,7 @@ impl Proxy {
             answers: Mutex::default(),
             told: AtomicU64::new(0),
             sent: Mutex::default(),
+            made: Mutex::default(),
             lie: Mutex::default(),
             behind: Mutex::default(),
             poured: Arc::default(),
@@ -166,6 +172,9 @@ async fn answer_of(shared: Arc<Shared>, body: Bytes) -> Response {
     }
     let response = shared.http.post(&shared.upstream).json(&request).send().await.expect("upstream");
     let mut answer: Value = response.json().await.expect("JSON");
+    if transaction.is_some() {
+        *shared.made.lock() = answer.clone();
+    }
     if mood == Mood::Twice && transaction.is_some() {
         shared.spoiled.fetch_add(1, Ordering::SeqCst);
         return invalid(&request, json!({ "InvalidNonce": { "tx_nonce": 1, "ak_nonce": 1 } }));
@@ -186,6 +195,18 @@ async fn answer_of(shared: Arc<Shared>, body: Bytes) -> Response {
 fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option<Response> {
     Some(match mood {
         Mood::Honest | Mood::Ahead | Mood::Twice | Mood::Lying => return None,
+        Mood::Pretending => {
+            let transaction = request["params"]["signed_tx_base64"].as_str()?;
+            if shared.spoiled.load(Ordering::SeqCst) > 0 {
+                return None;
+            }
+            let bytes = BASE64.decode(transaction).expect("base64");
+            let transaction: SignedTransaction = borsh::from_slice(&bytes).expect("a transaction");
+            let mut answer = shared.made.lock().clone();
+            answer["id"] = request["id"].clone();
+            answer["result"]["transaction"]["hash"] = json!(transaction.get_hash().to_string());
+            axum::Json(answer).into_response()
+        }
         Mood::Endless | Mood::Drip => pour(shared, mood == Mood::Drip),
         Mood::Empty => match request["method"].as_str() {
             Some("query") => {
