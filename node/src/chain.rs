@@ -231,8 +231,8 @@ impl Chain {
 
     /// The contract's configuration.
     ///
-    /// Errors, here and for all views that follow: those of an outage, and [`ChainError::Answer`] if no endpoint's answer
-    /// can be one of the contract.
+    /// Errors, here and for all views that follow: those of an outage, and [`ChainError::Answer`] if no
+    /// endpoint's answer can be one of the contract.
     pub async fn config(&self) -> Result<ConfigView, ChainError> {
         self.reader.sound_config().await
     }
@@ -268,6 +268,12 @@ impl Chain {
     /// proposed; asks all of them. False if there is only one, which is believed.
     pub(crate) async fn is_still_shown(&self, channel: ChannelId) -> bool {
         self.reader.is_still_shown(channel).await
+    }
+
+    /// Whether more than half of the endpoints at the head of the chain say that this is the late fee; asks
+    /// all of them. True if there is only one, which is believed.
+    pub async fn agrees_on_late_fee(&self, fee: Yocto) -> bool {
+        self.reader.agrees_on_late_fee(fee).await
     }
 
     /// Nodes with index `from..from + limit`.

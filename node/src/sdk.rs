@@ -78,7 +78,8 @@ impl Node {
     /// Starts the node of a home, which [`NodeSetup::load`] has taken for this process: opens its
     /// store, connects to the chain and to its peers, and answers local clients.
     ///
-    /// Errors: `CorruptStore`, `PortInUse`, `DiskFull`, `Unreachable` or `Foreign` for the chain.
+    /// Errors: `CorruptStore`, `PortInUse`, `DiskFull`, `Unreachable` or `Foreign` for the chain, `Retryable`
+    /// while this machine's clock is wrong.
     /// Nothing keeps running after an error.
     pub async fn start(setup: NodeSetup) -> Result<Node, Error> {
         let token = setup.home.api_token().map_err(setup_error)?;

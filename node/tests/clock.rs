@@ -16,12 +16,14 @@ use proxy::{Mood, Proxy};
 use serde_json::json;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// By less than blocks may go back.
+const MINUTES: Duration = Duration::from_secs(120);
 
-/// Blocks are from an hour ago.
-fn blocks_from_before(proxy: &Proxy) {
-    proxy.lie(|question, _, value| {
+/// Blocks are older than they are.
+fn blocks_from_before(proxy: &Proxy, by: Duration) {
+    proxy.lie(move |question, _, value| {
         if question == "block" {
-            let time = value["header"]["timestamp"].as_u64().expect("a time") - HOUR.as_nanos() as u64;
+            let time = value["header"]["timestamp"].as_u64().expect("a time") - by.as_nanos() as u64;
             value["header"]["timestamp"] = json!(time);
             value["header"]["timestamp_nanosec"] = json!(time.to_string());
         }
@@ -44,7 +46,7 @@ async fn a_node_does_not_start_by_a_clock_that_is_ahead() {
     let world = World::start().await;
     let proxy = Proxy::start(world.chain.rpc_url()).await;
     let mut node = newcomer(&world, &proxy).await;
-    blocks_from_before(&proxy);
+    blocks_from_before(&proxy, HOUR);
     proxy.set_back(HOUR);
     let error = Node::start(node.setup()).await.map(drop).expect_err("the clock is an hour ahead");
     assert_eq!(error.code, ErrorCode::Retryable, "{error}");
@@ -64,7 +66,7 @@ async fn a_chain_that_stands_still_keeps_no_node_from_starting() {
     let world = World::start().await;
     let proxy = Proxy::start(world.chain.rpc_url()).await;
     let mut node = newcomer(&world, &proxy).await;
-    blocks_from_before(&proxy);
+    blocks_from_before(&proxy, HOUR);
     node.start().await;
     eventually("the status says so", || async {
         let said = node.client().status().await.expect("status").clock?;
@@ -81,8 +83,8 @@ async fn a_node_that_runs_tells_of_a_wrong_clock_and_goes_on() {
     let proxy = Proxy::start(world.chain.rpc_url()).await;
     let mut node = newcomer(&world, &proxy).await;
     node.start().await;
-    blocks_from_before(&proxy);
-    proxy.set_back(HOUR);
+    blocks_from_before(&proxy, MINUTES);
+    proxy.set_back(MINUTES);
     eventually("the status says so", || async {
         let said = node.client().status().await.expect("status").clock?;
         said.contains("ahead of the chain's").then_some(())

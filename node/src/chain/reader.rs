@@ -81,25 +81,47 @@ impl Reader {
     }
 
     pub(super) async fn is_still_shown(&self, channel: ChannelId) -> bool {
-        let Ok(args) = serde_json::to_vec(&ChannelArgs { channel }) else { return false };
+        let found: Vec<Option<ChannelView>> = self.ask_live(method::CHANNEL, &ChannelArgs { channel }).await;
+        let sound = |found: &Option<ChannelView>| {
+            found.as_ref().is_none_or(|view| view.channel == channel && sound::channel(view).is_ok())
+        };
+        let shown = |found: Option<ChannelView>| {
+            found.is_some_and(|view| {
+                use por_types::interface::ChannelStatus::{Closing, Open, Proposed};
+                matches!(view.status, Proposed | Open | Closing { .. })
+            })
+        };
+        let (shown, gone): (Vec<bool>, Vec<bool>) =
+            found.into_iter().filter(sound).map(shown).partition(|shown| *shown);
+        !shown.is_empty() && shown.len() >= gone.len()
+    }
+
+    pub(super) async fn agrees_on_late_fee(&self, fee: Yocto) -> bool {
+        let found: Vec<ConfigView> = self.ask_live(method::CONFIG, &serde_json::json!({})).await;
+        let (same, other): (Vec<bool>, Vec<bool>) = found
+            .iter()
+            .filter(|config| sound::config(config).is_ok())
+            .map(|config| config.params.late_fee == fee)
+            .partition(|same| *same);
+        same.len() > other.len() || (same.is_empty() && other.is_empty() && self.rpc.is_alone())
+    }
+
+    /// What the endpoints at the head of the chain answer to a view, those that answer; nobody is asked if
+    /// there is one endpoint in all.
+    async fn ask_live<A: Serialize, T: DeserializeOwned>(&self, method: &str, args: &A) -> Vec<T> {
+        let Ok(args) = serde_json::to_vec(args) else { return Vec::new() };
         let request = QueryRequest::CallFunction {
             account_id: self.network.contract.clone(),
-            method_name: method::CHANNEL.to_owned(),
+            method_name: method.to_owned(),
             args: args.into(),
         };
         let request = RpcQueryRequest { block_reference: BlockReference::Finality(Finality::Final), request };
         let answers = self.rpc.ask_live(&request).await;
-        let shown = answers.into_iter().filter_map(|answer: RpcQueryResponse| {
-            let QueryResponseKind::CallResult(result) = answer.kind else { return None };
-            let found: Option<ChannelView> = serde_json::from_slice(&result.result).ok()?;
-            let found = found.filter(|view| view.channel == channel && sound::channel(view).is_ok());
-            Some(found.is_some_and(|view| {
-                use por_types::interface::ChannelStatus::{Closing, Open, Proposed};
-                matches!(view.status, Proposed | Open | Closing { .. })
-            }))
-        });
-        let (shown, gone): (Vec<bool>, Vec<bool>) = shown.partition(|shown| *shown);
-        !shown.is_empty() && shown.len() >= gone.len()
+        let read = |answer: RpcQueryResponse| match answer.kind {
+            QueryResponseKind::CallResult(result) => serde_json::from_slice(&result.result).ok(),
+            _ => None,
+        };
+        answers.into_iter().filter_map(read).collect()
     }
 
     pub(super) async fn view<A: Serialize, T: DeserializeOwned>(
@@ -176,8 +198,8 @@ impl Reader {
         }
     }
 
-    /// The final head, the last nonce that a key of the account has used, and the one from which on the chain takes
-    /// none yet: nonces are bounded by a block's height.
+    /// The final head, the last nonce that a key of the account has used, and the one from which on the chain
+    /// takes none yet: nonces are bounded by a block's height.
     pub(super) async fn nonce(&self, key: &SecretKey) -> Result<(Head, u64, u64), ChainError> {
         let mut tries = 0;
         loop {

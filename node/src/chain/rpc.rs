@@ -84,6 +84,8 @@ pub(super) struct Rpc {
     preferred: AtomicUsize,
     /// Time of a final block that was seen by an earlier run.
     seen_ms: u64,
+    /// Latest time of a head that was taken.
+    latest_ms: AtomicU64,
     /// Highest height of a final answer. Answers below it are old.
     floor: AtomicU64,
     /// Answers above it are taken only after all endpoints were asked how high the chain is.
@@ -148,6 +150,7 @@ impl Rpc {
             endpoints,
             preferred: AtomicUsize::new(0),
             seen_ms: 0,
+            latest_ms: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             ceiling: AtomicU64::new(0),
             doubt: AtomicBool::new(false),
@@ -326,12 +329,17 @@ impl Rpc {
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
+    /// There is one endpoint, which is believed.
+    pub(super) fn is_alone(&self) -> bool {
+        self.endpoints.len() < 2
+    }
+
     /// What those endpoints answer that are at the head of the chain; nothing if there is one endpoint in all.
     pub(super) async fn ask_live<M>(&self, request: &M) -> Vec<M::Response>
     where
         M: RpcMethod + Sync,
     {
-        if self.endpoints.len() < 2 {
+        if self.is_alone() {
             return Vec::new();
         }
         let timeout = self.limits.try_timeout.min(SURVEY);
@@ -458,12 +466,18 @@ impl Rpc {
             if time_ms < self.seen_ms {
                 return Err(Skip::Old(format!("is at time {time_ms}, {} was seen before", self.seen_ms)));
             }
-            let latest = self.present.now_ms().saturating_add(in_ms(FUTURE));
-            if time_ms > latest && !self.test_chain {
-                let ahead = (time_ms - latest) / 1_000 + FUTURE.as_secs();
+            let present = self.present.now_ms();
+            if time_ms > present.saturating_add(in_ms(FUTURE)) && !self.test_chain {
+                let ahead = (time_ms - present) / 1_000;
                 return Err(Skip::Bad(format!("has a block from {ahead} s after this machine's time")));
             }
+            // By less an earlier one may have been from the future.
+            let latest = self.latest_ms.load(Ordering::Acquire);
+            if time_ms.saturating_add(in_ms(FUTURE)) < latest {
+                return Err(Skip::Old(format!("is at time {time_ms}, {latest} was seen before")));
+            }
             self.rise(floor, header.height)?;
+            self.latest_ms.fetch_max(time_ms, Ordering::AcqRel);
             Ok(Head { height: header.height, hash: header.hash, time_ms })
         };
         let answer = self.ask(&request, self.limits.try_timeout, |_| true, accept).await;

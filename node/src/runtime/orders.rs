@@ -106,6 +106,12 @@ pub(super) async fn follow_fee(daemon: Arc<Daemon>, local: bool) -> Result<(), C
         match daemon.chain.config().await {
             Ok(config) if told != config.params.late_fee => {
                 let fee = config.params.late_fee;
+                // Lateness is paid for at this rate, and what was signed is paid.
+                if !daemon.chain.agrees_on_late_fee(fee).await {
+                    tracing::error!(%fee, "an endpoint says another late fee than the others; it stays as it is");
+                    tokio::time::sleep(interval).await;
+                    continue;
+                }
                 let set = daemon.control.set_late_fee(fee).await;
                 set.map_err(|_| other("the protocol driver has stopped"))?;
                 told = fee;

@@ -274,3 +274,44 @@ async fn a_reading_that_breaks_off_forgets_no_time() {
     assert_eq!((graph.read().node_count(), graph.read().channel_count()), (2, 1), "it was read");
     assert!(graph.read().height() > 0 && graph.read().chain_time_ms() >= first.chain_time_ms);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn block_times_do_not_go_back() {
+    let (world, alice) = with_a_channel().await;
+    let proxy = Proxy::start(world.net.rpc_url()).await;
+    let Two { alone, both } = clients(&world, &alice, &proxy).await;
+    let before = (alone.head().await.expect("honest"), both.head().await.expect("honest"));
+    proxy.lie(|question, _, value| {
+        if question == "block" {
+            value["header"]["timestamp"] = json!(1_000_000);
+        }
+    });
+    let error = soon("alone", alone.head()).await.expect_err("it is from 1970");
+    assert!(matches!(&error, ChainError::Lagging { .. }), "{error}");
+    assert!(soon("both", both.head()).await.expect("the other one's").time_ms >= before.1.time_ms);
+    assert!(proxy.spoiled() > 0, "it was never asked");
+    proxy.turn(Mood::Honest);
+    assert!(alone.head().await.expect("honest again").time_ms >= before.0.time_ms);
+}
+
+/// Within the contract's bounds it costs a fortune too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_fee_is_not_taken_from_one_of_several() {
+    let (world, alice) = with_a_channel().await;
+    let proxy = Proxy::start(world.net.rpc_url()).await;
+    let Two { alone, both } = clients(&world, &alice, &proxy).await;
+    let fee = both.config().await.expect("honest").params.late_fee;
+    proxy.lie(|view, _, value| {
+        if view == "config" {
+            value["params"]["late_fee"] = json!(Yocto::near(1).to_string());
+        }
+    });
+    let lie = soon("both", both.config()).await.expect("it could be true").params.late_fee;
+    assert_eq!(lie, Yocto::near(1));
+    assert!(!both.agrees_on_late_fee(lie).await, "one of two says so");
+    assert!(alone.agrees_on_late_fee(lie).await, "it is the only one");
+    proxy.turn(Mood::Honest);
+    assert!(both.agrees_on_late_fee(fee).await);
+    proxy.turn(Mood::Limited);
+    assert!(both.agrees_on_late_fee(fee).await, "the other one is there");
+}

@@ -70,8 +70,8 @@ pub enum Mood {
     Lying,
 }
 
-/// Changes the answer to a question: its name (a view of the contract, what is asked of an account, or a method of
-/// the RPC), what it asks, and the answer.
+/// Changes the answer to a question: its name (a view of the contract, what is asked of an account, or a
+/// method of the RPC), what it asks, and the answer.
 pub type Lie = Box<dyn Fn(&str, &Value, &mut Value) + Send + Sync>;
 
 struct Shared {
