@@ -40,7 +40,11 @@ async fn a_top_up_is_spent_once_the_other_end_sees_it() {
     let mut ask = request(&bob, "echo", b"hello");
     ask.server_price = half;
     ask.deadline = Duration::from_secs(3);
-    let early = alice.node().request(ask.clone()).await.expect_err("bob does not see the deposit");
+    let early = eventually("her protocol knows of the deposit", || async {
+        let early = alice.node().request(ask.clone()).await.expect_err("bob does not see the deposit");
+        (early.code != ErrorCode::Budget).then_some(early)
+    })
+    .await;
     assert!(
         matches!(
             early.code,
