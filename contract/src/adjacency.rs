@@ -6,7 +6,7 @@
 //! A link is four bytes: the neighbour's index, and in the highest byte how many channels lead
 //! there beyond the first.
 
-use por_types::interface::{NeighbourView, code};
+use por_types::interface::{MAX_INDICES, NeighbourView, code};
 
 use crate::Contract;
 use crate::fail::fail;
@@ -22,8 +22,9 @@ const GROUP_LINKS: usize = 8_192;
 const PAGE: usize = 512;
 /// Stands for the length of a node whose neighbours are in pages.
 const PAGED: u16 = u16::MAX;
-/// Indices are below this.
-pub const MAX_NODES: u32 = 1 << 24;
+/// Indices that a link can hold are below this.
+const MAX_NODES: u32 = 1 << 24;
+const _: () = assert!(MAX_INDICES <= MAX_NODES);
 /// Most channels beyond the first that one link counts.
 const MAX_PARALLEL: u32 = 255;
 

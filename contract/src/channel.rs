@@ -6,6 +6,7 @@ use por_types::{ChannelId, Funds, Side, Terms, Totals, Yocto};
 
 use crate::Contract;
 use crate::fail::{fail, require};
+use crate::node::NodeRecord;
 use crate::store::{self, Table};
 
 #[derive(Clone, BorshSerialize, BorshDeserialize)]
@@ -122,6 +123,17 @@ impl ChannelRecord {
         }
     }
 
+    /// The node of a side. `None` if it has left, as the counterparty of a channel that never opened
+    /// may; another can have its index then.
+    pub fn node_of(&self, id: ChannelId, side: Side) -> Option<NodeRecord> {
+        let index = self.index_of(side);
+        let never_opened = matches!(self.status, Status::Proposed | Status::Cancelled);
+        if never_opened && side == Side::B && !Contract::had_index(index, id) {
+            return None;
+        }
+        Contract::try_node(index)
+    }
+
     /// Stops unless the channel is open and no close of it is in force.
     pub fn require_open(&self, id: ChannelId) {
         require!(
@@ -151,8 +163,8 @@ impl ChannelRecord {
 
     /// `None` if a node of a channel that never opened has left.
     pub fn view(&self, id: ChannelId) -> Option<ChannelView> {
-        let a = Contract::try_node(self.a)?;
-        let b = Contract::try_node(self.b)?;
+        let a = self.node_of(id, Side::A)?;
+        let b = self.node_of(id, Side::B)?;
         Some(ChannelView {
             channel: id,
             a: a.account,

@@ -5,6 +5,7 @@
 //! A check is a [`Job`] that runs through [`Phase`]s; every phase can stop between two steps
 //! and go on in a later call.
 
+mod cut;
 mod reimburse;
 mod search;
 mod sides;
@@ -23,6 +24,7 @@ use crate::budget::{Budget, EVENT_LOG};
 use crate::config::{GAS_PRICE, check_storage, crank_deposit, cut_storage};
 use crate::fail::{OrStop, require};
 use crate::store::{self, Table};
+pub use cut::{CutRecord, Smaller};
 use reimburse::Bill;
 use search::{Found, Half, SavedHalf, search};
 use sides::{Decision, Stats};
@@ -89,27 +91,22 @@ enum Phase {
     Cut {
         from: u32,
     },
-    /// Claims are paid.
+    /// Claims that former code gathered are paid.
     Pay {
         from: u32,
     },
     Done,
-}
-
-/// The smaller side that a cooperative close has cut off, for a SeverOrder that comes later.
-#[derive(BorshSerialize, BorshDeserialize)]
-pub struct CutRecord {
-    pub side: Bits,
-    /// Paid for this record by `closer`.
-    pub storage: Yocto,
-    pub closer: AccountId,
+    /// Penalties that were claimed are paid and leave the list, from this one on.
+    Settle {
+        from: u64,
+    },
 }
 
 /// What a job works on within one call.
 struct Work<'a> {
     graph: Graph,
     halves: Option<[Half; 2]>,
-    side: Option<Bits>,
+    side: Option<Smaller>,
     only: Option<usize>,
     path: Vec<u32>,
     /// Gas that was burnt for nothing, by the caller's choice.
@@ -124,6 +121,9 @@ impl Work<'_> {
 }
 
 impl Job {
+    /// Bytes of what was added at the end of its [`Bill`].
+    pub const ADDED: usize = Bill::ADDED;
+
     pub fn is_sever(&self) -> bool {
         self.kind == Kind::Severed
     }
@@ -195,6 +195,7 @@ impl Contract {
             Phase::Round { from } => self.step_round(job, work, from),
             Phase::Cut { from } => self.step_cut(job, work, from),
             Phase::Pay { from } => self.step_pay(job, work, from),
+            Phase::Settle { from } => self.step_settle(job, work, from),
             Phase::Done => (Phase::Done, true),
         }
     }
@@ -214,9 +215,10 @@ impl Contract {
         if !job.is_late() {
             return Phase::Search;
         }
-        if let Some(cut) = store::read::<CutRecord>(Table::Cuts, &job.channel.0.to_le_bytes()) {
-            self.claim_late(job, &cut.side);
-            work.side = Some(cut.side);
+        if let Some(cut) = CutRecord::read(job.channel) {
+            let side = cut.side();
+            self.claim_late(job, &side);
+            work.side = Some(side);
             return Phase::Total { from: 0 };
         }
         self.revive_penalty(job);
@@ -277,7 +279,7 @@ impl Contract {
         }
         store::write(Table::Side, &[], &side);
         store::remove(Table::Search, &[]);
-        work.side = Some(side);
+        work.side = Some(Smaller { nodes: side, at_ms: job.at_ms });
         Phase::Claim { from: self.flow.penalties.first }
     }
 
@@ -294,24 +296,21 @@ impl Contract {
             "this close cuts off many nodes; attach {storage} yocto for their storage"
         );
         job.prepaid = job.prepaid.checked_sub(storage).or_stop();
-        let cut = CutRecord { side, storage, closer: job.closer.clone() };
-        store::write(Table::Cuts, &job.channel.0.to_le_bytes(), &cut);
+        CutRecord::new(side, storage, job).write(job.channel);
     }
 
     /// The smaller side, from this call or an earlier one.
-    fn side(job: &Job, work: &mut Work<'_>) -> Bits {
+    fn side(job: &Job, work: &mut Work<'_>) -> Smaller {
         let stored = || match job.kind {
-            Kind::Late => {
-                store::read::<CutRecord>(Table::Cuts, &job.channel.0.to_le_bytes()).map(|cut| cut.side)
-            }
-            _ => store::read(Table::Side, &[]),
+            Kind::Late => CutRecord::read(job.channel).map(CutRecord::side),
+            _ => store::read(Table::Side, &[]).map(|nodes| Smaller { nodes, at_ms: job.at_ms }),
         };
         work.side.take().or_else(stored).unwrap_or_default()
     }
 
-    fn finish(&mut self, job: &Job, side: Option<&Bits>) -> Phase {
+    fn finish(&mut self, job: &Job, side: Option<&Smaller>) -> Phase {
         // A set holds fewer than 2^24 nodes.
-        let cut_off = side.map_or(0, |side| side.from(0).count() as u32);
+        let cut_off = side.map_or(0, |side| side.nodes.from(0).count() as u32);
         let partition = Some(side.is_some());
         emit(&Event::Checked(vec![CheckedEvent { channel: job.channel, partition, cut_off }]));
         Phase::Done
@@ -327,7 +326,8 @@ impl Contract {
 
     /// What a closer attaches for a check that is left to others.
     pub(crate) fn check_deposit(&self) -> Yocto {
-        check_storage(self.nodes).checked_add(crank_deposit(self.nodes)).or_stop()
+        let crank = crank_deposit(self.nodes, self.flow.penalties.len());
+        check_storage(self.nodes).checked_add(crank).or_stop()
     }
 
     /// Pays whoever continues a check for the gas since `started`, but for what a wrong witness has

@@ -15,6 +15,9 @@ const BYTE_PRICE: u128 = 10_000_000_000_000_000_000;
 /// Bytes that a registration may add to storage: node record, both lookups, the node's
 /// share of the graph and of the weights, changes of its stake that wait.
 const REGISTER_BYTES: u128 = 3_300;
+/// Bytes of what is kept of an index for good once its first node has left: that it is free, or from
+/// when on it is another's.
+const INDEX_BYTES: u128 = 100;
 /// Bytes that a channel may add to storage: its record, at each end one page of a hub and the
 /// mention of that page, its penalty, its place in the queue, a small side that it cut off.
 const CHANNEL_BYTES: u128 = 1_400;
@@ -26,6 +29,7 @@ const SMALL_CUT: usize = 136;
 pub const RESERVED_BYTES: u128 = 90_000;
 
 pub const REGISTER_STORAGE: Yocto = Yocto(REGISTER_BYTES * BYTE_PRICE);
+pub const INDEX_STORAGE: Yocto = Yocto(INDEX_BYTES * BYTE_PRICE);
 pub const CHANNEL_STORAGE: Yocto = Yocto(CHANNEL_BYTES * BYTE_PRICE);
 
 pub const PURSE_STORAGE: Yocto = Yocto(PURSE_BYTES * BYTE_PRICE);
@@ -35,24 +39,27 @@ pub const GAS_PRICE: Yocto = Yocto(100_000_000);
 /// Notice before changes of parameters or code take effect; a test network has its own.
 pub const GOVERNANCE_NOTICE_MS: u64 = 14 * DAY;
 
-/// Deposits for checks count nodes in steps of this: a closer attaches what it has read some blocks
-/// before, and who registers nodes in between must not make that too little.
-const NODES_STEP: u32 = 256;
+/// Deposits for checks count nodes and penalties in steps of this: a closer attaches what it has read
+/// some blocks before, and who adds some in between must not make that too little.
+const STEP: u32 = 256;
 
-fn counted(nodes: u32) -> u128 {
-    u128::from(nodes.next_multiple_of(NODES_STEP))
+/// Bytes of the records of a check: two halves with two bits a node each, the smaller side.
+pub fn check_bytes(nodes: u32) -> usize {
+    nodes as usize * 5 / 8
 }
 
-/// Deposit for the records of a check: two halves with two bits a node each, the smaller side,
-/// the rest.
+/// Deposit for the records of a check.
 pub fn check_storage(nodes: u32) -> Yocto {
-    Yocto((counted(nodes) * 5 / 8 + 2_000) * BYTE_PRICE)
+    Yocto((check_bytes(nodes.next_multiple_of(STEP)) as u128 + 2_000) * BYTE_PRICE)
 }
 
-/// Deposit for the gas of those who continue a check: what cutting off half of the network
-/// burns.
-pub fn crank_deposit(nodes: u32) -> Yocto {
-    Yocto(Yocto::millinear(10).0 + counted(nodes) * 20_000_000_000_000_000_000)
+/// Deposit for the gas of those who continue a check: what cutting off half of the network burns, and
+/// what `penalties` that are listed burn, each claimed from one end and paid to the other.
+pub fn crank_deposit(nodes: u32, penalties: u64) -> Yocto {
+    let nodes = u128::from(nodes.next_multiple_of(STEP));
+    let penalties = u128::from(penalties.max(1).next_multiple_of(u64::from(STEP)));
+    let of_nodes = nodes * 20_000_000_000_000_000_000;
+    Yocto(Yocto::millinear(10).0 + of_nodes + penalties * 150_000_000_000_000_000_000)
 }
 
 /// Deposit for keeping a cut-off side of `size` bytes; nothing if it is small.

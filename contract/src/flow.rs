@@ -10,6 +10,7 @@ use crate::Contract;
 use crate::adjacency;
 use crate::answers::emit;
 use crate::budget::{Budget, EVENT_LOG};
+use crate::channel::Status;
 use crate::check::Job;
 use crate::fail::{OrStop, require};
 use crate::node::MAX_QUEUED;
@@ -204,7 +205,8 @@ impl Contract {
             match self.flow.ripening.front::<Ripe>(Table::Ripening) {
                 Some(ripe) if ripe.at_ms <= clock_ms => {
                     self.flow.ripening.pop(Table::Ripening);
-                    // It may have left since; its index is never used again.
+                    // It may have left since. For another that has its index now nothing changes: what
+                    // of its stake is due by the clock counts anyway.
                     if Self::try_node(ripe.node).is_some() {
                         self.with_node(ripe.node, |_, _| {});
                     }
@@ -273,14 +275,13 @@ impl Contract {
 
     pub(crate) fn list_penalty(&mut self, job: &Job, forfeited: bool) {
         let Some(mut channel) = Self::try_channel(job.channel) else { return };
-        let penalty = Penalty {
-            channel: job.channel,
-            a: job.a,
-            b: job.b,
-            half: channel.bond,
-            until_ms: job.at_ms + job.window_ms,
-            forfeited,
+        // A SeverOrder for a cooperative close is taken while the bonds are held.
+        let until_ms = match channel.status {
+            Status::Closed { held_until_ms: Some(until), .. } if !forfeited => until,
+            _ => job.at_ms + job.window_ms,
         };
+        let (a, b, half) = (job.a, job.b, channel.bond);
+        let penalty = Penalty { channel: job.channel, a, b, half, until_ms, forfeited };
         channel.penalty = Some(self.add_penalty(&penalty));
         Self::save_channel(job.channel, &channel);
     }
@@ -295,7 +296,7 @@ impl Contract {
                 self.flow.job = false;
                 self.flow.checks -= 1;
             }
-            let Some(queued) = self.flow.queue.front::<Queued>(Table::Queue) else { return };
+            let Some(queued) = self.queued() else { return };
             // What waits keeps the contract from being idle until it is applied.
             self.flow.clock_ms = queued.at_ms;
             if !budget.lasts(0) {
@@ -311,7 +312,7 @@ impl Contract {
     }
 
     pub(crate) fn current_job() -> Option<Job> {
-        store::read(Table::Job, &[])
+        store::read_grown(Table::Job, &[], Job::ADDED)
     }
 
     /// The check at the head: under way, or what comes next. `None` while other operations come first.
@@ -319,9 +320,19 @@ impl Contract {
         if self.flow.job {
             return Self::current_job();
         }
-        match self.flow.queue.front::<Queued>(Table::Queue)?.op {
+        match self.queued()?.op {
             Op::Close(job) => Some(job),
             _ => None,
+        }
+    }
+
+    /// The operation that comes next. A check, whose record grew, is the last of what it holds.
+    fn queued(&self) -> Option<Queued> {
+        let queue = self.flow.queue;
+        if queue.is_empty() {
+            None
+        } else {
+            store::read_grown(Table::Queue, &queue.first.to_le_bytes(), Job::ADDED)
         }
     }
 }

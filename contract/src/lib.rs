@@ -22,6 +22,7 @@ mod config;
 mod entry;
 mod fail;
 mod flow;
+mod indices;
 mod json;
 #[cfg(test)]
 mod json_tests;
@@ -47,7 +48,7 @@ pub struct Contract {
     version: u32,
     config: Config,
     books: Books,
-    /// Nodes ever registered; the next index.
+    /// Indices that nodes have or had; the next new one.
     nodes: u32,
     /// Channels ever proposed; the next id.
     channels: u64,

@@ -4,6 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use por_types::{ChannelId, Yocto};
 
 use crate::Contract;
+use crate::check::Smaller;
 use crate::store::{self, Table};
 
 #[derive(BorshSerialize, BorshDeserialize)]
@@ -13,14 +14,32 @@ pub struct Penalty {
     pub b: u32,
     /// What each end forfeited.
     pub half: Yocto,
-    /// Checks from this time on no longer count it.
+    /// Block time from which on checks no longer count it, or no SeverOrder can come any more.
     pub until_ms: u64,
     /// False for a cooperative close: only a later SeverOrder makes a penalty of it.
     pub forfeited: bool,
 }
 
+/// How many entries at the front of the list a call takes off at most: more than it adds.
+const TRIMMED: usize = 4;
+
+impl Penalty {
+    /// Whether a partition with this smaller side, found by the check of a close at `at_ms`,
+    /// reimburses it.
+    pub fn is_claimed(&self, at_ms: u64, side: &Smaller) -> bool {
+        self.forfeited && !self.is_over(at_ms) && side.separates(self.a, self.b)
+    }
+
+    /// Whether nothing at `at_ms` or later, in the order of events, asks for it.
+    pub fn is_over(&self, at_ms: u64) -> bool {
+        at_ms >= self.until_ms
+    }
+}
+
 impl Contract {
+    /// Adds it to the list; answers its number.
     pub(crate) fn add_penalty(&mut self, penalty: &Penalty) -> u64 {
+        self.trim_penalties();
         self.flow.penalties.push(Table::Penalties, penalty)
     }
 
@@ -34,17 +53,23 @@ impl Contract {
         if number == self.flow.penalties.first {
             self.flow.penalties.first += 1;
         }
-        self.skip_removed();
+        self.trim_penalties();
     }
 
-    /// Lets the span begin with a penalty that exists, a few holes at a time.
-    fn skip_removed(&mut self) {
-        for _ in 0..4 {
+    /// Takes off the front of the list what has been removed or is over, a few at a time: the list is
+    /// about as long as there are penalties in their window, whoever finalizes their channels or not.
+    fn trim_penalties(&mut self) {
+        let clock_ms = self.clock_ms();
+        for _ in 0..TRIMMED {
             let first = self.flow.penalties.first;
-            if self.flow.penalties.is_empty() || Self::penalty(first).is_some() {
+            if self.flow.penalties.is_empty() {
                 return;
             }
-            self.flow.penalties.first += 1;
+            match Self::penalty(first) {
+                Some(penalty) if !penalty.is_over(clock_ms) => return,
+                Some(_) => self.flow.penalties.pop(Table::Penalties),
+                None => self.flow.penalties.first += 1,
+            }
         }
     }
 }

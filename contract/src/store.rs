@@ -41,6 +41,10 @@ pub enum Table {
     Penalties = b'y',
     /// account without a node -> what it may withdraw.
     Purses = b'u',
+    /// `u64` -> index whose node has left, in order of time; without a number, which of them exist.
+    Vacant = b'f',
+    /// `u32` index that another node had before -> from when on it is its present node's.
+    Tenures = b't',
     /// Progress of a migration.
     Migration = b'm',
     /// The graph of state version 1.

@@ -10,12 +10,16 @@ mod governance;
 mod harness;
 #[path = "contract_vm/hostile.rs"]
 mod hostile;
+#[path = "contract_vm/indices.rs"]
+mod indices;
 #[path = "contract_vm/life.rs"]
 mod life;
 #[path = "contract_vm/limits.rs"]
 mod limits;
 #[path = "contract_vm/migration.rs"]
 mod migration;
+#[path = "contract_vm/penalties.rs"]
+mod penalties;
 #[path = "contract_vm/random.rs"]
 mod random;
 #[path = "contract_vm/threats.rs"]

@@ -4,10 +4,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use por_types::interface::{CutOffEvent, Event, ReimbursedEvent};
 use por_types::{ChannelId, Yocto};
 
-use super::{Job, Kind, Phase, Work};
+use super::{Job, Kind, Phase, Smaller, Work};
 use crate::Contract;
 use crate::answers::emit;
-use crate::bits::Bits;
 use crate::books::Part;
 use crate::budget::EVENT_LOG;
 use crate::fail::OrStop;
@@ -21,7 +20,7 @@ const NODE_BYTES: usize = 2_000;
 const CUT_LOG: usize = 120;
 const CLAIM_LOG: usize = 200;
 
-/// One end's half of a penalty.
+/// One end's half of a penalty, as former code gathered them.
 #[derive(BorshSerialize, BorshDeserialize)]
 struct Claim {
     channel: ChannelId,
@@ -30,9 +29,11 @@ struct Claim {
     half: Yocto,
 }
 
-/// The sums of one reimbursement.
+/// The sums of one reimbursement. Its size does not depend on how many penalties are claimed: every
+/// call that continues the check reads and writes it.
 #[derive(Default, BorshSerialize, BorshDeserialize)]
 pub struct Bill {
+    /// Empty, but for a check that former code has begun; its first claims are then here.
     claims: Vec<Claim>,
     /// Sum of the halves.
     claimed: Yocto,
@@ -44,9 +45,15 @@ pub struct Bill {
     leftover: Yocto,
     collected: Yocto,
     paid: Yocto,
+    /// Numbers of the first penalty that was claimed and of the one after the last.
+    first: u64,
+    end: u64,
 }
 
 impl Bill {
+    /// Bytes that records of former code are short of.
+    pub const ADDED: usize = 16;
+
     /// The rest is more than the side has.
     fn takes_all(&self) -> bool {
         self.rest > self.stake
@@ -69,6 +76,14 @@ impl Bill {
         if self.rest.is_zero() { Yocto::ZERO } else { self.rest.portion(stake, self.stake).or_stop() }
     }
 
+    /// The penalty with this number is claimed.
+    fn list(&mut self, number: u64) {
+        if self.first == self.end {
+            self.first = number;
+        }
+        self.end = number + 1;
+    }
+
     /// What a claim is paid.
     fn payment(&self, half: Yocto) -> Yocto {
         if self.takes_all() { half.portion(self.collected, self.claimed).or_stop() } else { half }
@@ -76,19 +91,22 @@ impl Bill {
 }
 
 impl Contract {
-    /// Takes the penalties between the sides off the list; those in their window are claimed.
+    /// Claims the penalties between the sides. They leave the list when they are paid; what is not to be
+    /// paid leaves it now.
     pub(super) fn step_claim(&mut self, job: &mut Job, work: &mut Work<'_>, mut from: u64) -> (Phase, bool) {
         let side = Self::side(job, work);
         let mut lasts = true;
         while from < self.flow.penalties.next && lasts {
-            if let Some(penalty) = Self::penalty(from)
-                && side.has(penalty.a) != side.has(penalty.b)
-            {
-                // Also out of its window: a late order must find that its ends are apart already.
-                self.remove_penalty(from);
-                if penalty.forfeited && job.at_ms < penalty.until_ms {
+            match Self::penalty(from) {
+                Some(penalty) if penalty.is_claimed(job.at_ms, &side) => {
                     self.claim(job, &side, &penalty);
+                    job.bill.list(from);
                 }
+                // A late order must find that its ends are apart already. Nothing asks for what is over.
+                Some(penalty) if side.separates(penalty.a, penalty.b) || penalty.is_over(job.at_ms) => {
+                    self.remove_penalty(from);
+                }
+                _ => {}
             }
             from += 1;
             work.budget.bytes += NODE_BYTES;
@@ -104,8 +122,8 @@ impl Contract {
     }
 
     /// Charges a penalty's end on the smaller side as far as its stake goes.
-    fn claim(&mut self, job: &mut Job, side: &Bits, penalty: &Penalty) {
-        let (charged, to) = if side.has(penalty.a) { (penalty.a, penalty.b) } else { (penalty.b, penalty.a) };
+    fn claim(&mut self, job: &mut Job, side: &Smaller, penalty: &Penalty) {
+        let charged = if side.has(penalty.a) { penalty.a } else { penalty.b };
         let clock = self.clock_ms();
         let mut taken = Yocto::ZERO;
         self.with_node(charged, |node, books| {
@@ -114,18 +132,19 @@ impl Contract {
             books.transfer(Part::Stakes, Part::Escrow, taken);
         });
         let bill = &mut job.bill;
-        bill.claims.push(Claim { channel: penalty.channel, to, half: penalty.half });
         bill.claimed = bill.claimed.checked_add(penalty.half).or_stop();
         bill.collected = bill.collected.checked_add(taken).or_stop();
         bill.rest = bill.rest.checked_add(penalty.half.checked_sub(taken).or_stop()).or_stop();
     }
 
     /// A SeverOrder after the close claims with the sides found then.
-    pub(super) fn claim_late(&mut self, job: &mut Job, side: &Bits) {
+    pub(super) fn claim_late(&mut self, job: &mut Job, side: &Smaller) {
+        self.claim(job, side, &Self::late_penalty(job));
+    }
+
+    fn late_penalty(job: &Job) -> Penalty {
         let half = Self::load_channel(job.channel).bond;
-        let (channel, a, b) = (job.channel, job.a, job.b);
-        let penalty = Penalty { channel, a, b, half, until_ms: u64::MAX, forfeited: true };
-        self.claim(job, side, &penalty);
+        Penalty { channel: job.channel, a: job.a, b: job.b, half, until_ms: u64::MAX, forfeited: true }
     }
 
     /// A SeverOrder after a close that separated nothing: its penalty joins the others, unless
@@ -179,13 +198,12 @@ impl Contract {
     ) -> Option<u32> {
         let side = Self::side(job, work);
         let mut reached = None;
-        for node in side.from(from) {
+        for node in side.nodes.from(from) {
             if !work.lasts() {
                 reached = Some(node);
                 break;
             }
-            // A node that has left since a cooperative close cut it off had no stake any more.
-            if let Some(record) = Self::try_node(node) {
+            if let Some(record) = Self::member(job, &side, node) {
                 visit(job, &record);
             }
             work.budget.bytes += NODE_BYTES;
@@ -194,18 +212,23 @@ impl Contract {
         reached
     }
 
+    /// A node of the side. `None`: it has left since a cooperative close cut it off, without stake.
+    fn member(job: &Job, side: &Smaller, node: u32) -> Option<NodeRecord> {
+        if job.is_late() && !side.still_has(node) { None } else { Self::try_node(node) }
+    }
+
     /// Takes each node's share and slash, and cuts it off.
     pub(super) fn step_cut(&mut self, job: &mut Job, work: &mut Work<'_>, from: u32) -> (Phase, bool) {
         let side = Self::side(job, work);
         let mut weights = Weights::default();
         let mut events = Vec::new();
         let mut reached = None;
-        for node in side.from(from) {
+        for node in side.nodes.from(from) {
             if !work.lasts() {
                 reached = Some(node);
                 break;
             }
-            if !job.is_late() || Self::try_node(node).is_some() {
+            if !job.is_late() || Self::member(job, &side, node).is_some() {
                 events.push(self.cut(job, &mut weights, node));
             }
             work.budget.bytes += NODE_BYTES;
@@ -251,37 +274,90 @@ impl Contract {
         event
     }
 
-    /// Pays the claims; what rounding leaves goes to the treasury.
+    /// Pays claims that former code gathered.
     pub(super) fn step_pay(&mut self, job: &mut Job, work: &mut Work<'_>, from: u32) -> (Phase, bool) {
         let mut events = Vec::new();
         let mut at = from as usize;
-        while let Some(Claim { channel, to, half }) = job.bill.claims.get(at)
+        while let Some(&Claim { channel, to, half }) = job.bill.claims.get(at)
             && work.lasts()
         {
-            let amount = job.bill.payment(*half);
-            let mut account = None;
-            self.with_node(*to, |node, books| {
-                books.transfer(Part::Escrow, Part::Withdrawable, amount);
-                node.credit(amount);
-                account = Some(node.account.clone());
-            });
-            job.bill.paid = job.bill.paid.checked_add(amount).or_stop();
-            events.extend(account.map(|account| ReimbursedEvent { channel: *channel, account, amount }));
+            events.extend(self.pay(job, work, channel, to, half));
             at += 1;
-            work.budget.bytes += NODE_BYTES;
-            work.budget.logged += CLAIM_LOG;
         }
-        if !events.is_empty() {
-            work.budget.logged += EVENT_LOG;
-            emit(&Event::Reimbursed(events));
-        }
+        reimbursed(work, events);
         if at < job.bill.claims.len() {
             // Claims are fewer than penalties of nodes that exist.
             return (Phase::Pay { from: at as u32 }, false);
         }
+        (Phase::Settle { from: job.bill.first }, true)
+    }
+
+    /// Pays the penalties that were claimed, in their order; what rounding leaves goes to the treasury.
+    pub(super) fn step_settle(&mut self, job: &mut Job, work: &mut Work<'_>, mut from: u64) -> (Phase, bool) {
+        let side = Self::side(job, work);
+        let mut events = Vec::new();
+        while from < job.bill.end && work.lasts() {
+            // Those in the list are as they were when they were claimed.
+            if let Some(penalty) = Self::penalty(from).filter(|found| found.is_claimed(job.at_ms, &side)) {
+                self.remove_penalty(from);
+                events.extend(self.pay_penalty(job, work, &side, &penalty));
+            } else {
+                work.budget.bytes += NODE_BYTES;
+            }
+            from += 1;
+        }
+        if from >= job.bill.end && job.is_late() && job.bill.claims.is_empty() {
+            events.extend(self.pay_penalty(job, work, &side, &Self::late_penalty(job)));
+        }
+        reimbursed(work, events);
+        if from < job.bill.end {
+            work.side = Some(side);
+            return (Phase::Settle { from }, false);
+        }
         let left = job.bill.collected.checked_sub(job.bill.paid).or_stop();
         self.books.transfer(Part::Escrow, Part::Treasury, left);
-        let side = Self::side(job, work);
         (self.finish(job, Some(&side)), true)
+    }
+
+    /// Pays the penalty's end on the larger side.
+    fn pay_penalty(
+        &mut self,
+        job: &mut Job,
+        work: &mut Work<'_>,
+        side: &Smaller,
+        penalty: &Penalty,
+    ) -> Option<ReimbursedEvent> {
+        let to = if side.has(penalty.a) { penalty.b } else { penalty.a };
+        self.pay(job, work, penalty.channel, to, penalty.half)
+    }
+
+    /// Pays a claim of `half` to node `to`.
+    fn pay(
+        &mut self,
+        job: &mut Job,
+        work: &mut Work<'_>,
+        channel: ChannelId,
+        to: u32,
+        half: Yocto,
+    ) -> Option<ReimbursedEvent> {
+        let amount = job.bill.payment(half);
+        let mut account = None;
+        self.with_node(to, |node, books| {
+            books.transfer(Part::Escrow, Part::Withdrawable, amount);
+            node.credit(amount);
+            account = Some(node.account.clone());
+        });
+        job.bill.paid = job.bill.paid.checked_add(amount).or_stop();
+        work.budget.bytes += NODE_BYTES;
+        work.budget.logged += CLAIM_LOG;
+        account.map(|account| ReimbursedEvent { channel, account, amount })
+    }
+}
+
+/// Emits what was paid.
+fn reimbursed(work: &mut Work<'_>, events: Vec<ReimbursedEvent>) {
+    if !events.is_empty() {
+        work.budget.logged += EVENT_LOG;
+        emit(&Event::Reimbursed(events));
     }
 }

@@ -91,8 +91,8 @@ impl Contract {
             "this expired at {} ms and it is {now}; sign a new one",
             act.expires_ms
         );
-        check_message(&self.config.network, &record.key_of(Side::A), &act.message, a);
-        check_message(&self.config.network, &record.key_of(Side::B), &act.message, b);
+        check_message(&self.config.network, &record.key_of(act.channel, Side::A), &act.message, a);
+        check_message(&self.config.network, &record.key_of(act.channel, Side::B), &act.message, b);
         record.sequence = act.sequence;
         record
     }

@@ -71,7 +71,7 @@ impl Contract {
             ),
         };
         require!(now_ms() < until, code::WINDOW_OVER, "evidence was taken until {until} ms; finalize {id}");
-        check_signed(&self.config.network, &record.key_of(signer), &state);
+        check_signed(&self.config.network, &record.key_of(id, signer), &state);
         let total = state.statement.totals.sent_by(signer);
         let proven = record.totals.sent_by(signer);
         require!(total > proven, code::NOTHING_NEW, "{proven} is already proven; submit a higher total");
@@ -88,7 +88,7 @@ impl Contract {
         let SeverArgs { order, witness } = args();
         let id = order.statement.channel;
         let mut record = Self::load_channel(id);
-        let by = record.side_with_key(&order.statement.signer);
+        let by = record.side_with_key(id, &order.statement.signer);
         let Some(by) = by else {
             fail!(code::NOT_ALLOWED, "{} is no side of channel {id}", order.statement.signer);
         };
@@ -156,11 +156,15 @@ impl Contract {
 }
 
 impl ChannelRecord {
-    pub(super) fn key_of(&self, side: Side) -> NodeKey {
-        Contract::load_node(self.index_of(side)).key
+    /// The key of a side, whose node is here; stops otherwise.
+    pub(super) fn key_of(&self, id: ChannelId, side: Side) -> NodeKey {
+        match self.node_of(id, side) {
+            Some(node) => node.key,
+            None => fail!(code::NOT_REGISTERED, "a node of channel {id} has left; there is nothing to do"),
+        }
     }
 
-    fn side_with_key(&self, key: &NodeKey) -> Option<Side> {
-        [Side::A, Side::B].into_iter().find(|side| self.key_of(*side) == *key)
+    fn side_with_key(&self, id: ChannelId, key: &NodeKey) -> Option<Side> {
+        [Side::A, Side::B].into_iter().find(|side| self.key_of(id, *side) == *key)
     }
 }

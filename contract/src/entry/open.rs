@@ -58,7 +58,7 @@ impl Contract {
         let index = Self::caller_index(&caller());
         let mut record = Self::load_channel(channel);
         require!(
-            index == record.b,
+            index == record.b && Self::had_index(index, channel),
             code::NOT_ALLOWED,
             "only the counterparty of proposal {channel} may confirm it"
         );

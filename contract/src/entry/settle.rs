@@ -11,7 +11,6 @@ use crate::books::Part;
 use crate::channel::{ChannelRecord, Status};
 use crate::check::{CutRecord, Kind};
 use crate::fail::{OrStop, fail, require};
-use crate::store::{self, Table};
 use crate::{Contract, ContractExt};
 
 #[near]
@@ -110,7 +109,7 @@ impl Contract {
         if let Some(number) = record.penalty {
             self.remove_penalty(number);
         }
-        if let Some(cut) = store::take::<CutRecord>(Table::Cuts, &id.0.to_le_bytes()) {
+        if let Some(cut) = CutRecord::take(id) {
             self.credit(&cut.closer, cut.storage, Part::Storage);
         }
         let both = record.bond.checked_mul(2).or_stop();

@@ -5,7 +5,6 @@ use por_types::interface::{Event, RegisterArgs, RegisteredEvent, StakeChangedEve
 use por_types::{RegistrationProof, Yocto};
 
 use super::{caller, now_ms};
-use crate::adjacency::MAX_NODES;
 use crate::answers::{answer, emit};
 use crate::args::args;
 use crate::books::{Part, Purse};
@@ -42,9 +41,7 @@ impl Contract {
         let mut purse = Purse::attached();
         purse.pay(&mut self.books, Part::Storage, REGISTER_STORAGE, "storage deposit");
         let stake = purse.rest(&mut self.books, Part::Stakes);
-        require!(self.nodes < MAX_NODES, code::OVERFLOW, "the network is full; found another one");
-        let index = self.nodes;
-        self.nodes += 1;
+        let index = self.take_index();
         Self::save_node(index, &NodeRecord::new(account.clone(), node_key));
         store::write(Table::Accounts, account.as_bytes(), &index);
         store::write(Table::Keys, &node_key.0, &index);
@@ -61,7 +58,7 @@ impl Contract {
     }
 
     /// Removes the caller's node, which has nothing left here; its storage deposit is
-    /// withdrawable. Its index is not used again, its key and account are free.
+    /// withdrawable. Its index, key and account are free.
     pub fn unregister(&mut self) {
         let account = caller();
         let index = Self::caller_index(&account);
@@ -82,7 +79,8 @@ impl Contract {
         ] {
             store::remove(table, key);
         }
-        self.credit(&account, REGISTER_STORAGE, Part::Storage);
+        let returned = self.vacate_index(index);
+        self.credit(&account, returned, Part::Storage);
         self.log_node(index);
     }
 

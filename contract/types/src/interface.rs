@@ -23,6 +23,9 @@ pub const EVENT_VERSION: &str = "1.0.0";
 pub const STATE_VERSION: u32 = 2;
 /// Most entries of one page of a view.
 pub const MAX_PAGE: u32 = 100;
+/// Indices of nodes are below this. A check that has searched as many still loads, goes on and saves
+/// within [`CHECK_GAS`].
+pub const MAX_INDICES: u32 = 1 << 20;
 
 /// Method names.
 pub mod method {
@@ -101,6 +104,8 @@ pub mod code {
     pub const STAKE_LOCKED: &str = "E_STAKE_LOCKED";
     /// Too many deposits or withdrawals of stake are still waiting.
     pub const TOO_MANY_PENDING: &str = "E_TOO_MANY_PENDING";
+    /// As many nodes are registered as the contract can search.
+    pub const FULL: &str = "E_FULL";
     /// A channel needs two different nodes.
     pub const SELF_CHANNEL: &str = "E_SELF_CHANNEL";
     /// No channel has this id.

@@ -33,7 +33,6 @@ pub struct Pair<H = Vm> {
     early: BTreeMap<usize, u128>,
     /// Accounts that may still be owed part of a check's deposit.
     closers: BTreeSet<AccountId>,
-    check_deposits: BTreeMap<usize, u128>,
     accepted: u64,
 }
 
@@ -61,6 +60,9 @@ impl<H: Host> Pair<H> {
             next_code: None,
             test: args.test,
             nodes: Vec::new(),
+            indices: 0,
+            vacant: Default::default(),
+            once_left: BTreeSet::new(),
             channels: BTreeMap::new(),
             proposed: 0,
             treasury: 0,
@@ -86,26 +88,20 @@ impl<H: Host> Pair<H> {
             charging: false,
             early: BTreeMap::new(),
             closers: BTreeSet::new(),
-            check_deposits: BTreeMap::new(),
             accepted: 0,
         }
     }
 
     /// What a close has to attach now.
     pub fn check_deposit(&mut self) -> u128 {
-        let nodes = self.model.nodes.len();
-        if let Some(known) = self.check_deposits.get(&nodes) {
-            return *known;
-        }
-        let deposit = self.vm.config().check_deposit.0;
-        self.check_deposits.insert(nodes, deposit);
-        deposit
+        self.vm.config().check_deposit.0
     }
 
     /// One call on both. Answers whether it was accepted.
     pub fn call(&mut self, who: &AccountId, call: &Call, attached: u128, tgas: u64) -> Checked<bool> {
         let (method, input) = call.encode();
-        let check_deposit = self.check_deposit();
+        let closes = matches!(call, Call::Sever(_) | Call::Finalize(_));
+        let check_deposit = if closes { self.check_deposit() } else { 0 };
         let shown = String::from_utf8_lossy(&input).into_owned();
         let executed = self.vm.execute(who, method, input, Yocto(attached), tgas);
         let (done, at_ms) = (executed.result, executed.at_ms);
@@ -436,7 +432,7 @@ impl<H: Host> Pair<H> {
         differ("owner", &config.owner, &model.owner)?;
         differ("treasury", &config.treasury, &model.treasury_account)?;
         differ("anchor", &config.anchor, &model.anchor)?;
-        differ("nodes", &config.nodes, &(model.nodes.len() as u64))?;
+        differ("nodes", &config.nodes, &u64::from(model.indices))?;
         differ("channels", &config.channels, &model.proposed)
     }
 
@@ -446,7 +442,8 @@ impl<H: Host> Pair<H> {
         self.config()?;
         let nodes: Vec<NodeView> = self.vm.view(method::NODES, &json!({ "from": 0, "limit": 100 }));
         let live = (0..self.model.nodes.len()).filter(|node| !self.model.nodes[*node].gone);
-        let expected: Vec<usize> = live.collect();
+        let mut expected: Vec<usize> = live.collect();
+        expected.sort_by_key(|node| self.model.nodes[*node].index);
         for (view, node) in nodes.iter().zip(&expected) {
             self.same_node(view, *node)?;
         }

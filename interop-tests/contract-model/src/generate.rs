@@ -29,6 +29,9 @@ pub struct Sequence<H = Vm> {
     /// How often a call gets so little gas that a check may not finish, percent.
     stingy: u32,
     hostile: u32,
+    /// Accounts are found by the node that they have now. Up to then by their order, of which seeds
+    /// that once differed depend.
+    exact: bool,
 }
 
 fn new_args(rng: &mut StdRng, unit: u128) -> NewArgs {
@@ -65,7 +68,7 @@ impl<H: Host> Sequence<H> {
         let pair = Pair::new(host, &new_args(&mut rng, unit));
         let stingy = [0, 50, 90][rng.random_range(0..3)];
         let hostile = rng.random_range(2..15);
-        Sequence { pair, rng, names, secrets, unit, stingy, hostile }
+        Sequence { pair, rng, names, secrets, unit, stingy, hostile, exact: false }
     }
 
     /// Runs all of it. An error says what differs.
@@ -79,6 +82,9 @@ impl<H: Host> Sequence<H> {
         // Last, so that what a seed stands for has not changed up to here.
         if self.chance(25) {
             self.departures()?;
+        }
+        if self.chance(25) {
+            self.successions()?;
         }
         self.wind_up()
     }
@@ -170,13 +176,17 @@ impl<H: Host> Sequence<H> {
     }
 
     fn open(&mut self, a: usize, b: usize) -> Checked<bool> {
+        let id = ChannelId(self.model().proposed);
+        Ok(self.propose(a, b)? && (self.chance(10) || self.confirm(id)?))
+    }
+
+    fn propose(&mut self, a: usize, b: usize) -> Checked<bool> {
         let deposit = self.amount();
         let (from, to) = (self.names[a].clone(), self.names[b].clone());
-        let id = ChannelId(self.model().proposed);
         let bond = self.model().params.sever_penalty.0 / 2;
         let args = ProposeChannelArgs { counterparty: to, terms: terms(), deposit: Yocto(deposit) };
         let cost = deposit + bond + self.model().channel_storage;
-        Ok(self.call(&from, &Call::Propose(args), cost)? && (self.chance(10) || self.confirm(id)?))
+        self.call(&from, &Call::Propose(args), cost)
     }
 
     fn confirm(&mut self, id: ChannelId) -> Checked<bool> {
@@ -225,7 +235,7 @@ impl<H: Host> Sequence<H> {
 
     /// Who registered a node. A node that comes back has a further index.
     fn name_of(&self, node: usize) -> usize {
-        if node < self.names.len() {
+        if !self.exact && node < self.names.len() {
             return node;
         }
         let account = &self.model().nodes[node].account;
@@ -406,14 +416,18 @@ impl<H: Host> Sequence<H> {
 
     fn witness(&mut self, id: ChannelId) -> Option<Witness> {
         let [a, b] = self.ends(id);
-        let end = |node: usize| u32::try_from(node).unwrap_or_default();
         let through = self.node();
+        let end = |name: usize| {
+            let node = self.model().index_of(&self.names[name]).filter(|_| self.exact);
+            node.map_or(u32::try_from(name).unwrap_or_default(), |node| self.model().nodes[node].index)
+        };
+        let [a, b, through] = [a, b, through].map(end);
         match self.rng.random_range(0..10) {
-            0 => Some(Witness { path: vec![end(a), end(b)], closed: None }),
-            1 => Some(Witness { path: vec![end(a), end(through), end(b)], closed: None }),
+            0 => Some(Witness { path: vec![a, b], closed: None }),
+            1 => Some(Witness { path: vec![a, through, b], closed: None }),
             2 => Some(Witness { path: Vec::new(), closed: Some(Side::A) }),
             3 => Some(Witness { path: Vec::new(), closed: Some(Side::B) }),
-            4 => Some(Witness { path: vec![end(b), 4_000_000_000, end(a)], closed: Some(Side::A) }),
+            4 => Some(Witness { path: vec![b, 4_000_000_000, a], closed: Some(Side::A) }),
             _ => None,
         }
     }

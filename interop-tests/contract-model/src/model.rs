@@ -21,6 +21,8 @@ pub use calls::{Call, NO_DEPOSIT};
 
 /// Storage of a purse's record: 0.002 NEAR.
 pub const PURSE_STORAGE: u128 = 2_000_000_000_000_000_000_000;
+/// Stays of the first deposit for an index that becomes free: 0.001 NEAR.
+pub const INDEX_STORAGE: u128 = 1_000_000_000_000_000_000_000;
 /// Ended attachments that are remembered.
 pub const REMEMBERED: usize = 16;
 
@@ -31,8 +33,12 @@ pub struct Due {
     pub amount: u128,
 }
 
+/// A node that is or was registered. Nobody else is ever meant by its place in the list, as by its
+/// index.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// What the contract calls it while it is registered.
+    pub index: u32,
     pub account: AccountId,
     pub key: NodeKey,
     pub active: u128,
@@ -131,6 +137,9 @@ pub enum State {
     LeftAttached,
     LeftWhileChecksWait,
     LateOrderWithoutMember,
+    IndexUsedAgain,
+    IndexNotFreeYet,
+    LateOrderAfterSuccession,
 }
 
 #[derive(Clone, Debug)]
@@ -146,6 +155,12 @@ pub struct Model {
     pub next_code: Option<NextCode>,
     pub test: bool,
     pub nodes: Vec<Node>,
+    /// Indices in use, or used before.
+    pub indices: u32,
+    /// Indices whose nodes have left, and when, in that order.
+    pub vacant: VecDeque<(u32, u64)>,
+    /// Indices that some node has left.
+    pub once_left: BTreeSet<u32>,
     pub channels: BTreeMap<ChannelId, Channel>,
     pub proposed: u64,
     pub treasury: u128,

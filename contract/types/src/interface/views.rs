@@ -27,7 +27,7 @@ pub struct ConfigView {
     pub test: bool,
     /// Version of the graph: number of entries ever written to the change log.
     pub graph_version: u64,
-    /// Nodes ever registered: indices `0..nodes`.
+    /// Indices in use, or used before: `0..nodes`.
     pub nodes: u64,
     /// Channels ever proposed: ids `0..channels`.
     pub channels: u64,
@@ -115,7 +115,7 @@ pub struct CheckView {
 /// A registered node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeView {
-    /// Index in the graph, from 0, in order of registration.
+    /// Index in the graph, from 0. Another node may get it once this one has left.
     pub index: u32,
     pub account: AccountId,
     pub node_key: NodeKey,

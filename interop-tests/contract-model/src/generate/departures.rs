@@ -1,4 +1,4 @@
-//! Some nodes end what they have and go, while the others carry on.
+//! Some nodes end what they have and go, while the others carry on; others come in their place.
 
 use por_types::interface::*;
 use por_types::{AccountId, ChannelId, CooperativeClose, SeverOrder, SeverReason, Totals, Yocto};
@@ -7,7 +7,8 @@ use rand::Rng;
 use super::{Sequence, new_args};
 use crate::compare::Checked;
 use crate::host::Host;
-use crate::model::{Call, Model};
+use crate::model::{Call, Channel, Model};
+use crate::vm::{account, secret, terms};
 
 /// Calls of nodes that go, and of others in between.
 const STEPS: usize = 60;
@@ -27,13 +28,7 @@ impl<H: Host> Sequence<H> {
             self.close_some()?;
             self.shorten_windows()?;
         }
-        // Those with few channels are through first.
-        let mut leaving: Vec<AccountId> = self.names.clone();
-        leaving.sort_by_key(|name| {
-            let node = self.model().index_of(name);
-            node.map_or(usize::MAX, |node| self.model().channels_of(node).len())
-        });
-        leaving.truncate(LEAVING);
+        let leaving = self.leaving();
         for _ in 0..STEPS {
             match self.rng.random_range(0..100) {
                 0..12 => self.step()?,
@@ -46,6 +41,72 @@ impl<H: Host> Sequence<H> {
             };
         }
         Ok(())
+    }
+
+    /// Those with few channels are through first.
+    fn leaving(&self) -> Vec<AccountId> {
+        let mut leaving: Vec<AccountId> = self.names.clone();
+        leaving.sort_by_key(|name| {
+            let node = self.model().index_of(name);
+            node.map_or(usize::MAX, |node| self.model().channels_of(node).len())
+        });
+        leaving.truncate(LEAVING);
+        leaving
+    }
+
+    /// Nodes go and new accounts get their indices, while checks, proposals and orders from before
+    /// are pending.
+    pub(super) fn successions(&mut self) -> Checked<()> {
+        self.exact = true;
+        self.close_some()?;
+        self.shorten_windows()?;
+        let mut leaving = self.leaving();
+        for _ in 0..2 * STEPS {
+            match self.rng.random_range(0..100) {
+                0..10 => self.step()?,
+                10..22 => self.late_order()?,
+                22..30 => {
+                    let (from, to) = (self.node(), self.rng.random_range(0..leaving.len()));
+                    let to = self.names.iter().position(|name| *name == leaving[to]).unwrap_or_default();
+                    self.propose(from, to)?
+                }
+                30..40 if !self.model().waiting.is_empty() => self.continue_checks()?,
+                40..50 => self.succeed(&mut leaving)?,
+                _ => {
+                    let who = leaving[self.rng.random_range(0..leaving.len())].clone();
+                    self.towards_exit(&who)?
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Somebody new registers where an index is free, confirms what was proposed to the node that had
+    /// it, and opens a channel. Later it may leave like those before.
+    fn succeed(&mut self, leaving: &mut Vec<AccountId>) -> Checked<bool> {
+        if self.model().vacant.is_empty() {
+            return self.step();
+        }
+        let (index, gone) = (self.names.len(), self.model().vacant[0].0);
+        let name = account(&format!("n{index}.test"));
+        self.secrets.push(secret(name.as_str()));
+        self.names.push(name.clone());
+        if !self.register(index)? {
+            return Ok(false);
+        }
+        leaving.push(name.clone());
+        let meant = |channel: &Channel| {
+            let node = &self.model().nodes[channel.ends[1]];
+            channel.status == ChannelStatus::Proposed && node.gone && node.index == gone
+        };
+        let proposals = self.model().channels.iter().filter(|(_, channel)| meant(channel));
+        let proposals: Vec<(ChannelId, u128)> = proposals.map(|(id, channel)| (*id, channel.bond)).collect();
+        for (channel, bond) in proposals {
+            let args = ConfirmChannelArgs { channel, terms: terms(), deposit: Yocto::ZERO };
+            self.call(&name, &Call::Confirm(args), bond)?;
+        }
+        let other = self.node();
+        Ok(self.open(other, index)? && self.ping(index, other)?)
     }
 
     /// Cooperatively, so that orders for these channels may come late.

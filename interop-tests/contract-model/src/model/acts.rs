@@ -7,7 +7,7 @@ use por_types::{
 };
 
 use super::calls::{Call, NO_DEPOSIT};
-use super::{Channel, Found, Model, Node, Op, Then};
+use super::{Channel, Found, Model, Node, Op, State, Then};
 
 /// Why a call must be refused: every reason that holds.
 pub(super) type Refused = Vec<&'static str>;
@@ -166,7 +166,9 @@ impl Model {
             .need(signed(&self.network(), &args.node_key, &statement, args.proof), code::SIGNATURE);
         faults.done()?;
         let anchor = *who == self.anchor && self.nodes.iter().all(|node| node.account != self.anchor);
+        let index = self.next_index();
         self.nodes.push(Node {
+            index,
             account: who.clone(),
             key: args.node_key,
             active: 0,
@@ -185,6 +187,23 @@ impl Model {
             self.enqueue(Op::Stake { node, amount, activation_ms: self.params.activation_ms });
         }
         Ok(())
+    }
+
+    /// Of those that are free the one that has been for longest, if its node left before the clock's
+    /// time; else a new one.
+    fn next_index(&mut self) -> u32 {
+        let clock_ms = self.clock_ms();
+        match self.vacant.front().copied() {
+            Some((index, left_ms)) if left_ms < clock_ms => {
+                self.note(State::IndexUsedAgain);
+                self.vacant.pop_front();
+                return index;
+            }
+            Some(_) => self.note(State::IndexNotFreeYet),
+            None => {}
+        }
+        self.indices += 1;
+        self.indices - 1
     }
 
     fn stake(&mut self, who: &AccountId, attached: u128) -> Outcome {

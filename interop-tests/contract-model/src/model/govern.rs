@@ -5,7 +5,7 @@ use por_types::interface::*;
 
 use super::acts::{Faults, Outcome};
 use super::calls::Call;
-use super::{Model, State};
+use super::{INDEX_STORAGE, Model, State};
 
 impl Model {
     /// A node leaves for good.
@@ -31,8 +31,11 @@ impl Model {
         if !self.waiting.is_empty() {
             self.note(State::LeftWhileChecksWait);
         }
-        self.storage -= self.register_storage;
-        self.credit(who, self.register_storage);
+        let index = self.nodes[index].index;
+        self.vacant.push_back((index, now_ms));
+        let kept = if self.once_left.insert(index) { INDEX_STORAGE } else { 0 };
+        self.storage -= self.register_storage - kept;
+        self.credit(who, self.register_storage - kept);
         Ok(())
     }
 

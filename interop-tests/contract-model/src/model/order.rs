@@ -90,7 +90,8 @@ impl Model {
         };
         let (of_a, of_b) = (rank(&a), rank(&b));
         // Else the one without the lowest index.
-        let a_is_smaller = of_a < of_b || (of_a == of_b && a.first() > b.first());
+        let lowest = |side: &BTreeSet<usize>| side.iter().map(|node| self.nodes[*node].index).min();
+        let a_is_smaller = of_a < of_b || (of_a == of_b && lowest(&a) > lowest(&b));
         if of_a.0 == of_b.0 && of_a.1 == of_b.1 {
             self.note(State::TieOfWeight);
         }
@@ -164,8 +165,9 @@ impl Model {
             collected += self.nodes[claim.payer].charge(claim.half);
         }
         let rest = asked - collected;
-        let stakes: Vec<(usize, u128)> =
+        let mut stakes: Vec<(usize, u128)> =
             side.iter().map(|node| (*node, self.nodes[*node].chargeable())).collect();
+        stakes.sort_by_key(|(node, _)| self.nodes[*node].index);
         let stake: u128 = stakes.iter().map(|(_, stake)| stake).sum();
         if rest <= stake {
             self.divide(rest, stake, &stakes);
@@ -241,6 +243,13 @@ impl Model {
             Found::Partition(side) => {
                 if side.iter().any(|node| self.nodes[*node].gone) {
                     self.note(State::LateOrderWithoutMember);
+                }
+                let taken = |gone: &usize| {
+                    let index = self.nodes[*gone].index;
+                    self.nodes[*gone].gone && self.nodes.iter().any(|node| !node.gone && node.index == index)
+                };
+                if side.iter().any(taken) {
+                    self.note(State::LateOrderAfterSuccession);
                 }
                 let payer = usize::from(side.contains(&ends[1]));
                 let claim = Claim { half, payer: ends[payer], payee: ends[1 - payer] };

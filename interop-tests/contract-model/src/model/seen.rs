@@ -9,7 +9,7 @@ impl Model {
     pub fn node_view(&self, index: usize) -> NodeView {
         let node = &self.nodes[index];
         NodeView {
-            index: u32::try_from(index).expect("few nodes"),
+            index: node.index,
             account: node.account.clone(),
             node_key: node.key,
             stake: Yocto(self.stake_seen(index)),

@@ -1,4 +1,6 @@
-//! Calls for measurements on large states.
+//! Calls for measurements on large states, and such states themselves.
+
+use std::collections::HashMap;
 
 use near_parameters::ActionCosts;
 use por_types::Yocto;
@@ -7,6 +9,12 @@ use serde_json::Value;
 use super::{Done, Vm};
 
 impl Vm {
+    /// What the contract has stored, by key: for states that too many calls would take to make. The
+    /// account is not charged for what is changed here.
+    pub fn stored(&mut self) -> &mut HashMap<Vec<u8>, Vec<u8>> {
+        &mut self.ext.fake_trie
+    }
+
     /// A call that must succeed. Nothing is kept for undoing it, which makes it cheap on a large
     /// state, and promises are not delivered.
     ///
