@@ -163,7 +163,10 @@ impl Graph {
     fn put_node(&mut self, view: &NodeView) {
         let at = self.vertex(view.node_key);
         self.by_account.insert(view.account.clone(), at);
-        self.by_index.insert(view.index, at);
+        // The log does not mention that a node has left; who has its index now does.
+        if let Some(former) = self.by_index.insert(view.index, at) {
+            self.nodes[former as usize].view.take_if(|known| known.index == view.index);
+        }
         self.nodes[at as usize].view = Some(view.clone());
     }
 
@@ -280,7 +283,8 @@ impl Graph {
 
     /// The node with this index of the contract.
     pub fn node_at(&self, index: u32) -> Option<&NodeView> {
-        self.nodes.get(*self.by_index.get(&index)? as usize)?.view.as_ref()
+        let node = self.nodes.get(*self.by_index.get(&index)? as usize)?.view.as_ref();
+        node.filter(|node| node.index == index)
     }
 
     /// All registered nodes.

@@ -238,8 +238,12 @@ impl<H: Host> Sequence<H> {
         if !self.exact && node < self.names.len() {
             return node;
         }
+        self.name_of_node(node).unwrap_or_default()
+    }
+
+    fn name_of_node(&self, node: usize) -> Option<usize> {
         let account = &self.model().nodes[node].account;
-        self.names.iter().position(|name| name == account).unwrap_or_default()
+        self.names.iter().position(|name| name == account)
     }
 
     /// Totals that grow from what is proven, mostly within the deposits.

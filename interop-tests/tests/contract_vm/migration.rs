@@ -1,12 +1,15 @@
 //! The state of version 1, made by its own wasm, taken over by the current code.
 
 use por_types::Yocto;
-use por_types::interface::{ChannelStatus, code, method};
+use por_types::interface::{ChannelStatus, ChecksView, Event, code, method};
 use serde_json::json;
 
-use super::harness::{CONTRACT, Vm, order, params, refused, state, totals};
+use super::harness::{CONTRACT, Done, Vm, order, params, refused, state, totals};
+use super::penalties::{HALF, parallel_on, sever_all};
 
 const FIRST: &[u8] = include_bytes!("../../fixtures/contract-v1.wasm");
+/// Of version 2, but from before claims were left in the list of penalties and indices used again.
+const SECOND: &[u8] = include_bytes!("../../fixtures/contract-v2.wasm");
 const NAMES: [&str; 3] = ["owner.test", "alice.test", "bob.test"];
 const NEAR: u128 = Yocto::ONE_NEAR.0;
 
@@ -90,6 +93,62 @@ fn a_state_of_version_one_goes_on_in_several_steps() {
     assert!(
         matches!(vm.channel(severed).status, ChannelStatus::Closed { paid_a, .. } if paid_a == Yocto::near(3))
     );
+}
+
+/// Records of the check, of what waits behind it and of kept sides have grown since.
+#[test]
+fn a_check_that_earlier_code_of_this_version_has_begun_comes_to_the_same_end() {
+    let channels = 60;
+    let mut phases = 0;
+    for steps in [0, 2, 4, 6, 8, 10] {
+        let (mut vm, ids) = parallel_on(Vm::deployed_with(SECOND.to_vec()), channels + 2);
+        let (late, ids) = ids.split_last().expect("channels");
+        let (last, others) = ids.split_last().expect("channels");
+        sever_all(&mut vm, others);
+        for (who, method) in [("a.test", method::REQUEST_CLOSE), ("owner.test", method::CONFIRM_CLOSE)] {
+            vm.act(who, method, json!({ "channel": late, "totals": totals(0, 0) })).expect(method);
+        }
+        vm.now_ms += params().notice_ms;
+        // A check waits, without gas for it, and behind it a close that will find a partition.
+        vm.gas = 14_000_000_000_000;
+        let deposit = vm.config().check_deposit;
+        let sever = json!({ "order": order("owner.test", *last) });
+        vm.call("x.test", method::SEVER, &sever, deposit).expect("sever");
+        let finalize = json!({ "channel": late });
+        vm.call("x.test", method::FINALIZE, &finalize, deposit).expect("finalize");
+        let mut reimbursed = 0;
+        let mut check = |vm: &mut Vm| reimbursed += paid(&vm.act("crank.test", method::CHECK, json!({})));
+        vm.gas = 19_000_000_000_000;
+        for _ in 0..steps {
+            check(&mut vm);
+        }
+        let head = vm.view::<ChecksView>(method::CHECKS, &json!({})).head;
+        phases += usize::from(head.is_some_and(|head| head.channel == *late));
+
+        vm.set_code(super::harness::wasm());
+        vm.gas = Vm::GAS;
+        while vm.view::<ChecksView>(method::CHECKS, &json!({})).waiting > 0 {
+            check(&mut vm);
+        }
+        assert_eq!(reimbursed, (channels as u128 + 1) * HALF.0, "{steps} steps by the earlier code");
+        // The order finds the side that a close has cut off, whichever code kept it.
+        let order = json!({ "order": order("owner.test", *late) });
+        assert_eq!(paid(&vm.act("x.test", method::SEVER, order)), HALF.0);
+    }
+    assert!(phases > 3, "the earlier code stopped at different points: {phases}");
+}
+
+/// What a call reimbursed, in yocto.
+fn paid(done: &Result<Done, String>) -> u128 {
+    let events = done.as_ref().expect("accepted").logs.iter().map(|log| {
+        let json = log.strip_prefix("EVENT_JSON:").expect("NEP-297");
+        serde_json::from_str(json).expect("an event")
+    });
+    let amounts = events.map(|event| match event {
+        Event::Reimbursed(claims) => claims.iter().map(|claim| claim.amount.0).sum(),
+        _ => 0,
+    });
+    amounts.sum()
 }
 
 #[test]

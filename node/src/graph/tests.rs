@@ -125,6 +125,33 @@ fn pages_and_changes_lead_to_the_same_graph() {
     assert_eq!(graph.node(&key(9)).expect("known").index, 9);
 }
 
+/// Node 1 leaves and comes back elsewhere, node 2 gets its index: in any order, in one page or two.
+#[test]
+fn an_index_that_is_used_again_is_the_new_nodes() {
+    let at = |index: u32, name: u8| NodeView { index, ..node(name) };
+    let (moved, new) = (at(9, 1), at(1, 2));
+    let pages = [
+        vec![vec![moved.clone(), new.clone()]],
+        vec![vec![new.clone(), moved.clone()]],
+        vec![vec![moved.clone()], vec![new.clone()]],
+        vec![vec![new.clone()], vec![moved.clone()]],
+    ];
+    for nodes in pages {
+        let mut graph = Graph::from_pages(0, &[node(1)], &[]);
+        for (version, nodes) in (1..).zip(nodes) {
+            graph.apply(&page(version, version, nodes, vec![])).expect("applies");
+        }
+        assert_eq!((graph.node_at(1), graph.node_at(9)), (Some(&new), Some(&moved)));
+        assert_eq!((graph.node(&key(1)), graph.node(&key(2))), (Some(&moved), Some(&new)));
+        assert_eq!(graph.node_count(), 2);
+    }
+    // It only leaves: that shows when another has its index.
+    let mut graph = Graph::from_pages(0, &[node(1)], &[]);
+    graph.apply(&page(1, 1, vec![new.clone()], vec![])).expect("applies");
+    assert_eq!((graph.node(&key(1)), graph.node_of_account(&node(1).account)), (None, None));
+    assert_eq!((graph.node_at(1), graph.node_count()), (Some(&new), 1));
+}
+
 #[test]
 fn a_forgotten_channel_leaves_and_the_others_stay() {
     let mut graph = Graph::default();

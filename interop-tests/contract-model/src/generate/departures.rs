@@ -152,8 +152,9 @@ impl<H: Host> Sequence<H> {
         self.order(channel, end)
     }
 
+    /// By an end's account.
     fn order(&mut self, channel: ChannelId, end: usize) -> Checked<bool> {
-        let end = self.names.iter().position(|name| *name == self.model().nodes[end].account).unwrap_or(end);
+        let end = if self.exact { end } else { self.name_of_node(end).unwrap_or(end) };
         let signer = self.secrets[end].public();
         let statement = SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
         let network = self.model().network();
@@ -195,7 +196,11 @@ impl<H: Host> Sequence<H> {
         match self.model().channels[&id].status.clone() {
             ChannelStatus::Proposed => return self.call(who, &Call::Cancel(args), 0),
             ChannelStatus::Open | ChannelStatus::Closing { confirmed: false, .. } => {
-                return if self.chance(70) { self.close_honestly(id) } else { self.order(id, node) };
+                if self.chance(70) {
+                    return self.close_honestly(id);
+                }
+                let end = if self.exact { self.name_of(node) } else { node };
+                return self.order(id, end);
             }
             ChannelStatus::Cancelled | ChannelStatus::Closed { bonds_until_ms: None, .. } => {
                 return self.call(who, &Call::Forget(args), 0);
