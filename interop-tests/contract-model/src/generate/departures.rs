@@ -3,6 +3,7 @@
 use por_types::interface::*;
 use por_types::{AccountId, ChannelId, CooperativeClose, SeverOrder, SeverReason, Totals, Yocto};
 use rand::Rng;
+use rand::rngs::StdRng;
 
 use super::{Sequence, new_args};
 use crate::compare::Checked;
@@ -58,9 +59,13 @@ impl<H: Host> Sequence<H> {
     /// are pending.
     pub(super) fn successions(&mut self) -> Checked<()> {
         self.exact = true;
-        self.close_some()?;
-        self.shorten_windows()?;
         let mut leaving = self.leaving();
+        if self.chance(60) {
+            self.succeed_in_a_cut(&mut leaving)?;
+        } else {
+            self.close_some()?;
+            self.shorten_windows()?;
+        }
         for _ in 0..2 * STEPS {
             match self.rng.random_range(0..100) {
                 0..10 => self.step()?,
@@ -81,16 +86,62 @@ impl<H: Host> Sequence<H> {
         Ok(())
     }
 
+    /// A chain of new nodes is cut off by a cooperative close, the last of it leaves and another gets
+    /// its index; then comes an order for the close.
+    fn succeed_in_a_cut(&mut self, leaving: &mut Vec<AccountId>) -> Checked<()> {
+        self.set_windows(|rng| [rng.random_range(2_000..4_000), 5_000, 50])?;
+        let (first, mut to) = (self.names.len(), self.node());
+        let channel = ChannelId(self.model().proposed);
+        for _ in 0..3 {
+            let index = self.new_name();
+            if !(self.register(index)? && self.open(to, index)?) {
+                return Ok(());
+            }
+            self.ping(index, to)?;
+            to = index;
+        }
+        let status = self.model().channels.get(&channel).map(|channel| channel.status.clone());
+        if status != Some(ChannelStatus::Open) || !self.close_honestly(channel)? {
+            return Ok(());
+        }
+        self.wait_until(self.now_ms() + self.model().params.notice_ms);
+        let (witness, who, attached) = (self.witness(channel), self.anybody(), self.pair.check_deposit());
+        self.call(&who, &Call::Finalize(FinalizeArgs { channel, witness }), attached)?;
+        self.shorten_windows()?;
+        let last = self.names[to].clone();
+        for _ in 0..30 {
+            if self.model().index_of(&last).is_none() {
+                break;
+            }
+            let waits = !self.model().waiting.is_empty();
+            let _ =
+                if waits && self.chance(50) { self.continue_checks()? } else { self.towards_exit(&last)? };
+        }
+        self.wait_until(self.now_ms() + 1);
+        self.succeed(leaving)?;
+        leaving.extend([self.names[first + 1].clone(), last]);
+        let end = self.rng.random_range(0..2);
+        let end = self.ends(channel)[end];
+        self.order(channel, end)?;
+        Ok(())
+    }
+
+    /// A further account, without a node.
+    fn new_name(&mut self) -> usize {
+        let name = account(&format!("n{}.test", self.names.len()));
+        self.secrets.push(secret(name.as_str()));
+        self.names.push(name);
+        self.names.len() - 1
+    }
+
     /// Somebody new registers where an index is free, confirms what was proposed to the node that had
     /// it, and opens a channel. Later it may leave like those before.
     fn succeed(&mut self, leaving: &mut Vec<AccountId>) -> Checked<bool> {
         if self.model().vacant.is_empty() {
             return self.step();
         }
-        let (index, gone) = (self.names.len(), self.model().vacant[0].0);
-        let name = account(&format!("n{index}.test"));
-        self.secrets.push(secret(name.as_str()));
-        self.names.push(name.clone());
+        let (index, gone) = (self.new_name(), self.model().vacant[0].0);
+        let name = self.names[index].clone();
         if !self.register(index)? {
             return Ok(false);
         }
@@ -129,11 +180,14 @@ impl<H: Host> Sequence<H> {
 
     /// What closes from now on is over before some of what has closed already.
     fn shorten_windows(&mut self) -> Checked<bool> {
+        self.set_windows(|rng| [rng.random_range(1..200), rng.random_range(1..400), rng.random_range(1..50)])
+    }
+
+    /// Challenge, reimbursement and notice, milliseconds.
+    fn set_windows(&mut self, windows: impl FnOnce(&mut StdRng) -> [u64; 3]) -> Checked<bool> {
         let unit = self.unit;
         let mut params = new_args(&mut self.rng, unit).params;
-        params.challenge_ms = self.rng.random_range(1..200);
-        params.reimbursement_ms = self.rng.random_range(1..400);
-        params.notice_ms = self.rng.random_range(1..50);
+        [params.challenge_ms, params.reimbursement_ms, params.notice_ms] = windows(&mut self.rng);
         let owner = self.model().owner.clone();
         let announced = self.call(&owner, &Call::SetParams(SetParamsArgs { params }), 0)?;
         self.wait_until(self.now_ms() + self.model().params.notice_ms);
