@@ -262,7 +262,8 @@ fn a_check_of_the_largest_network_comes_to_an_end() {
     vm.now_ms += params().notice_ms;
     vm.call("closer.test", method::FINALIZE, &json!({ "channel": ids[0] }), deposit).expect("finalize");
     let apart = crank(&mut vm);
-    println!("around {around:?}, apart {apart:?} Tgas");
+    let most = around.iter().chain(&apart).max();
+    assert!(most < Some(&220), "around {around:?}, apart {apart:?} Tgas");
     // A node and the last one are a side as long as can be.
     let args = json!({ "order": order("b.test", ids[0]) });
     let done = vm.call("closer.test", method::SEVER, &args, deposit).expect("a late order");

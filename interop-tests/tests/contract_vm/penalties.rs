@@ -84,14 +84,13 @@ fn cut_off(vm: &mut Vm, id: ChannelId) -> Taken {
         assert!(taken.calls < 500, "{taken:?}");
     }
     let (earned, price) = (vm.withdrawable("crank.test").0, Yocto::millinear(1).0 / 10);
-    println!("{taken:?}, {} Tgas are paid for", earned / price);
     assert!(earned / price >= u128::from(taken.prepaid), "to the end: {taken:?}, {earned}");
     taken
 }
 
 #[test]
 fn no_number_of_claims_stops_a_check() {
-    let claims = std::env::var("POR_CLAIMS").map_or(3_000, |n| n.parse().expect("n"));
+    let claims = 3_000;
     let (mut vm, ids) = parallel(claims);
     let (last, others) = ids.split_last().expect("channels");
     sever_all(&mut vm, others);
@@ -103,16 +102,14 @@ fn no_number_of_claims_stops_a_check() {
 /// Channels that are over and that nobody finalizes.
 #[test]
 fn penalties_that_are_over_cost_no_check_anything() {
-    let channels = std::env::var("POR_CLAIMS").map_or(3_000, |n| n.parse().expect("n"));
+    let channels = 3_000;
     let (mut vm, ids) = parallel(channels);
     let (last, others) = ids.split_last().expect("channels");
     let (late, early) = others.split_last().expect("channels");
     sever_all(&mut vm, early);
     vm.now_ms += params().reimbursement_ms;
-    let taken = {
-        sever_all(&mut vm, &[*late]);
-        cut_off(&mut vm, *last)
-    };
+    sever_all(&mut vm, &[*late]);
+    let taken = cut_off(&mut vm, *last);
     assert_eq!(taken.claims, 2);
     // The next one is as cheap as the first of a network.
     let id = vm.open(ANCHOR, "a.test", Yocto::ZERO, Yocto::ZERO);
