@@ -378,6 +378,15 @@ fn judge_rest(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut T
             Frame::Reject(reject) => {
                 refunded.extend(reject.rejections.iter().map(|item| (from, to, item.exchange)));
             }
+            // One that has asked and was gone before it could be refused.
+            Frame::Request(request) if hostile.contains(&from) => {
+                refunded.extend(request.requests.iter().map(|item| (to, from, item.exchange)));
+            }
+            Frame::Ack(ack) => {
+                for exchange in &ack.exchanges {
+                    refunded.remove(&(from, to, *exchange));
+                }
+            }
             // One of a host that is gone for good may have been on its way when its link broke.
             Frame::Done(done) if !hostile.contains(&from) => {
                 for exchange in &done.exchanges {
@@ -554,6 +563,7 @@ mod tests {
             ("a crash swallowed what was to be told of a pursuit's end", &[7_000_549]),
             ("a host that was gone for good had sent a Done that did not arrive", &[40_000_194]),
             ("a next node that did not see its edge yet refused for a second", &[83_000_566]),
+            ("a host was gone for good before its request could be refused", &[88_000_718]),
             ("an author that had crashed was refused over a channel severed meanwhile", &[40_000_712]),
         ];
         for (why, seeds) in once {
