@@ -56,6 +56,9 @@ fn new_args(rng: &mut StdRng, unit: u128) -> NewArgs {
     }
 }
 
+/// Most accounts of a sequence: `n0.test` and so on. A chain has to have them all.
+pub const MAX_NAMES: usize = 64;
+
 impl<H: Host> Sequence<H> {
     /// The sequence of a seed, for a contract that is deployed and not initialised. On a chain it
     /// differs from run to run, as its calls depend on what happened when.

@@ -19,6 +19,7 @@ use near_primitives::views::{
     ExecutionOutcomeWithIdView, ExecutionStatusView, FinalExecutionOutcomeView, QueryRequest,
     TxExecutionStatus,
 };
+use por_contract_model::generate::MAX_NAMES;
 use por_contract_model::host::{Executed, Host};
 use por_contract_model::vm::{CONTRACT, Done, wasm};
 use por_localnet::{Config, Localnet};
@@ -35,8 +36,6 @@ const BLOCK_MS: u64 = 20;
 /// Yocto of each account but the contract's: enough for all that the generator attaches.
 const WEALTH: u128 = 10_000_000 * Yocto::ONE_NEAR.0;
 const OWNER: &str = "owner.test";
-/// As many nodes as a sequence can have.
-const NODES: usize = 12;
 const TGAS: u64 = 1_000_000_000_000;
 
 /// What a block's views see.
@@ -78,7 +77,7 @@ impl Chain {
     pub fn start() -> Chain {
         let runtime = Runtime::new().expect("a runtime starts");
         let key = SecretKey::from_seed(KeyType::ED25519, "everybody");
-        let nodes = (0..NODES).map(|index| format!("n{index}.test"));
+        let nodes = (0..MAX_NAMES).map(|index| format!("n{index}.test"));
         let names = nodes.chain([OWNER, "treasury.test"].map(str::to_owned));
         let mut genesis_accounts: Vec<_> =
             names.map(|name| (near_id(&name), key.public_key(), WEALTH)).collect();

@@ -5,7 +5,7 @@ use por_types::{AccountId, ChannelId, CooperativeClose, SeverOrder, SeverReason,
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Sequence, new_args};
+use super::{MAX_NAMES, Sequence, new_args};
 use crate::compare::Checked;
 use crate::host::Host;
 use crate::model::{Call, Channel, Model};
@@ -137,7 +137,7 @@ impl<H: Host> Sequence<H> {
     /// Somebody new registers where an index is free, confirms what was proposed to the node that had
     /// it, and opens a channel. Later it may leave like those before.
     fn succeed(&mut self, leaving: &mut Vec<AccountId>) -> Checked<bool> {
-        if self.model().vacant.is_empty() {
+        if self.model().vacant.is_empty() || self.names.len() >= MAX_NAMES {
             return self.step();
         }
         let (index, gone) = (self.new_name(), self.model().vacant[0].0);
