@@ -78,6 +78,8 @@ impl Supervisor {
             biased;
             _ = stop.wait_for(|stop| *stop) => Ok(()),
             ended = self.tasks.join_next_with_id() => match ended {
+                // It was asked for just now, and the API was quicker than this task.
+                Some(Ok((_, Ok(())))) if *self.stop.borrow() => Ok(()),
                 Some(ended) => Err(self.why(ended)),
                 None => Ok(()),
             },
