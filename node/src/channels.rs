@@ -276,15 +276,12 @@ impl Manager {
         match read.await {
             Ok((_, views)) if views.is_empty() => self.ask_again = None,
             Ok((time_ms, views)) => {
-                let edges = start::edges(&views);
-                if !self.tell_protocol(&views, ledger).await? {
-                    self.ask_again = Some(Instant::now() + BACKOFF.0);
-                    return Ok(());
-                }
-                // Of version 0: whatever the graph says comes after it.
-                let told = self.channels.parts.control.update_graph(0, time_ms, edges).await;
+                // Edges first: a request over a channel that is known and has no edge would be refused. Of version
+                // 0: whatever the graph says comes after it.
+                let told = parts.control.update_graph(0, time_ms, start::edges(&views)).await;
                 told.map_err(|_| stopped())?;
-                self.ask_again = None;
+                let told = self.tell_protocol(&views, ledger).await?;
+                self.ask_again = (!told).then(|| Instant::now() + BACKOFF.0);
             }
             Err(error) => {
                 tracing::warn!(%error, "the channels of this node cannot be read yet");

@@ -160,7 +160,8 @@ impl Client {
         pricing: AppPricing,
         max_queued: u32,
     ) -> Result<AppServer, ClientError> {
-        let server = AppServer { client: self.clone(), app: app.to_owned(), pricing, max_queued };
+        let (client, app) = (self.clone(), app.to_owned());
+        let server = AppServer { client, app, pricing, max_queued, renewed: Arc::default() };
         server.register().await?;
         Ok(server)
     }
@@ -295,6 +296,9 @@ pub struct AppServer {
     app: String,
     pricing: AppPricing,
     max_queued: u32,
+    /// How often it was registered again. Of several that find the app gone one brings it back: each time its
+    /// requests are delivered anew, to whoever asks first.
+    renewed: Arc<tokio::sync::Mutex<u64>>,
 }
 
 impl AppServer {
@@ -304,12 +308,13 @@ impl AppServer {
     /// Errors: [`ErrorCode::Unreachable`] while no daemon runs; call again later.
     pub async fn next(&self) -> Result<ApiIncoming, ClientError> {
         loop {
+            let renewed = *self.renewed.lock().await;
             if let Some(inside) = &self.client.inside {
                 match inside.next(&self.app, POLL).await {
                     Ok(Some(incoming)) => return Ok(incoming),
                     Ok(None) => {}
                     // Another client has served the app meanwhile and stopped it.
-                    Err(error) if error.code == ErrorCode::NotFound => self.register().await?,
+                    Err(error) if error.code == ErrorCode::NotFound => self.register_again(renewed).await?,
                     Err(error) => return Err(error),
                 }
                 continue;
@@ -319,7 +324,7 @@ impl AppServer {
             match self.client.transport.send(call).await {
                 Ok(response) if response.status() == StatusCode::NO_CONTENT => {}
                 Ok(response) => return read_incoming(response).await,
-                Err(error) if error.code == ErrorCode::NotFound => self.register().await?,
+                Err(error) if error.code == ErrorCode::NotFound => self.register_again(renewed).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -353,6 +358,16 @@ impl AppServer {
         }
         let call = Call::new(Method::DELETE, &["apps", &self.app], QUICK);
         self.client.transport.send(call).await.map(drop)
+    }
+
+    /// `seen`: [`AppServer::renewed`] before the app was found gone.
+    async fn register_again(&self, seen: u64) -> Result<(), ClientError> {
+        let mut renewed = self.renewed.lock().await;
+        if *renewed == seen {
+            self.register().await?;
+            *renewed += 1;
+        }
+        Ok(())
     }
 
     async fn register(&self) -> Result<(), ClientError> {

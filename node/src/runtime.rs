@@ -290,11 +290,12 @@ async fn follow_graph(daemon: Arc<Daemon>, mut sync: GraphSync, local: bool) -> 
     let mut clock = clock::ClockWatch::new(local);
     let interval = if local { SYNC_INTERVAL.0 } else { SYNC_INTERVAL.1 };
     loop {
+        let mut head_time_ms = None;
         let news = match sync.step().await {
             Ok(step) => {
                 failing = false;
                 seen.keep(&daemon.store, step.version, step.chain_time_ms).await?;
-                clock.look(&daemon, step.head_time_ms).await;
+                head_time_ms = Some(step.head_time_ms);
                 Some((step.version, step.chain_time_ms, step.edges))
             }
             Err(error) => {
@@ -312,6 +313,10 @@ async fn follow_graph(daemon: Arc<Daemon>, mut sync: GraphSync, local: bool) -> 
             let update = daemon.control.update_graph(version, time, edges).await;
             update.map_err(|_| other("the protocol driver has stopped"))?;
             told = version;
+        }
+        if let Some(time_ms) = head_time_ms {
+            // Asks the chain: what it has said is told to the protocol first.
+            clock.look(&daemon, time_ms).await;
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}

@@ -222,6 +222,31 @@ async fn an_app_that_another_client_stopped_is_served_again() {
     server.abort();
 }
 
+/// Workers of one server all find its app gone when the daemon was restarted, and each brings it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_is_served_by_several_at_once_takes_requests() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+    let client = bob.client();
+    for _ in 0..100 {
+        let served = (0..8).map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.serve("echo", AppPricing::default(), 8).await })
+        });
+        let served = futures::future::join_all(served).await;
+        let app = served.into_iter().next().expect("several").expect("no panic").expect("serve");
+        let server = tokio::spawn(async move {
+            let incoming = app.next().await.expect("a request");
+            app.respond(incoming.request, incoming.body).await.expect("respond");
+        });
+        let answer = tokio::time::timeout(Duration::from_secs(60), alice.ask(&bob, "echo", b"hello")).await;
+        assert_eq!(&answer.expect("somebody takes it").body[..], b"hello");
+        server.await.expect("it was answered");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn local_clients_serve_and_ask_over_http() {
     let world = World::start().await;

@@ -128,7 +128,8 @@ pub(crate) struct Edge {
     pub beat: Option<Time>,
     /// Channels that this node's view of the chain lacks, for each frame with requests over one.
     pub unheard: Vec<ChannelId>,
-    /// Something that it said was left until the chain is read.
+    /// Something between the two was left until the chain is read: what it said, or an answer for it. Then the
+    /// connection begins anew, and both are said again.
     pub left: bool,
     /// Channels that the peer sees on chain, with the deposit that it knows this node to have there.
     pub seen: BTreeMap<ChannelId, Yocto>,

@@ -37,6 +37,9 @@ pub(crate) struct Apps {
     control: Control,
     opener: Opener,
     apps: Arc<Mutex<HashMap<String, Arc<App>>>>,
+    /// One at a time is put in the place of an app's server: who comes last with the driver must be last here
+    /// too, or polls would wait at a queue that nothing comes to.
+    placing: Arc<tokio::sync::Mutex<()>>,
     /// Raised when requests of an app are no longer taken: each would be paid late for.
     alarm: Alarm,
 }
@@ -78,7 +81,7 @@ impl Drop for App {
 
 impl Apps {
     pub(crate) fn new(control: Control, opener: Opener, alarm: Alarm) -> Apps {
-        Apps { control, opener, apps: Arc::default(), alarm }
+        Apps { control, opener, apps: Arc::default(), placing: Arc::default(), alarm }
     }
 
     /// Serves an app from now on; again with other settings if it is served already.
@@ -92,6 +95,7 @@ impl Apps {
         if max_queued == 0 {
             return Err(ClientError::new(ErrorCode::Usage, "max_queued is 0", "use at least 1"));
         }
+        let _placing = self.placing.lock().await;
         {
             let apps = self.apps.lock();
             if apps.len() >= MAX_APPS && !apps.contains_key(name) {
