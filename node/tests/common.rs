@@ -1,6 +1,7 @@
 //! Nodes over TCP loopback on a local chain with the real contract.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use por_node::chain::Chain;
@@ -9,10 +10,11 @@ use por_node::config::Config;
 use por_node::home::Home;
 use por_node::keys::{Keys, generate_near_key, generate_node_key};
 use por_node::localnet::{LocalNetwork, LocalNetworkConfig};
-use por_node::sdk::{Multiaddr, Node, NodeSetup, Request};
+use por_node::sdk::{AppPricing, Incoming, Multiaddr, Node, NodeSetup, Request, ServingApp};
 use por_types::interface::ChannelStatus;
 use por_types::{AccountId, ChannelId, Terms, Yocto};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 /// Longest wait for anything that does not depend on the speed of this machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -208,6 +210,19 @@ impl Daemon {
     }
 
     /// Asks `to`, again while the graph does not reach so far yet.
+    /// Serves an app that answers with what it was asked, once it is told to, as often.
+    pub async fn echo_when(&self, app: &str, told: &Arc<Notify>) -> ServingApp {
+        let told = told.clone();
+        let serve = move |incoming: Incoming| {
+            let told = told.clone();
+            async move {
+                told.notified().await;
+                incoming.body
+            }
+        };
+        self.node().serve(app, AppPricing::default(), 16, serve).await.expect("serve")
+    }
+
     pub async fn ask(&self, to: &Daemon, app: &str, body: &[u8]) -> por_node::sdk::Response {
         eventually("an answer", || async {
             match self.node().request(request(to, app, body)).await {

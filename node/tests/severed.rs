@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{Daemon, World, eventually, request, terms};
 use por_node::client::ErrorCode;
-use por_node::sdk::{AppPricing, Incoming};
+use por_node::sdk::AppPricing;
 use por_types::interface::{ChannelStatus, ChannelView};
 use por_types::{ChannelId, Side, Terms, Yocto};
 use proxy::{Mood, Proxy};
@@ -163,15 +163,7 @@ async fn an_edge_that_one_endpoint_calls_severed_stays_while_another_shows_it() 
     relay.start().await;
     let (first, second) = (open(&alice, &relay).await, open(&relay, &server).await);
     let answer = Arc::new(Notify::new());
-    let waits = answer.clone();
-    let serve = move |incoming: Incoming| {
-        let waits = waits.clone();
-        async move {
-            waits.notified().await;
-            incoming.body
-        }
-    };
-    let _slow = server.node().serve("slow", AppPricing::default(), 16, serve).await.expect("serve");
+    let _slow = server.echo_when("slow", &answer).await;
     let chain = world.observer().await;
     let view = chain.channel(second).await.expect("view").expect("open");
     let lied = async {

@@ -82,15 +82,7 @@ async fn a_node_knows_the_late_fee_from_its_start() {
     sparing.turn(Mood::Feeless);
     bob.start().await;
     let answer = Arc::new(Notify::new());
-    let waits = answer.clone();
-    let serve = move |incoming: Incoming| {
-        let waits = waits.clone();
-        async move {
-            waits.notified().await;
-            incoming.body
-        }
-    };
-    let _echo = bob.node().serve("echo", AppPricing::default(), 16, serve).await.expect("serve");
+    let _echo = bob.echo_when("echo", &answer).await;
     let asked = async { alice.ask(&bob, "echo", b"hello").await };
     let late = async {
         eventually("bob pays for being late", || async {

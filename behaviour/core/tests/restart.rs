@@ -80,9 +80,7 @@ fn overdue(heartbeat_ms: u32) -> Rig {
     rig.input(Input::LateFee { per_ms: LATE_FEE });
     let head = rig.head_here(b"question", 100);
     rig.ask(&head, b"question");
-    for _ in 0..9 {
-        rig.later(100);
-    }
+    rig.steps(9, 100);
     rig
 }
 
@@ -107,9 +105,7 @@ fn a_sync_that_was_missed_is_made_up_for_when_the_session_is_open() {
             rig.input(Input::Disconnected { peer, conn });
         }
         // One sync is missed, the next one is far.
-        for _ in 0..20 {
-            rig.later(100);
-        }
+        rig.steps(20, 100);
         if starts_anew {
             restart(&mut rig, 10);
         }
@@ -156,9 +152,7 @@ fn an_answered_exchange_is_not_refunded_after_a_crash() {
         rig.later(told_ms);
         // It has the response, and says so when the session is open.
         rig.up_sends(Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] }));
-        for _ in 0..50 {
-            rig.later(100);
-        }
+        rig.steps(50, 100);
         assert_eq!(rig.node.channel(IN).unwrap().totals.sent_b, Yocto::ZERO, "nothing was refunded");
         assert_eq!((proofs(&mut rig), rig.node.unfinished()), (0, 0));
     }
@@ -169,9 +163,7 @@ fn an_exchange_that_upstream_still_waits_for_is_refunded_after_a_crash() {
     let (mut rig, _) = passed_and_severed(100);
     let up = rig.up.public();
     rig.connect(up);
-    for _ in 0..50 {
-        rig.later(100);
-    }
+    rig.steps(50, 100);
     assert!(rig.node.channel(IN).unwrap().totals.sent_b > Yocto::ZERO);
     assert_eq!(proofs(&mut rig), 1);
 }
@@ -191,16 +183,12 @@ fn nobody_is_judged_before_the_chain_is_read() {
         if connected {
             rig.connect_all();
         }
-        for _ in 0..600 {
-            rig.later(100);
-        }
+        rig.steps(600, 100);
         assert!(rig.orders.is_empty(), "{:?}", rig.orders);
         rig.chain();
         rig.later(1_000);
         assert!(rig.orders.is_empty(), "{:?}", rig.orders);
-        for _ in 0..400 {
-            rig.later(100);
-        }
+        rig.steps(400, 100);
         assert!(!rig.orders.is_empty(), "now it knows who is silent");
     }
 }
@@ -216,9 +204,7 @@ fn what_was_asked_over_a_channel_that_is_no_more_ends() {
     rig.graph();
     let up = rig.up.public();
     rig.connect(up);
-    for _ in 0..20 {
-        rig.later(100);
-    }
+    rig.steps(20, 100);
     let told = rig.up_got().into_iter().find_map(|frame| match frame {
         Frame::Severed(severed) => Some(severed.order.statement.channel),
         _ => None,
@@ -285,14 +271,10 @@ fn a_refund_waits_for_the_chain_to_be_read() {
     restart_unread(&mut rig);
     let up = rig.up.public();
     rig.connect(up);
-    for _ in 0..50 {
-        rig.later(100);
-    }
+    rig.steps(50, 100);
     assert_eq!(proofs(&mut rig), 0);
     rig.chain();
-    for _ in 0..50 {
-        rig.later(100);
-    }
+    rig.steps(50, 100);
     assert!(rig.node.channel(IN).unwrap().totals.sent_b > Yocto::ZERO);
     assert_eq!(proofs(&mut rig), 1);
 }
@@ -349,9 +331,7 @@ fn an_answered_exchange_is_not_refunded_after_a_crash_and_a_stall() {
     rig.connect(up);
     rig.stall(5_000);
     rig.up_sends(Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] }));
-    for _ in 0..50 {
-        rig.later(100);
-    }
+    rig.steps(50, 100);
     assert_eq!(rig.node.channel(IN).unwrap().totals.sent_b, Yocto::ZERO, "nothing was refunded");
 }
 
@@ -361,13 +341,9 @@ fn a_node_that_has_not_been_connected_since_its_start_doubts_itself() {
     let mut rig = Rig::new();
     assert_eq!(rig.ask_own(10), None);
     restart(&mut rig, 10);
-    for _ in 0..60 {
-        rig.later(100);
-    }
+    rig.steps(60, 100);
     assert!(rig.orders.is_empty(), "{:?}", rig.orders);
-    for _ in 0..100 {
-        rig.later(100);
-    }
+    rig.steps(100, 100);
     assert!(!rig.orders.is_empty(), "not for ever");
 }
 
@@ -400,9 +376,7 @@ fn an_answer_waits_for_the_chain_to_be_read_and_pays_for_the_time_until_then() {
         assert!(paid_up(&rig).0 >= before.0 + 5_000 * LATE_FEE.0, "big {big}: {} {before}", paid_up(&rig));
         assert_eq!(rig.responses_up_got().len(), 1, "big {big}");
         let after = paid_up(&rig);
-        for _ in 0..50 {
-            rig.later(100);
-        }
+        rig.steps(50, 100);
         assert_eq!(paid_up(&rig), after, "nothing more is due, big {big}");
     }
 }
@@ -446,14 +420,10 @@ fn an_upload_that_stopped_is_given_up_once_the_chain_is_read() {
     restart_unread(&mut rig);
     let up = rig.up.public();
     rig.connect(up);
-    for _ in 0..100 {
-        rig.later(100);
-    }
+    rig.steps(100, 100);
     rig.chain();
     rig.reconnect(up);
-    for _ in 0..100 {
-        rig.later(100);
-    }
+    rig.steps(100, 100);
     assert_eq!(paid_up(&rig), rig.paid_up, "refunded");
     assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::Abandoned));
 }

@@ -326,9 +326,7 @@ fn a_payment_that_was_signed_before_the_session_is_open_is_told() {
         rig.input(Input::Disconnected { peer: up, conn });
     }
     let wait = |rig: &mut Rig| {
-        for _ in 0..45 {
-            rig.later(100);
-        }
+        rig.steps(45, 100);
         assert!(rig.disconnected.is_empty(), "{:?}", rig.events);
     };
     let done = Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] });

@@ -119,18 +119,12 @@ fn outages() {
     let mut rig = Rig::new();
     rig.ask_through(b"question", 100);
     lose_all(&mut rig);
-    for _ in 0..60 {
-        rig.later(100);
-    }
+    rig.steps(60, 100);
     assert_eq!(reasons(&rig), []);
     rig.connect_all();
-    for _ in 0..20 {
-        rig.later(100);
-    }
+    rig.steps(20, 100);
     assert_eq!(reasons(&rig), [], "it has no more than been asked again");
-    for _ in 0..40 {
-        rig.later(100);
-    }
+    rig.steps(40, 100);
     assert_eq!(reasons(&rig)[0], (OUT, SeverReason::MissedSync));
 }
 
@@ -139,9 +133,7 @@ fn outages_end() {
     let mut rig = Rig::new();
     assert_eq!(rig.ask_own(10), None);
     lose_all(&mut rig);
-    for _ in 0..130 {
-        rig.later(100);
-    }
+    rig.steps(130, 100);
     assert!(reasons(&rig).contains(&(OUT, SeverReason::MissedSync)), "{:?}", reasons(&rig));
 }
 
@@ -169,9 +161,7 @@ fn stalls_that_come_again_and_again() {
     rig.ask_through(b"question", 100);
     for _ in 0..20 {
         rig.stall(1_500);
-        for _ in 0..15 {
-            rig.later(100);
-        }
+        rig.steps(15, 100);
     }
     assert_eq!(reasons(&rig)[0], (OUT, SeverReason::MissedSync));
 }
@@ -254,12 +244,8 @@ fn an_outage_after_a_slow_start() {
     rig.connect_all();
     rig.ask_through(b"question", 100);
     lose_all(&mut rig);
-    for _ in 0..60 {
-        rig.later(100);
-    }
+    rig.steps(60, 100);
     rig.connect_all();
-    for _ in 0..20 {
-        rig.later(100);
-    }
+    rig.steps(20, 100);
     assert_eq!(reasons(&rig), []);
 }

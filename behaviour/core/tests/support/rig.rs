@@ -204,6 +204,13 @@ impl Rig {
         self.drain();
     }
 
+    /// Time passes, and the node runs every `ms`.
+    pub fn steps(&mut self, steps: u32, ms: u64) {
+        for _ in 0..steps {
+            self.later(ms);
+        }
+    }
+
     /// Time passes in which the node does not run.
     pub fn stall(&mut self, ms: u64) {
         let since = Time(self.time_ms);
