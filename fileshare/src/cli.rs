@@ -36,7 +36,9 @@ pub fn main() -> ExitCode {
         Err(error) => return report(&usage(&error), std::env::args_os().any(|arg| arg == "--json")),
     };
     let daemon = matches!(args.command, Command::Node(_));
-    start_log(if daemon { "warn,por_node=info,libp2p_por=info,por_fileshare=info" } else { "warn" });
+    // Kademlia calls it a failure when a node begins without peers.
+    let running = "warn,libp2p_kad=error,por_node=info,libp2p_por=info,por_fileshare=info";
+    start_log(if daemon { running } else { "warn" });
     let json = args.json;
     let runtime = match por_node::runtime::executor().build() {
         Ok(runtime) => runtime,

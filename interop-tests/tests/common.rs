@@ -48,11 +48,15 @@ pub fn content(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Puts a file at the server and serves it; the id and the serving process.
-pub async fn serve(cluster: &Cluster, file: &Path) -> (String, Child) {
+/// Puts a file at the server; its id.
+pub async fn put(cluster: &Cluster, file: &Path) -> String {
     let put = cluster.command("server").arg("put").arg(file).output().await.expect("put runs");
     assert!(put.status.success(), "{}", String::from_utf8_lossy(&put.stderr));
-    let id = String::from_utf8(put.stdout).expect("an id").trim().to_owned();
+    String::from_utf8(put.stdout).expect("an id").trim().to_owned()
+}
+
+/// The process that serves what the server has, beside its daemon.
+pub async fn offer(cluster: &Cluster) -> Child {
     let server = cluster
         .command("server")
         .args(["serve", "--price", "0.01NEAR/GiB"])
@@ -61,12 +65,22 @@ pub async fn serve(cluster: &Cluster, file: &Path) -> (String, Child) {
         .stderr(Stdio::null())
         .spawn()
         .expect("serve runs");
+    serving(cluster).await;
+    server
+}
+
+/// Waits until the server's daemon has the apps of files.
+pub async fn serving(cluster: &Cluster) {
     let ready = || async {
         let status = cluster.member("server").status().await?;
         Ok((status.apps.len() >= 2).then_some(()))
     };
     until("the server", ready).await.expect("it serves");
-    (id, server)
+}
+
+/// Puts a file at the server and serves it; the id and the serving process.
+pub async fn serve(cluster: &Cluster, file: &Path) -> (String, Child) {
+    (put(cluster, file).await, offer(cluster).await)
 }
 
 pub fn get(cluster: &Cluster, id: &str, target: &Path) -> Child {
@@ -84,6 +98,10 @@ pub fn get_from(cluster: &Cluster, from: Option<&str>, id: &str, target: &Path) 
 }
 
 pub async fn end(mut child: Child) -> (i32, String) {
+    end_of(&mut child).await
+}
+
+pub async fn end_of(child: &mut Child) -> (i32, String) {
     let mut said = String::new();
     let errors = child.stderr.take();
     let run = async {

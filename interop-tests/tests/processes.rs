@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{DEPOSIT, PATIENCE, assert_books, content, diamond, end, get, row, serve, under_way};
+use common::{DEPOSIT, PATIENCE, assert_books, content, diamond, end, get, row, serve, serving, under_way};
 use por_fileshare::demo::cluster::{Cluster, until};
 use por_fileshare::demo::terms;
 use por_types::ChannelId;
@@ -69,11 +69,7 @@ async fn a_killed_server_goes_on_where_it_was() {
     cluster.revive("server").await.expect("started again");
 
     // `fileshare serve` beside it comes back to the new daemon by itself.
-    let serving = || async {
-        let status = cluster.member("server").status().await?;
-        Ok((status.apps.len() >= 2).then_some(()))
-    };
-    until("the server", serving).await.expect("it serves again");
+    serving(&cluster).await;
     assert!(server.try_wait().expect("status").is_none(), "it is the same process");
     let (code, said) = get.await.expect("no panic");
     assert_eq!(code, 0, "{said}");

@@ -10,7 +10,8 @@ use crate::exit::CliError;
 use crate::keys::NodeSetup;
 
 pub(super) async fn run(context: &Context, args: RunArgs) -> Result<(), CliError> {
-    logging(context, "warn,por_node=info,libp2p_por=info")?;
+    // Kademlia calls it a failure when a node begins without peers.
+    logging(context, "warn,libp2p_kad=error,por_node=info,libp2p_por=info")?;
     let password = context.password();
     let home = context.home.clone();
     // Deriving the key from a password takes a second of work.
