@@ -14,6 +14,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
 pub const DEPOSIT: Yocto = Yocto::near(5);
+/// What the server asks for a GiB.
+pub const GIB: Yocto = Yocto::millinear(10);
 /// Longest that one command of a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -23,7 +25,11 @@ pub fn exe() -> PathBuf {
 
 /// `reader` – `relay` – `server`, with channels.
 pub async fn row(dir: &Path) -> (Cluster, Vec<ChannelId>) {
-    let mut cluster = Cluster::start(exe(), dir, "reader").await.expect("a chain");
+    row_of(Cluster::start(exe(), dir, "reader").await.expect("a chain")).await
+}
+
+/// The same, made in a cluster that has nobody yet.
+pub async fn row_of(mut cluster: Cluster) -> (Cluster, Vec<ChannelId>) {
     for name in ["reader", "relay", "server"] {
         cluster.add(name, Yocto::near(100)).await.expect("a node");
         cluster.member(name).client.register(Yocto::near(10)).await.expect("registered");
@@ -59,7 +65,7 @@ pub async fn put(cluster: &Cluster, file: &Path) -> String {
 pub async fn offer(cluster: &Cluster) -> Child {
     let server = cluster
         .command("server")
-        .args(["serve", "--price", "0.01NEAR/GiB"])
+        .args(["serve", "--price", &format!("{}/GiB", GIB.to_near_string())])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

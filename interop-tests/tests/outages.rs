@@ -7,10 +7,10 @@
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{assert_books, content, end_of, get, offer, put, row, serving};
+use common::{GIB, assert_books, content, end_of, exe, get, offer, put, row_of, serving};
 use por_fileshare::demo::cluster::Cluster;
 use por_types::ChannelId;
 use rand::prelude::*;
@@ -18,7 +18,8 @@ use tokio::process::Child;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-const ROUNDS: u32 = 12;
+/// Of each of two runs: with files in the nodes, and with a file server beside its daemon.
+const ROUNDS: u32 = 8;
 const SEED: u64 = 1;
 const NAMES: [&str; 3] = ["reader", "relay", "server"];
 /// Exit codes of a get that may be tried again.
@@ -74,7 +75,8 @@ struct Run {
     dir: PathBuf,
     bytes: Vec<u8>,
     id: String,
-    server: Child,
+    /// Beside its daemon, unless the nodes have files in them.
+    server: Option<Child>,
     get: Option<Get>,
     fetched: u32,
 }
@@ -82,12 +84,18 @@ struct Run {
 impl Run {
     async fn start(seed: u64, dir: PathBuf) -> Run {
         let mut rng = StdRng::seed_from_u64(seed);
-        let (cluster, channels) = row(&dir).await;
+        let mut cluster = Cluster::start(exe(), &dir, "reader").await.expect("a chain");
+        cluster.files = seed.is_multiple_of(2).then_some(GIB);
+        let (cluster, channels) = row_of(cluster).await;
         let bytes = content(rng.random_range(1..64) << 20);
         let file = dir.join("file");
         std::fs::write(&file, &bytes).expect("written");
         let id = put(&cluster, &file).await;
-        let server = offer(&cluster).await;
+        let server = match cluster.files {
+            Some(_) => None,
+            None => Some(offer(&cluster).await),
+        };
+        serving(&cluster).await;
         Run { rng, cluster, channels, dir, bytes, id, server, get: None, fetched: 0 }
     }
 
@@ -136,9 +144,10 @@ impl Run {
                 self.cluster.thaw(name).expect("goes on");
             }
             Outage::Server => {
-                self.server.kill().await.expect("killed");
+                let Some(mut server) = self.server.take() else { return };
+                server.kill().await.expect("killed");
                 self.pause(500).await;
-                self.server = offer(&self.cluster).await;
+                self.server = Some(offer(&self.cluster).await);
             }
             Outage::Get => {
                 let Some(Get { end, kill }) = self.get.take() else { return };
@@ -212,17 +221,19 @@ async fn whatever_comes_down_the_files_arrive_and_the_books_balance() {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is a number")),
         Err(_) => or,
     };
-    let seed: u64 = number("POR_SEED", SEED);
-    println!("seed {seed}");
-    let dir = tempfile::tempdir().expect("a folder");
-    let kept = std::env::var_os("POR_KEEP").map(PathBuf::from);
-    let mut run = Run::start(seed, kept.unwrap_or_else(|| dir.path().to_owned())).await;
-    for round in 0..number("POR_ROUNDS", u64::from(ROUNDS)) {
-        run.go_on().await;
-        run.pause(1_500).await;
-        let outage = run.choose();
-        println!("{round}: {outage:?}");
-        run.play(&outage).await;
+    let (first, rounds) = (number("POR_SEED", SEED), number("POR_ROUNDS", u64::from(ROUNDS)));
+    for seed in first..first + 2 {
+        println!("seed {seed}");
+        let dir = tempfile::tempdir().expect("a folder");
+        let kept = std::env::var_os("POR_KEEP").map(|kept| Path::new(&kept).join(seed.to_string()));
+        let mut run = Run::start(seed, kept.unwrap_or_else(|| dir.path().to_owned())).await;
+        for round in 0..rounds {
+            run.go_on().await;
+            run.pause(1_500).await;
+            let outage = run.choose();
+            println!("{round}: {outage:?}");
+            run.play(&outage).await;
+        }
+        run.come_to_rest().await;
     }
-    run.come_to_rest().await;
 }
