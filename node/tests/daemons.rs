@@ -247,6 +247,32 @@ async fn an_app_that_is_served_by_several_at_once_takes_requests() {
     }
 }
 
+/// As a server finds it that was started again with its daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_is_served_anew_takes_what_waits_for_it() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+    let client = bob.client();
+    let serve = || client.serve("echo", AppPricing::default(), 8);
+    let first = serve().await.expect("serve");
+    let asked = async { alice.ask(&bob, "echo", b"hello").await };
+    let served = async {
+        first.next().await.expect("a request");
+        for _ in 0..1_000 {
+            let app = serve().await.expect("serve");
+            let again = tokio::time::timeout(Duration::from_secs(60), app.next()).await;
+            again.expect("it is delivered again").expect("a request");
+        }
+        let app = serve().await.expect("serve");
+        let incoming = app.next().await.expect("a request");
+        app.respond(incoming.request, incoming.body).await.expect("respond");
+    };
+    let (answer, ()) = tokio::join!(asked, served);
+    assert_eq!(&answer.body[..], b"hello");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn local_clients_serve_and_ask_over_http() {
     let world = World::start().await;

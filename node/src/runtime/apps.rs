@@ -6,7 +6,7 @@
 //! rejected at once instead of waiting for nobody.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,7 +49,7 @@ struct App {
     queue: Mutex<Queue>,
     arrived: Notify,
     /// Moves requests from the protocol into the queue; dropping it stops serving.
-    pump: AbortHandle,
+    pump: OnceLock<AbortHandle>,
 }
 
 struct Queue {
@@ -75,7 +75,9 @@ impl Queue {
 
 impl Drop for App {
     fn drop(&mut self) {
-        self.pump.abort();
+        if let Some(pump) = self.pump.get() {
+            pump.abort();
+        }
     }
 }
 
@@ -104,25 +106,26 @@ impl Apps {
             }
         }
         let serving = self.control.serve(name, pricing, max_queued).await.map_err(|_| stopped())?;
-        let app = Arc::new_cyclic(|app: &std::sync::Weak<App>| {
-            let (app, opener) = (app.clone(), self.opener.clone());
-            let pump = tokio::spawn(self.alarm.clone().guard("queue of an app", async move {
-                let mut serving = serving;
-                while let Some(request) = serving.next().await {
-                    let Some(request) = opener.open(request).await else { continue };
-                    let Some(app) = app.upgrade() else { return };
-                    app.queue.lock().push(request);
-                    app.arrived.notify_one();
-                }
-            }));
-            let queue = Queue {
-                waiting: FairQueue::default(),
-                leased: HashMap::new(),
-                polled: Instant::now(),
-                polling: 0,
-            };
-            App { pricing, queue: Mutex::new(queue), arrived: Notify::new(), pump: pump.abort_handle() }
-        });
+        let queue = Queue {
+            waiting: FairQueue::default(),
+            leased: HashMap::new(),
+            polled: Instant::now(),
+            polling: 0,
+        };
+        let (queue, arrived) = (Mutex::new(queue), Notify::new());
+        let app = Arc::new(App { pricing, queue, arrived, pump: OnceLock::new() });
+        // Begun when the app is there: what waits for it may come at once.
+        let (weak, opener) = (Arc::downgrade(&app), self.opener.clone());
+        let pump = tokio::spawn(self.alarm.clone().guard("queue of an app", async move {
+            let mut serving = serving;
+            while let Some(request) = serving.next().await {
+                let Some(request) = opener.open(request).await else { continue };
+                let Some(app) = weak.upgrade() else { return };
+                app.queue.lock().push(request);
+                app.arrived.notify_one();
+            }
+        }));
+        let _ = app.pump.set(pump.abort_handle());
         let before = self.apps.lock().insert(name.to_owned(), app);
         if let Some(before) = before {
             if before.pricing != pricing {
