@@ -42,7 +42,7 @@ pub use rpc::{Head, RpcLimits};
 pub(crate) use sound::MAX_RECORDS;
 
 use reader::Reader;
-use rpc::{Rpc, Skip};
+use rpc::Skip;
 use sender::{Job, Sender, Turn};
 
 /// Calls that may wait for their turn to be signed.
@@ -101,6 +101,8 @@ pub struct Chain {
     found: Arc<ConfigView>,
     sending: Option<Sending>,
     call_timeout: Duration,
+    allow_test: bool,
+    seen_ms: u64,
 }
 
 /// The task that signs and sends, as callers see it.
@@ -147,20 +149,38 @@ impl Chain {
     /// Errors: [`ChainError::Unreachable`], [`ChainError::Lagging`], [`ChainError::Foreign`],
     /// [`ChainError::NoContract`], [`ChainError::Store`].
     pub async fn connect(config: ChainConfig, intents: Arc<dyn IntentStore>) -> Result<Chain, ChainError> {
-        let rpc = Rpc::new(&config.rpc_urls, config.limits)?;
-        let rpc = rpc.after(config.seen_ms).for_tests(config.allow_test);
-        let reader = Arc::new(Reader { rpc, network: config.network, account: config.account });
-        reader.rpc.check_chain_id(&reader.network.chain_id).await?;
-        if config.seen_ms > 0 {
-            // From here on nothing is taken that is older than this head.
-            reader.rpc.head().await?;
-        }
-        let found = reader.check_contract(config.allow_test).await?;
-        let sending = match config.signer {
+        let reader = Arc::new(Reader::new(&config)?);
+        let found = reader.check(config.seen_ms, config.allow_test).await?;
+        Chain::with(reader, config, intents, found)
+    }
+
+    /// The same without asking anybody: `found` is the contract's configuration as the same endpoints have shown
+    /// it before. [`Chain::check`] makes up for it.
+    pub(crate) fn resume(
+        config: ChainConfig,
+        intents: Arc<dyn IntentStore>,
+        found: ConfigView,
+    ) -> Result<Chain, ChainError> {
+        Chain::with(Arc::new(Reader::new(&config)?), config, intents, found)
+    }
+
+    fn with(
+        reader: Arc<Reader>,
+        config: ChainConfig,
+        intents: Arc<dyn IntentStore>,
+        found: ConfigView,
+    ) -> Result<Chain, ChainError> {
+        let ChainConfig { signer, allow_test, seen_ms, call_timeout, .. } = config;
+        let sending = match signer {
             None => None,
             Some(key) => Some(Sending::start(Sender::new(reader.clone(), key, intents)?)),
         };
-        Ok(Chain { reader, found: Arc::new(found), sending, call_timeout: config.call_timeout })
+        Ok(Chain { reader, found: Arc::new(found), sending, call_timeout, allow_test, seen_ms })
+    }
+
+    /// Checks what [`Chain::connect`] checks.
+    pub(crate) async fn check(&self) -> Result<(), ChainError> {
+        self.reader.check(self.seen_ms, self.allow_test).await.map(drop)
     }
 
     /// Resolves when no call can be made any more, for a defect in the task that sends them; never by

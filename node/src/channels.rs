@@ -28,7 +28,7 @@ use crate::chain::{Chain, ChainError, Intent};
 use crate::client::{ChannelInfo, ClientError, ErrorCode};
 use crate::config::PolicyConfig;
 use crate::graph::{SharedGraph, is_over};
-use crate::runtime::failure;
+use crate::runtime::{Known, failure};
 use crate::store::{AppTable, NodeStore};
 use crate::swarm::SwarmHandle;
 
@@ -128,12 +128,13 @@ impl Channels {
         Ok(channels)
     }
 
-    /// Runs for ever.
+    /// Runs for ever. With what was `known` before it starts without the chain.
     pub(crate) async fn run(
         self,
         mut versions: tokio::sync::watch::Receiver<crate::graph::GraphVersion>,
+        known: Option<Known>,
     ) -> Result<(), ClientError> {
-        let mut manager = Manager::new(self);
+        let mut manager = Manager::new(self, known);
         let mut timer = tokio::time::interval(PASS_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -150,7 +151,8 @@ impl Channels {
         }
     }
 
-    fn views(&self) -> Vec<ChannelView> {
+    /// This node's channels in the graph.
+    pub(crate) fn views(&self) -> Vec<ChannelView> {
         self.parts.graph.read().channels_of(&self.parts.node_key).into_iter().cloned().collect()
     }
 
@@ -204,6 +206,8 @@ struct Manager {
     /// When the channels that this node has used are asked for again, while the graph is not read; `None` once
     /// they are known.
     ask_again: Option<Instant>,
+    /// What an earlier run knew, until the protocol was told of it.
+    known: Option<Known>,
     /// Totals that were stated in a close request, so that a disagreement does not go back and
     /// forth on chain.
     stated: HashMap<ChannelId, por_types::Totals>,
@@ -213,7 +217,7 @@ struct Manager {
 }
 
 impl Manager {
-    fn new(channels: Channels) -> Manager {
+    fn new(channels: Channels, known: Option<Known>) -> Manager {
         Manager {
             channels,
             calls: JoinSet::new(),
@@ -221,6 +225,7 @@ impl Manager {
             resting: HashMap::new(),
             told: None,
             ask_again: Some(Instant::now()),
+            known,
             stated: HashMap::new(),
             leaving: Leaving::default(),
             over: HashMap::new(),
@@ -232,9 +237,14 @@ impl Manager {
         let views = self.channels.views();
         // The protocol takes a channel that is missing for gone: it is told of the whole set or of none.
         let ledger = self.channels.ledger().await?;
-        if read && self.tell_protocol(&views, &ledger).await? {
+        if read && self.tell_protocol(&views, &ledger, true).await? {
             self.channels.told.send_replace(true);
             self.ask_again = None;
+        }
+        if let Some(known) = self.known.take()
+            && self.told.is_none()
+        {
+            self.tell_known(&known, &ledger).await?;
         }
         if self.ask_again.is_some_and(|time| time <= Instant::now()) {
             self.tell_used(&ledger).await?;
@@ -276,11 +286,8 @@ impl Manager {
         match read.await {
             Ok((_, views)) if views.is_empty() => self.ask_again = None,
             Ok((time_ms, views)) => {
-                // Edges first: a request over a channel that is known and has no edge would be refused. Of version
-                // 0: whatever the graph says comes after it.
-                let told = parts.control.update_graph(0, time_ms, start::edges(&views)).await;
-                told.map_err(|_| stopped())?;
-                let told = self.tell_protocol(&views, ledger).await?;
+                self.tell_graph(time_ms, &views).await?;
+                let told = self.tell_protocol(&views, ledger, true).await?;
                 self.ask_again = (!told).then(|| Instant::now() + BACKOFF.0);
             }
             Err(error) => {
@@ -291,12 +298,36 @@ impl Manager {
         Ok(())
     }
 
-    /// Tells the protocol which channels may be used, and the swarm whom to stay connected with. False if it
-    /// cannot be told yet.
+    /// Tells the protocol what an earlier run knew, if all channels of the ledger are in it: what became of another
+    /// one only the chain can say. What is owed over them goes on. Nothing new is taken on: whoever has severed a
+    /// channel meanwhile would pay with what is worth nothing.
+    async fn tell_known(
+        &mut self,
+        known: &Known,
+        ledger: &HashMap<ChannelId, ChannelSnapshot>,
+    ) -> Result<(), ClientError> {
+        let views = &known.channels;
+        if ledger.keys().all(|id| views.iter().any(|view| view.channel == *id)) {
+            self.tell_graph(known.time_ms(), views).await?;
+            self.tell_protocol(views, ledger, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Edges come first: a request over a channel that is known and has no edge would be refused. Of version 0:
+    /// whatever the graph says comes after it.
+    async fn tell_graph(&self, time_ms: u64, views: &[ChannelView]) -> Result<(), ClientError> {
+        let told = self.channels.parts.control.update_graph(0, time_ms, start::edges(views)).await;
+        told.map_err(|_| stopped())
+    }
+
+    /// Tells the protocol which channels may be used, new requests only over those that this run has `seen`, and
+    /// the swarm whom to stay connected with. False if it cannot be told yet.
     async fn tell_protocol(
         &mut self,
         views: &[ChannelView],
         ledger: &HashMap<ChannelId, ChannelSnapshot>,
+        seen: bool,
     ) -> Result<bool, ClientError> {
         let closing = self.channels.closing.lock().clone();
         let usable = |view: &&ChannelView| {
@@ -309,7 +340,7 @@ impl Manager {
             .iter()
             .filter(usable)
             .map(|view| {
-                let open = view.status == ChannelStatus::Open && !closing.contains(&view.channel);
+                let open = seen && view.status == ChannelStatus::Open && !closing.contains(&view.channel);
                 my_channel(view, self.channels.side(view), open)
             })
             .collect();

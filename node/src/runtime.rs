@@ -20,6 +20,7 @@ mod apps;
 mod clock;
 mod incoming;
 mod keeper;
+mod known;
 mod news;
 mod orders;
 mod providers;
@@ -36,7 +37,7 @@ use libp2p_por::Control;
 use parking_lot::Mutex;
 use por_core::Limits;
 use por_types::interface::ConfigView;
-use por_types::{AccountId, ChannelId, Network, NodeKey, SeverOrder, Signed};
+use por_types::{AccountId, ChannelId, Network, NodeKey, SeverOrder, Signed, Yocto};
 use tokio::sync::{Notify, watch};
 
 use crate::alarm::Alarm;
@@ -57,6 +58,8 @@ use crate::swarm::{self, SwarmConfig, SwarmHandle};
 use crate::watch::{check as check_with_towers, keep_handing_over};
 
 pub(crate) use apps::Apps;
+pub(crate) use known::Known;
+use known::Memory;
 pub(crate) use supervisor::{API_TASK, Stop, Supervisor, failure};
 
 use incoming::Opener;
@@ -105,6 +108,8 @@ pub(crate) struct Daemon {
     pub towers: Mutex<BTreeMap<libp2p::Multiaddr, TowerStatus>>,
     /// What is wrong with this machine's clock or the chain's, if anything.
     pub clock: Mutex<Option<String>>,
+    /// What the protocol was told that lateness costs, per request and millisecond.
+    pub late_fee: Mutex<Yocto>,
     /// Makes the graph task look at the chain now.
     pub sync_now: Arc<Notify>,
     announced: Mutex<HashSet<[u8; 32]>>,
@@ -167,14 +172,9 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         .map_err(|error| ClientError::new(error.code(), error.to_string(), ""))?;
     let mut chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
     chain_config.seen_ms = seen::time_ms(&store)?;
-    let chain = Chain::connect(chain_config, Arc::new(store.clone())).await?;
+    let (chain, known) = known::connect(chain_config, &store).await?;
     // Nothing has been signed: the driver does not run yet.
-    if let Err(error @ (ChainError::NoKey { .. } | ChainError::NoAccount { .. })) =
-        chain.check_key(&keys.near).await
-    {
-        tracing::error!(%error, "no edge can be severed, closed or defended: {}", error.fix());
-    }
-    let checked = match clock::check(&chain).await {
+    let checked = match check_here(&chain, &keys.near, known.is_some()).await {
         Ok(()) => check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await,
         Err(error) => Err(error),
     };
@@ -184,7 +184,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         store.close().await.map_err(store_error)?;
         return Err(error);
     }
-    let graph_sync = GraphSync::new(chain.clone());
+    let graph_sync =
+        if known.is_some() { GraphSync::unchecked(chain.clone()) } else { GraphSync::new(chain.clone()) };
     let (graph, versions) = (graph_sync.graph(), graph_sync.watch());
     let channels = Channels::load(Parts {
         node_key: identity.node_key,
@@ -203,6 +204,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         swarm.connected(),
         channels.told(),
     );
+    let found = chain.config_found().clone();
+    let fee = found.params.late_fee;
     let opener = Opener::new(network.clone(), keys.node.clone());
     let alarm = Alarm::default();
     let daemon = Arc::new(Daemon {
@@ -226,6 +229,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         orders: Mutex::default(),
         towers: Mutex::default(),
         clock: Mutex::default(),
+        late_fee: Mutex::new(fee),
         sync_now: Arc::new(Notify::new()),
         announced: Mutex::default(),
         started: Instant::now(),
@@ -240,13 +244,13 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         swarm_task.run().await;
         Ok(())
     });
-    supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, config.network.is_local()));
-    let fee = daemon.chain.config_found().params.late_fee;
+    let memory = Memory::new(daemon.store.clone(), config.network.rpc_urls.clone(), found);
+    supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, memory, config.network.is_local()));
     let control = daemon.control.clone();
     supervisor.spawn("channel manager", async move {
         // Before any channel: an answer that is late is not to go out as if lateness cost nothing.
         control.set_late_fee(fee).await.map_err(|_| other("the protocol driver has stopped"))?;
-        channels.run(versions).await
+        channels.run(versions, known).await
     });
     let pace = keeper::Pace::new(config.network.is_local());
     supervisor.spawn("keeper", keeper::run(daemon.clone(), config.policy.checks, pace));
@@ -263,6 +267,19 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         return Err(error);
     }
     Ok((daemon, supervisor))
+}
+
+/// What a start looks at before anything is signed. While the chain is away nothing can be said of the key, and
+/// of the clock only that it is not far from when the chain was there.
+async fn check_here(chain: &Chain, key: &near_crypto::SecretKey, away: bool) -> Result<(), ClientError> {
+    if away {
+        return Ok(());
+    }
+    if let Err(error @ (ChainError::NoKey { .. } | ChainError::NoAccount { .. })) = chain.check_key(key).await
+    {
+        tracing::error!(%error, "no edge can be severed, closed or defended: {}", error.fix());
+    }
+    clock::check(chain).await
 }
 
 async fn open_store(path: std::path::PathBuf, identity: StoreIdentity) -> Result<NodeStore, ClientError> {
@@ -283,7 +300,12 @@ fn swarm_config(config: &Config, home: &Home) -> SwarmConfig {
 
 /// Keeps the graph up to date and tells the protocol what changed. An endpoint that fails is shown
 /// in the status; it does not stop the node.
-async fn follow_graph(daemon: Arc<Daemon>, mut sync: GraphSync, local: bool) -> Result<(), ClientError> {
+async fn follow_graph(
+    daemon: Arc<Daemon>,
+    mut sync: GraphSync,
+    mut memory: Memory,
+    local: bool,
+) -> Result<(), ClientError> {
     let mut failing = false;
     let mut told = 0;
     let mut seen = seen::Seen::default();
@@ -295,9 +317,13 @@ async fn follow_graph(daemon: Arc<Daemon>, mut sync: GraphSync, local: bool) -> 
             Ok(step) => {
                 failing = false;
                 seen.keep(&daemon.store, step.version, step.chain_time_ms).await?;
+                let (fee, channels) = (*daemon.late_fee.lock(), daemon.channels.views());
+                memory.keep(step.chain_time_ms, fee, channels).await?;
                 head_time_ms = Some(step.head_time_ms);
                 Some((step.version, step.chain_time_ms, step.edges))
             }
+            // Another chain or contract than the node has signed for.
+            Err(error) if !sync.is_checked() && !error.is_transient() => return Err(error.into()),
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "the chain cannot be followed");

@@ -11,7 +11,7 @@ use por_node::home::Home;
 use por_node::keys::{Keys, generate_near_key, generate_node_key};
 use por_node::localnet::{LocalNetwork, LocalNetworkConfig};
 use por_node::sdk::{AppPricing, Incoming, Multiaddr, Node, NodeSetup, Request, ServingApp};
-use por_types::interface::ChannelStatus;
+use por_types::interface::{ChannelStatus, Params};
 use por_types::{AccountId, ChannelId, Terms, Yocto};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -56,11 +56,17 @@ pub struct Daemon {
 impl World {
     /// The node `alice` is the genesis anchor.
     pub async fn start() -> World {
-        let config = LocalNetworkConfig {
+        World::start_with(|_| ()).await
+    }
+
+    /// With other parameters of the contract.
+    pub async fn start_with(change: impl FnOnce(&mut Params)) -> World {
+        let mut config = LocalNetworkConfig {
             block_time: Duration::from_millis(100),
             anchor: Some("alice.localnet".parse().expect("account")),
             ..Default::default()
         };
+        change(&mut config.params);
         let chain = LocalNetwork::start(config).await.expect("local chain");
         World {
             chain,
@@ -209,7 +215,6 @@ impl Daemon {
         channels.into_iter().find(|info| info.channel == channel)
     }
 
-    /// Asks `to`, again while the graph does not reach so far yet.
     /// Serves an app that answers with what it was asked, once it is told to, as often.
     pub async fn echo_when(&self, app: &str, told: &Arc<Notify>) -> ServingApp {
         let told = told.clone();
@@ -223,6 +228,7 @@ impl Daemon {
         self.node().serve(app, AppPricing::default(), 16, serve).await.expect("serve")
     }
 
+    /// Asks `to`, again while the graph does not reach so far yet.
     pub async fn ask(&self, to: &Daemon, app: &str, body: &[u8]) -> por_node::sdk::Response {
         eventually("an answer", || async {
             match self.node().request(request(to, app, body)).await {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::ChainError;
 use super::rpc::{Head, Rpc, RpcFailure, Skip};
-use super::{sound, tx};
+use super::{ChainConfig, sound, tx};
 
 /// Times that a key's nonce is read again which no block has room for yet.
 const NEW_KEY_TRIES: u32 = 2;
@@ -26,6 +26,22 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    pub(super) fn new(config: &ChainConfig) -> Result<Reader, ChainError> {
+        let rpc = Rpc::new(&config.rpc_urls, config.limits)?;
+        let rpc = rpc.after(config.seen_ms).for_tests(config.allow_test);
+        Ok(Reader { rpc, network: config.network.clone(), account: config.account.clone() })
+    }
+
+    /// Checks that chain and contract are the expected ones; the contract's configuration.
+    pub(super) async fn check(&self, seen_ms: u64, allow_test: bool) -> Result<ConfigView, ChainError> {
+        self.rpc.check_chain_id(&self.network.chain_id).await?;
+        if seen_ms > 0 {
+            // From here on nothing is taken that is older than this head.
+            self.rpc.head().await?;
+        }
+        self.check_contract(allow_test).await
+    }
+
     /// The configuration of the contract, if it is the expected one.
     pub(super) async fn check_contract(&self, allow_test: bool) -> Result<ConfigView, ChainError> {
         // Only these fields: a foreign version may have changed all others.

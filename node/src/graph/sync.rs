@@ -46,11 +46,22 @@ pub struct GraphSync {
     chain: Chain,
     graph: SharedGraph,
     version: watch::Sender<GraphVersion>,
+    /// Whether chain and contract are known to be the expected ones.
+    checked: bool,
 }
 
 impl GraphSync {
     pub fn new(chain: Chain) -> GraphSync {
-        GraphSync { chain, graph: SharedGraph::default(), version: watch::Sender::default() }
+        GraphSync { chain, graph: SharedGraph::default(), version: watch::Sender::default(), checked: true }
+    }
+
+    /// For a chain that was not checked: the first step does it.
+    pub(crate) fn unchecked(chain: Chain) -> GraphSync {
+        GraphSync { checked: false, ..GraphSync::new(chain) }
+    }
+
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked
     }
 
     pub fn graph(&self) -> SharedGraph {
@@ -94,6 +105,10 @@ impl GraphSync {
     }
 
     async fn try_step(&mut self) -> Result<SyncStep, ChainError> {
+        if !self.checked {
+            self.chain.check().await?;
+            self.checked = true;
+        }
         let head = self.chain.head().await?;
         let mut step = SyncStep { head_time_ms: head.time_ms, ..SyncStep::default() };
         let mut rereads = 0;

@@ -101,8 +101,8 @@ fn is_over(error: &ChainError) -> bool {
 /// Tells the protocol what lateness costs, whenever that changes from what it was at the start. Runs for ever.
 pub(super) async fn follow_fee(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientError> {
     let interval = if local { FEE_INTERVAL.0 } else { FEE_INTERVAL.1 };
-    let mut told = daemon.chain.config_found().params.late_fee;
     loop {
+        let told = *daemon.late_fee.lock();
         match daemon.chain.config().await {
             Ok(config) if told != config.params.late_fee => {
                 let fee = config.params.late_fee;
@@ -114,7 +114,7 @@ pub(super) async fn follow_fee(daemon: Arc<Daemon>, local: bool) -> Result<(), C
                 }
                 let set = daemon.control.set_late_fee(fee).await;
                 set.map_err(|_| other("the protocol driver has stopped"))?;
-                told = fee;
+                *daemon.late_fee.lock() = fee;
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "the late fee cannot be read"),
