@@ -6,12 +6,12 @@
 //! rejected at once instead of waiting for nobody.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use libp2p_por::{Control, FairQueue, RespondError};
+use libp2p_por::{Control, FairQueue, RespondError, Serving};
 use parking_lot::Mutex;
 use por_core::AppPricing;
 use por_types::{MAX_APP_LEN, RequestId};
@@ -115,16 +115,8 @@ impl Apps {
         let (queue, arrived) = (Mutex::new(queue), Notify::new());
         let app = Arc::new(App { pricing, queue, arrived, pump: OnceLock::new() });
         // Begun when the app is there: what waits for it may come at once.
-        let (weak, opener) = (Arc::downgrade(&app), self.opener.clone());
-        let pump = tokio::spawn(self.alarm.clone().guard("queue of an app", async move {
-            let mut serving = serving;
-            while let Some(request) = serving.next().await {
-                let Some(request) = opener.open(request).await else { continue };
-                let Some(app) = weak.upgrade() else { return };
-                app.queue.lock().push(request);
-                app.arrived.notify_one();
-            }
-        }));
+        let pump = self.clone().pump(name.to_owned(), serving, Arc::downgrade(&app));
+        let pump = tokio::spawn(self.alarm.clone().guard("queue of an app", pump));
         let _ = app.pump.set(pump.abort_handle());
         let before = self.apps.lock().insert(name.to_owned(), app);
         if let Some(before) = before {
@@ -134,6 +126,22 @@ impl Apps {
             before.arrived.notify_waiters();
         }
         Ok(())
+    }
+
+    /// Moves requests into the queue until nobody sends any more.
+    async fn pump(self, name: String, mut serving: Serving, app: Weak<App>) {
+        while let Some(request) = serving.next().await {
+            let Some(request) = self.opener.open(request).await else { continue };
+            let Some(app) = app.upgrade() else { return };
+            app.queue.lock().push(request);
+            app.arrived.notify_one();
+        }
+        // Somebody else serves the app, or the node stops. Who takes its place here does so first.
+        let _placing = self.placing.lock().await;
+        let Some(app) = app.upgrade() else { return };
+        if self.is_placed(&name, &app) {
+            self.stop(&name);
+        }
     }
 
     /// Stops serving; new requests are rejected. No error if it was not served.
@@ -157,6 +165,10 @@ impl Apps {
             let app = self.app(name)?;
             let _polling = Polling::begin(&app);
             let arrived = app.arrived.notified();
+            // Only from here on it is woken when another one comes in the app's place.
+            if !self.is_placed(name, &app) {
+                continue;
+            }
             if let Some(request) = app.take(Instant::now()) {
                 return Ok(Some(request));
             }
@@ -230,6 +242,10 @@ impl Apps {
         }
     }
 
+    fn is_placed(&self, name: &str, app: &Arc<App>) -> bool {
+        self.apps.lock().get(name).is_some_and(|placed| Arc::ptr_eq(placed, app))
+    }
+
     fn app(&self, name: &str) -> Result<Arc<App>, ClientError> {
         self.apps.lock().get(name).cloned().ok_or_else(|| {
             let message = format!("app {name:?} is not served");
@@ -298,3 +314,6 @@ fn check_name(name: &str) -> Result<(), ClientError> {
 fn stopped() -> ClientError {
     other("the node is shutting down")
 }
+
+#[cfg(test)]
+mod tests;
