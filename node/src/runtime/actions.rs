@@ -9,7 +9,7 @@ use por_types::interface::{
 use por_types::{AmountError, ChannelId, RegistrationProof, Yocto};
 
 use super::Daemon;
-use crate::chain::{Call, CallOutcome, Intent};
+use crate::chain::{Call, CallOutcome, ChainError, Intent};
 use crate::client::{ActionResult, ClientError, ConfirmBody, ErrorCode, ProposeBody};
 
 /// Longest wait until the own copy of the graph shows what a call has changed.
@@ -96,15 +96,22 @@ impl Daemon {
         Ok(ActionResult { channel: Some(channel), ..ActionResult::default() })
     }
 
-    /// Makes a call and waits until this node's own view of the chain shows it.
+    /// Makes a call and waits until this node's own view of the chain shows it, if it does so soon. What was made is
+    /// no error: whoever is told of one makes it again, and pays again.
     async fn act(&self, call: Call) -> Result<CallOutcome, ClientError> {
         let outcome = self.chain.call(Intent::new(call)).await?;
-        let version = self.chain.config().await?.graph_version;
-        let mut versions = self.versions.clone();
-        self.sync_now.notify_one();
-        let shown = versions.wait_for(|news| news.version >= version);
-        if tokio::time::timeout(SHOWN, shown).await.is_err() {
-            tracing::warn!(version, "the graph does not show the call yet");
+        let shown = async {
+            let version = self.chain.config().await?.graph_version;
+            let mut versions = self.versions.clone();
+            self.sync_now.notify_one();
+            // An error: the graph is followed no more, as the node stops.
+            let _ = versions.wait_for(|news| news.version >= version).await;
+            Ok::<_, ChainError>(())
+        };
+        match tokio::time::timeout(SHOWN, shown).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what a call has changed cannot be read yet"),
+            Err(_) => tracing::warn!("the graph does not show the call yet"),
         }
         Ok(outcome)
     }
