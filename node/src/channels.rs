@@ -193,10 +193,19 @@ impl Channels {
     }
 }
 
+/// A call that has ended.
+struct Done {
+    channel: ChannelId,
+    name: &'static str,
+    /// The totals of a close request.
+    stated: Option<por_types::Totals>,
+    result: Result<(), ChainError>,
+}
+
 /// State of the passes.
 struct Manager {
     channels: Channels,
-    calls: JoinSet<(ChannelId, &'static str, Result<(), ChainError>)>,
+    calls: JoinSet<Done>,
     /// Channels with a call under way.
     busy: HashSet<ChannelId>,
     /// After a failure: not before this time, and the next wait.
@@ -208,8 +217,8 @@ struct Manager {
     ask_again: Option<Instant>,
     /// What an earlier run knew, until the protocol was told of it.
     known: Option<Known>,
-    /// Totals that were stated in a close request, so that a disagreement does not go back and
-    /// forth on chain.
+    /// Totals that were stated in a close request that reached the contract, so that a disagreement does not go
+    /// back and forth on chain.
     stated: HashMap<ChannelId, por_types::Totals>,
     leaving: Leaving,
     /// Since when this run has seen that a channel is over.
@@ -361,9 +370,6 @@ impl Manager {
     }
 
     fn carry_out(&mut self, view: &ChannelView, action: Action) {
-        if let Action::RequestClose(totals) = &action {
-            self.stated.insert(view.channel, *totals);
-        }
         let (channel, name) = (view.channel, action.name());
         tracing::info!(%channel, "{name}");
         self.busy.insert(channel);
@@ -371,27 +377,33 @@ impl Manager {
         let view = view.clone();
         self.calls.spawn(async move {
             let forgets = action == Action::Forget;
-            let result = make(&parts.chain, &view, action).await;
+            let stated = if let Action::RequestClose(totals) = &action { Some(*totals) } else { None };
+            let mut result = make(&parts.chain, &view, action).await;
             let gone = result.as_ref().err().and_then(ChainError::contract_code) == Some(code::NO_CHANNEL);
             if gone || (forgets && result.is_ok()) {
                 // The change log does not speak of records that are no more.
                 parts.graph.write().forget(channel);
-                return (channel, name, Ok(()));
+                result = Ok(());
             }
-            (channel, name, result)
+            Done { channel, name, stated, result }
         });
     }
 
-    fn on_done(
-        &mut self,
-        done: Result<(ChannelId, &'static str, Result<(), ChainError>), tokio::task::JoinError>,
-    ) -> Result<(), ClientError> {
+    fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), ClientError> {
         // Derived again it would fail again, and the channel with it: evidence has its time.
-        let (channel, name, result) = done.map_err(|error| {
+        let Done { channel, name, stated, result } = done.map_err(|error| {
             let what = error.try_into_panic().map(|panic| failed("channel manager's call", &*panic));
             failure(what.unwrap_or_else(|_| "a call of the channel manager has stopped".to_owned()))
         })?;
         self.busy.remove(&channel);
+        // What never reached the contract is said again: the other side waits for it.
+        let settled = match &result {
+            Ok(()) => true,
+            Err(error) => error.contract_code().is_some() && !error.is_transient(),
+        };
+        if let Some(totals) = stated.filter(|_| settled) {
+            self.stated.insert(channel, totals);
+        }
         match result {
             Ok(()) => {
                 self.resting.remove(&channel);

@@ -7,8 +7,49 @@ mod common;
 mod proxy;
 
 use common::{World, eventually};
-use por_types::Yocto;
+use por_node::chain::{Call, Intent};
+use por_node::sdk::AppPricing;
+use por_types::interface::{ChannelStatus, CloseArgs};
+use por_types::{Side, Totals, Yocto};
 use proxy::{Mood, Proxy};
+
+/// A node that could not answer an unfair close at first does so when the chain is there again: else the close
+/// would wait for ever, and the deposits with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfair_close_is_answered_after_an_outage() {
+    let mut world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let sparing = Proxy::start(world.chain.rpc_url()).await;
+    world.rpc_url = Some(sparing.url());
+    let bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    // Its pings would be refused as well.
+    bob.becomes_attached(true).await;
+    let echo = bob.node().serve("echo", AppPricing::default(), 8, |incoming| async move { incoming.body });
+    let _echo = echo.await.expect("serve");
+    alice.ask(&bob, "echo", b"hello").await;
+    let right = eventually("nothing is under way", || async {
+        bob.channel(channel).await.filter(|info| info.unfinished == 0).map(|info| info.totals)
+    })
+    .await;
+    assert!(!right.sent_a.is_zero(), "alice has paid");
+    alice.stop().await;
+
+    sparing.turn(Mood::Keyless);
+    let key = alice.keys().near.clone();
+    let chain = world.chain.connect(alice.account.clone(), Some(key)).await.expect("chain");
+    let nothing = CloseArgs { channel, totals: Totals::default() };
+    chain.call(Intent::new(Call::RequestClose(nothing))).await.expect("alice says that she has paid nothing");
+    // As often as a question is asked before it is given up.
+    eventually("bob could not answer", || async { (sparing.spoiled() >= 4).then_some(()) }).await;
+    sparing.turn(Mood::Honest);
+    eventually("bob says what is right", || async {
+        let view = chain.channel(channel).await.expect("view").expect("the channel");
+        let ChannelStatus::Closing { by, totals, .. } = view.status else { return None };
+        (by == Side::B && totals == right).then_some(())
+    })
+    .await;
+}
 
 /// Who is told of an error does it again: here, a second deposit.
 #[tokio::test(flavor = "multi_thread")]

@@ -56,6 +56,8 @@ pub enum Mood {
     Feeless,
     /// Does not show the graph.
     Graphless,
+    /// Does not show access keys: nothing can be signed.
+    Keyless,
     /// Says at once that it has waited for a transaction too long.
     Hasty,
     /// An answer without an end, as fast as it is taken.
@@ -246,6 +248,8 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
             }
             _ => return None,
         },
+        Mood::Keyless if request["params"]["request_type"] != "view_access_key" => return None,
+        Mood::Keyless => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
         Mood::Headless if request["method"] != "block" => return None,
         Mood::Headless => (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response(),
         Mood::Hasty => match request["method"].as_str() {
