@@ -103,11 +103,16 @@ impl Channels {
                 return Err(ClientError::new(ErrorCode::NotFound, message, "see `por channel list`"));
             }
         }
-        let key = channel.0.to_be_bytes();
-        self.parts.store.put(AppTable::Closing, &key, Vec::new()).await.map_err(store_error)?;
-        self.closing.lock().insert(channel);
-        self.nudge.notify_one();
-        Ok(())
+        let channels = self.clone();
+        // To its end, also if the caller goes: what is on disk would else be done at the next start.
+        let noted = tokio::spawn(async move {
+            let key = channel.0.to_be_bytes();
+            channels.parts.store.put(AppTable::Closing, &key, Vec::new()).await.map_err(store_error)?;
+            channels.closing.lock().insert(channel);
+            channels.nudge.notify_one();
+            Ok(())
+        });
+        noted.await.map_err(|_| stopped())?
     }
 
     /// All channels of this node with the ledger's state.

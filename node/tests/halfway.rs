@@ -6,12 +6,16 @@ mod common;
 #[path = "chain/proxy.rs"]
 mod proxy;
 
-use common::{World, eventually};
+use std::time::Duration;
+
+use common::{Daemon, World, eventually};
 use por_node::chain::{Call, Intent};
+use por_node::client::ChannelInfo;
 use por_node::sdk::AppPricing;
 use por_types::interface::{ChannelStatus, CloseArgs};
-use por_types::{Side, Totals, Yocto};
+use por_types::{ChannelId, Side, Totals, Yocto};
 use proxy::{Mood, Proxy};
+use tokio::io::AsyncWriteExt as _;
 
 /// A node that could not answer an unfair close at first does so when the chain is there again: else the close
 /// would wait for ever, and the deposits with it.
@@ -66,4 +70,48 @@ async fn a_call_that_was_made_is_no_error_whatever_the_endpoint_does_then() {
     assert!(made.transaction.is_some(), "{made:?}");
     let view = world.observer().await.channel(channel).await.expect("view").expect("the channel");
     assert_eq!(view.deposit_a, Yocto::near(11));
+}
+
+/// What the node has on disk it does now, and not at its next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_is_noted_is_carried_out_though_its_caller_has_gone() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    let mut channels = Vec::new();
+    for _ in 0..8 {
+        channels.push(alice.open_channel(&bob, Yocto::near(1)).await);
+    }
+    let token = std::fs::read_to_string(alice.home().data_dir().join("api-token")).expect("token");
+    for (turn, channel) in (0..).zip(&channels) {
+        let call = format!(
+            "POST /v1/channels/{channel}/close HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+             content-length: 0\r\n\r\n",
+            token.trim()
+        );
+        let mut caller = tokio::net::TcpStream::connect(alice.node().api_addr()).await.expect("the API");
+        caller.write_all(call.as_bytes()).await.expect("sent");
+        // Some a little later than others.
+        tokio::time::sleep(Duration::from_micros(turn / 4 * 200)).await;
+        drop(caller);
+    }
+    // What was to be written before is on disk then.
+    for key in 0..4 {
+        alice.client().provide(&[key; 32]).await.expect("provide");
+    }
+    let before = closing(&alice).await;
+    alice.stop().await;
+    alice.start().await;
+    eventually("the graph is read", || async {
+        (alice.node().channels().await.expect("channels").len() == channels.len()).then_some(())
+    })
+    .await;
+    assert_eq!(closing(&alice).await, before, "no other close begins with a restart");
+}
+
+/// Its channels that are to close, or do.
+async fn closing(node: &Daemon) -> Vec<ChannelId> {
+    let all = node.node().channels().await.expect("channels");
+    let ends = |info: &&ChannelInfo| info.closing || info.status != ChannelStatus::Open;
+    all.iter().filter(ends).map(|info| info.channel).collect()
 }
