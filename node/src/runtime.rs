@@ -112,7 +112,8 @@ pub(crate) struct Daemon {
     pub late_fee: Mutex<Yocto>,
     /// Makes the graph task look at the chain now.
     pub sync_now: Arc<Notify>,
-    announced: Mutex<HashSet<[u8; 32]>>,
+    /// What the swarm announces and the store holds; locked while one of them changes, so that they agree.
+    announced: tokio::sync::Mutex<HashSet<[u8; 32]>>,
     started: Instant,
 }
 
@@ -231,7 +232,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         clock: Mutex::default(),
         late_fee: Mutex::new(fee),
         sync_now: Arc::new(Notify::new()),
-        announced: Mutex::default(),
+        announced: tokio::sync::Mutex::default(),
         started: Instant::now(),
     });
     let mut supervisor = Supervisor::new(store);

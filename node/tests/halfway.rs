@@ -72,6 +72,36 @@ async fn a_call_that_was_made_is_no_error_whatever_the_endpoint_does_then() {
     assert_eq!(view.deposit_a, Yocto::near(11));
 }
 
+/// What is provided again while it is being taken back is announced in the end, as the caller was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_be_provided_can_be_found() {
+    let world = World::start().await;
+    let bob = world.node("bob", &[]).await;
+    let client = bob.client();
+    let keys: Vec<[u8; 32]> = (0..64).map(|n| [n; 32]).collect();
+    for key in &keys {
+        let (provided, stopped) = tokio::join!(client.provide(key), client.stop_providing(key));
+        provided.expect("provide");
+        stopped.expect("stop");
+        client.provide(key).await.expect("provide");
+    }
+    // Nobody has heard of any of it before.
+    let alice = world.node("alice", &[&bob]).await;
+    eventually("they are connected", || async {
+        let peers = alice.client().peers().await.expect("peers");
+        peers.iter().any(|peer| peer.connected).then_some(())
+    })
+    .await;
+    for key in &keys {
+        let found = eventually("bob provides it", || async {
+            let found = alice.client().providers(key, 1, Duration::from_secs(5)).await.expect("providers");
+            found.into_iter().next()
+        })
+        .await;
+        assert_eq!(found.node_key, bob.node().key());
+    }
+}
+
 /// What the node has on disk it does now, and not at its next start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_is_noted_is_carried_out_though_its_caller_has_gone() {

@@ -26,27 +26,31 @@ impl Daemon {
     }
 
     pub(crate) async fn provide(&self, key: [u8; 32]) -> Result<(), ClientError> {
-        if self.announced.lock().contains(&key) {
+        let mut announced = self.announced.lock().await;
+        if announced.contains(&key) {
             return Ok(());
         }
         self.swarm.provide(key).await.map_err(swarm_error)?;
         self.store.put(AppTable::Announced, &key, Vec::new()).await.map_err(store_error)?;
-        self.announced.lock().insert(key);
+        announced.insert(key);
         Ok(())
     }
 
     pub(crate) async fn stop_providing(&self, key: [u8; 32]) -> Result<(), ClientError> {
+        let mut announced = self.announced.lock().await;
+        // First: should this call be given up half way, the next one to provide it does everything anew.
+        announced.remove(&key);
         self.store.delete(AppTable::Announced, &key).await.map_err(store_error)?;
-        self.announced.lock().remove(&key);
         self.swarm.stop_providing(key).await.map_err(swarm_error)
     }
 
     /// Announces again what was announced before the restart.
     pub(super) async fn restore_announcements(&self) -> Result<(), ClientError> {
+        let mut announced = self.announced.lock().await;
         for (key, _) in self.store.list(AppTable::Announced).map_err(store_error)? {
             let Ok(key) = <[u8; 32]>::try_from(key) else { continue };
             self.swarm.provide(key).await.map_err(swarm_error)?;
-            self.announced.lock().insert(key);
+            announced.insert(key);
         }
         Ok(())
     }
