@@ -140,6 +140,11 @@ impl NodeStore {
         self.shared().write_app(table, key.to_vec(), None).await
     }
 
+    /// Resolves when everything that was submitted before is durable.
+    pub async fn settled(&self) -> Result<(), StoreError> {
+        self.shared().settled().await
+    }
+
     /// Commits everything queued and closes the file. Later calls fail with [`StoreError::Closed`].
     pub async fn close(&self) -> Result<(), StoreError> {
         let handle = self.handle.clone();

@@ -104,6 +104,10 @@ enum Job {
         value: Option<Vec<u8>>,
         done: oneshot::Sender<Result<(), StoreError>>,
     },
+    /// Nothing to write: it is done when all before it is.
+    Mark {
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
 }
 
 impl Job {
@@ -113,6 +117,7 @@ impl Job {
                 writes.iter().map(|w| w.key.len() + w.value.as_ref().map_or(0, Vec::len) + 64).sum()
             }
             Job::App { key, value, .. } => key.len() + value.as_ref().map_or(0, Vec::len) + 64,
+            Job::Mark { .. } => 64,
         }
     }
 }
@@ -182,6 +187,12 @@ impl Shared {
     ) -> Result<(), StoreError> {
         let (done, result) = oneshot::channel();
         self.push(Job::App { table, key, value, done })?;
+        result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(super) async fn settled(&self) -> Result<(), StoreError> {
+        let (done, result) = oneshot::channel();
+        self.push(Job::Mark { done })?;
         result.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -257,7 +268,7 @@ impl Shared {
         let database = guard.as_ref().ok_or(StoreError::Closed)?;
         let batches = jobs.iter_mut().filter_map(|job| match job {
             Job::Batch { writes, .. } => Some(std::mem::take(writes)),
-            Job::App { .. } => None,
+            Job::App { .. } | Job::Mark { .. } => None,
         });
         let batches: Vec<Vec<Write>> = batches.collect();
         guarded(&self.path, || self.books.lock().commit(&self.path, database, batches))??;
@@ -289,7 +300,7 @@ impl Shared {
             Ok(()) => {
                 let last = jobs.iter().rev().find_map(|job| match job {
                     Job::Batch { number, .. } => Some(*number),
-                    Job::App { .. } => None,
+                    Job::App { .. } | Job::Mark { .. } => None,
                 });
                 progress.durable = last.unwrap_or(progress.durable).max(progress.durable);
                 progress.commits += 1;
@@ -303,7 +314,7 @@ impl Shared {
         }
         drop(progress);
         for job in jobs {
-            if let Job::App { done, .. } = job {
+            if let Job::App { done, .. } | Job::Mark { done } = job {
                 // The caller may have gone; its row is written all the same.
                 let _ = done.send(result.clone());
             }

@@ -87,6 +87,23 @@ async fn many_batches_share_a_commit() {
 }
 
 #[tokio::test]
+async fn what_was_submitted_before_is_durable_once_it_is_settled() {
+    let dir = tempfile::tempdir().expect("directory");
+    let store = NodeStore::open(&dir.path().join("store.redb"), &identity(1)).expect("create");
+    // As on a disk that is quick, where nobody summons the thread for a batch.
+    store.shared().set_most_in_place(Duration::MAX);
+    let mut ledger = store.ledger();
+    for number in 1..=100 {
+        ledger.submit(number, vec![put(b"a", b"1")]);
+        store.settled().await.expect("settled");
+        let told = ledger.poll_durable(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(told, Poll::Ready(Ok(durable)) if durable == number), "{told:?}");
+    }
+    store.close().await.expect("close");
+    assert_eq!(store.settled().await, Err(StoreError::Closed));
+}
+
+#[tokio::test]
 async fn a_handle_that_goes_leaves_everything_durable() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("store.redb");

@@ -126,6 +126,11 @@ async fn hand_over(
     fresh: Vec<ChannelSnapshot>,
     kept: &mut Kept,
 ) -> Result<(), String> {
+    if !fresh.is_empty() {
+        // The node may have signed what is not on its disk yet. A tower that has more than the disk would keep
+        // the node from starting again.
+        daemon.store.settled().await.map_err(|error| error.to_string())?;
+    }
     for page in fresh.chunks(PAGE) {
         let handed = handed(daemon, page);
         let with_order: Vec<ChannelId> = handed.orders.iter().map(|order| order.statement.channel).collect();
