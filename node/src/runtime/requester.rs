@@ -62,6 +62,15 @@ impl Costs {
     }
 }
 
+/// A route, and the graph that it was found in: to name a later one would be to say that its edges and prices
+/// are those of that one.
+struct Picked {
+    route: Route,
+    version: u64,
+    /// Block time, milliseconds since 1970.
+    now_ms: u64,
+}
+
 /// Why an attempt failed, and what follows.
 struct Failure {
     error: ClientError,
@@ -185,10 +194,10 @@ impl Requester {
         loop {
             let lost = costs.lock().lost;
             let failure = match self.pick(r, lost, &tried).await {
-                Ok(Some(route)) => {
-                    tried.insert(channels(&route));
+                Ok(Some(picked)) => {
+                    tried.insert(channels(&picked.route));
                     attempts += 1;
-                    match self.attempt(r, route, slack, costs).await {
+                    match self.attempt(r, picked, slack, costs).await {
                         Ok(response) => return Ok(ApiResponse { attempts, ..response }),
                         Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
                         Err(failure) => {
@@ -228,7 +237,7 @@ impl Requester {
         r: &ApiRequest,
         lost: Yocto,
         tried: &HashSet<Vec<ChannelId>>,
-    ) -> Result<Option<Route>, Failure> {
+    ) -> Result<Option<Picked>, Failure> {
         let balances = self.balances().await.map_err(|error| Failure { error, next: Next::GiveUp })?;
         let mut query = RouteQuery::new(r.body.len() as u64, r.response_limit, r.server_price);
         // The caller's bound is for all attempts together.
@@ -241,7 +250,11 @@ impl Requester {
         };
         let usable = |channel| balances.get(&channel).and_then(|own| own.connected.then_some(own.balance));
         match find(&usable) {
-            Ok(routes) => Ok(routes.into_iter().find(|route| !tried.contains(&channels(route)))),
+            Ok(routes) => {
+                let route = routes.into_iter().find(|route| !tried.contains(&channels(route)));
+                let (version, now_ms) = (graph.version(), graph.chain_time_ms());
+                Ok(route.map(|route| Picked { route, version, now_ms }))
+            }
             Err(error) => {
                 // With all its counterparties there, would there be a route?
                 let if_connected = |channel| balances.get(&channel).map(|own| own.balance);
@@ -265,14 +278,15 @@ impl Requester {
     async fn attempt(
         &self,
         r: &ApiRequest,
-        route: Route,
+        picked: Picked,
         slack: u32,
         costs: &Mutex<Costs>,
     ) -> Result<ApiResponse, Failure> {
+        let Picked { route, version, now_ms } = picked;
         let path = channels(&route);
         let bytes = (r.body.len() as u64).saturating_add(r.response_limit);
         let load = Load::put(&self.load, path.clone(), bytes);
-        let (version, now_ms, hops) = self.allow_time(r, &route, slack);
+        let hops = self.allow_time(r, &route, slack);
         let lifetime = u64::try_from(r.deadline.as_millis()).unwrap_or(u64::MAX);
         let lifetime = lifetime.saturating_add(EXPIRY_MARGIN_MS).min(MAX_EXPIRY_MS);
         let ended = self.control.complete(OutboundRequest {
@@ -311,7 +325,7 @@ impl Requester {
 
     /// The route's hops with time for what this node has under way on the same edges, twice as
     /// much with each step of `slack`: others may load the edges too.
-    fn allow_time(&self, r: &ApiRequest, route: &Route, slack: u32) -> (u64, u64, Vec<por_types::Hop>) {
+    fn allow_time(&self, r: &ApiRequest, route: &Route, slack: u32) -> Vec<por_types::Hop> {
         let graph = self.graph.read();
         let load = self.load.lock();
         let mut hops = route.hops.clone();
@@ -321,7 +335,7 @@ impl Requester {
             let loaded = edge.view.terms.allowance_ms(ahead, r.response_limit);
             hop.allowance_ms = hop.allowance_ms.max(loaded).saturating_mul(1 << slack.min(MAX_SLACK));
         }
-        (graph.version(), graph.chain_time_ms(), hops)
+        hops
     }
 
     async fn balances(&self) -> Result<HashMap<ChannelId, Own>, ClientError> {
@@ -464,3 +478,6 @@ fn stopped() -> Failure {
     let error = ClientError::new(ErrorCode::Retryable, "the node is shutting down", "start it again");
     Failure { error, next: Next::GiveUp }
 }
+
+#[cfg(test)]
+mod tests;

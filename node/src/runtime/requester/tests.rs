@@ -1,0 +1,117 @@
+use libp2p_por::{Config, MemoryStore};
+use por_core::{GraphEdge, MyChannel};
+use por_types::interface::{ChannelStatus, ChannelView};
+use por_types::{Network, NodeSecret, Side, Terms, Totals};
+
+use super::*;
+use crate::graph::Graph;
+
+const CHANNEL: ChannelId = ChannelId(1);
+
+fn key(seed: u8) -> NodeKey {
+    NodeSecret::from_seed(&[seed; 32]).public()
+}
+
+fn terms(base_fee: u128) -> Terms {
+    Terms {
+        rtt_ms: 100,
+        bytes_per_s: 1_000_000,
+        base_fee: Yocto(base_fee),
+        byte_fee: Yocto(1),
+        heartbeat_ms: 100,
+        grace_ms: 100,
+        max_requests: 16,
+        max_bytes: 1 << 20,
+    }
+}
+
+fn view(base_fee: u128) -> ChannelView {
+    ChannelView {
+        channel: CHANNEL,
+        a: "a.test".parse().expect("account"),
+        b: "b.test".parse().expect("account"),
+        key_a: key(1),
+        key_b: key(2),
+        deposit_a: Yocto::near(1),
+        deposit_b: Yocto::near(1),
+        drawn_a: Yocto::ZERO,
+        drawn_b: Yocto::ZERO,
+        bond: Yocto::near(1),
+        totals: Totals::default(),
+        terms: terms(base_fee),
+        sequence: 0,
+        status: ChannelStatus::Open,
+    }
+}
+
+fn mine() -> MyChannel {
+    MyChannel {
+        channel: CHANNEL,
+        peer: key(2),
+        peer_account: "b.test".parse().expect("account"),
+        side: Side::A,
+        deposit_mine: Yocto::near(1),
+        deposit_theirs: Yocto::near(1),
+        drawn_mine: Yocto::ZERO,
+        drawn_theirs: Yocto::ZERO,
+        bond: Yocto::near(1),
+        floors: Totals::default(),
+        terms: terms(1),
+        open: true,
+        gone: false,
+    }
+}
+
+fn request() -> ApiRequest {
+    ApiRequest {
+        destination: key(2),
+        app: "echo".to_owned(),
+        body: bytes::Bytes::from_static(b"hello"),
+        response_limit: 5,
+        server_price: Yocto::ZERO,
+        max_price: None,
+        deadline: Duration::from_millis(10),
+        avoid: Vec::new(),
+    }
+}
+
+/// A request that names a later version of the graph than its prices are of says something wrong, and is refused
+/// for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_route_is_of_the_version_that_is_named() {
+    let network = Network { chain_id: "localnet".into(), contract: "por.test".parse().expect("account") };
+    let secret = NodeSecret::from_seed(&[1; 32]);
+    let (_behaviour, control, driver) =
+        libp2p_por::new(Config::new(network), secret, MemoryStore::default()).expect("a node");
+    tokio::spawn(driver);
+    control.set_channels(vec![mine()]).await.expect("channels");
+    let graph = SharedGraph::default();
+    let known = GraphVersion { height: 1, ..GraphVersion::default() };
+    let (_versions, versions) = watch::channel(known);
+    let peer = libp2p_por::peer_id(&key(2)).expect("peer");
+    let (_connected, connected) = watch::channel(HashSet::from([peer]));
+    let (_told, told) = watch::channel(true);
+    let requester =
+        Arc::new(Requester::new(key(1), control.clone(), graph.clone(), versions, connected, told));
+    for round in 0..200_u64 {
+        let mut asked = None;
+        for (version, base_fee) in [(2 * round + 1, 1), (2 * round + 2, 1_000)] {
+            let fresh = Graph::from_pages(version, &[], &[view(base_fee)]);
+            let edge =
+                GraphEdge { channel: CHANNEL, a: key(1), b: key(2), terms: terms(base_fee), open: true };
+            control.update_graph(version, 1, vec![edge]).await.expect("graph");
+            // It becomes dear at some moment of the request.
+            for _ in 0..round % 64 * 50 {
+                std::hint::spin_loop();
+            }
+            *graph.write() = fresh;
+            if asked.is_none() {
+                let requester = requester.clone();
+                asked = Some(tokio::spawn(async move { requester.request(&request()).await }));
+            }
+        }
+        let ended = asked.expect("asked").await.expect("no panic");
+        let error = ended.expect_err("nobody is there");
+        assert_ne!(error.code, ErrorCode::Fatal, "{error}, in round {round}");
+    }
+}
