@@ -82,6 +82,16 @@ impl Peer {
     fn rests(&self, now: Instant) -> bool {
         self.rests_until.is_some_and(|until| until > now)
     }
+
+    fn answered(&mut self, bytes: u64, paid: Yocto, time: Duration) {
+        self.streak = 0;
+        self.rests_until = None;
+        self.allowed = (self.allowed + 1.0 / self.allowed.max(1.0)).min(MOST_ALLOWED);
+        self.time = self.time * 0.7 + time.as_secs_f64() * 0.3;
+        self.tally.answers += 1;
+        self.tally.bytes += bytes;
+        self.tally.spent = self.tally.spent.checked_add(paid).unwrap_or(Yocto(u128::MAX));
+    }
 }
 
 /// The providers. Shared between the windows in flight.
@@ -183,15 +193,14 @@ impl Pool {
 
     /// A question was answered and verified.
     pub fn succeeded(&self, node: NodeKey, bytes: u64, paid: Yocto, time: Duration) {
-        self.with(node, |peer| {
-            peer.streak = 0;
-            peer.rests_until = None;
-            peer.allowed = (peer.allowed + 1.0 / peer.allowed.max(1.0)).min(MOST_ALLOWED);
-            peer.time = peer.time * 0.7 + time.as_secs_f64() * 0.3;
-            peer.tally.answers += 1;
-            peer.tally.bytes += bytes;
-            peer.tally.spent = peer.tally.spent.checked_add(paid).unwrap_or(Yocto(u128::MAX));
-        });
+        self.with(node, |peer| peer.answered(bytes, paid, time));
+    }
+
+    /// The same of a question that [`Self::choose`] did not choose, and that was not counted as in flight.
+    pub fn told(&self, node: NodeKey, paid: Yocto, time: Duration) {
+        if let Some(peer) = self.lock().iter_mut().find(|peer| peer.offer.node == node) {
+            peer.answered(0, paid, time);
+        }
     }
 
     /// A question failed; `paid` may have been paid nevertheless.
@@ -284,6 +293,15 @@ mod tests {
         }
         assert!(counts[0] > counts[1] && counts[1] > 0, "{counts:?}");
         assert_eq!(pool.tallies()[1].spent, Yocto(3));
+    }
+
+    #[test]
+    fn a_question_beside_the_windows_makes_no_room_for_another_window() {
+        let (pool, none) = (pool(1), HashSet::new());
+        while matches!(pool.choose(&none, &none), Choice::Ask(_)) {}
+        pool.told(NodeKey([0; 32]), Yocto(5), Duration::ZERO);
+        assert!(matches!(pool.choose(&none, &none), Choice::Wait(_)));
+        assert_eq!((pool.tallies()[0].answers, pool.tallies()[0].spent), (1, Yocto(5)));
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl<N: Network> Session<N> {
             self.maps.note(&id, node);
         }
         self.pool.add(offer);
-        self.pool.succeeded(node, 0, reply.price, started.elapsed());
+        self.pool.told(node, reply.price, started.elapsed());
         Ok((offer, found))
     }
 }
