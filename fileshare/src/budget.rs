@@ -34,11 +34,13 @@ struct State {
     reserved: Yocto,
 }
 
-/// Money set aside for one question; returned when dropped.
+/// Money set aside for one question; returned when dropped, unless the question was sent: then nobody knows
+/// what became of it, and all of it counts as spent.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
     amount: Yocto,
+    sent: bool,
 }
 
 impl Budget {
@@ -103,7 +105,7 @@ impl Budget {
             return Err(Failure::new(Exit::Budget, what, fix));
         }
         state.reserved = state.reserved.checked_add(amount).unwrap_or(Yocto(u128::MAX));
-        Ok(Reservation { budget: Arc::clone(self), amount })
+        Ok(Reservation { budget: Arc::clone(self), amount, sent: false })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -117,10 +119,21 @@ impl Reservation {
         self.amount
     }
 
+    /// From now on the question may be paid for, whoever stops waiting for its answer.
+    pub const fn sent(&mut self) {
+        self.sent = true;
+    }
+
     /// Books what was really paid; the rest is free again.
-    pub fn spend(self, paid: Yocto) {
-        let mut state = self.budget.lock();
-        state.spent = state.spent.checked_add(paid).unwrap_or(Yocto(u128::MAX));
+    pub fn spend(mut self, paid: Yocto) {
+        self.sent = false;
+        self.budget.lock().book(paid);
+    }
+}
+
+impl State {
+    fn book(&mut self, paid: Yocto) {
+        self.spent = self.spent.checked_add(paid).unwrap_or(Yocto(u128::MAX));
     }
 }
 
@@ -128,6 +141,9 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.budget.lock();
         state.reserved = state.reserved.saturating_sub(self.amount);
+        if self.sent {
+            state.book(self.amount);
+        }
     }
 }
 
@@ -148,6 +164,22 @@ mod tests {
         budget.reserve(Yocto(5)).unwrap().spend(Yocto(5));
         assert!(budget.reserve(Yocto(1)).is_err());
         assert!(budget.reserve(Yocto(0)).is_ok());
+    }
+
+    #[test]
+    fn a_question_that_was_given_up_after_it_was_sent_counts() {
+        let budget = Budget::new(Some(Yocto(10)));
+        drop(budget.reserve(Yocto(6)).unwrap());
+        assert_eq!(budget.spent(), Yocto(0));
+        let mut given_up = budget.reserve(Yocto(6)).unwrap();
+        given_up.sent();
+        drop(given_up);
+        assert_eq!(budget.spent(), Yocto(6));
+        let mut answered = budget.reserve(Yocto(4)).unwrap();
+        answered.sent();
+        answered.spend(Yocto(1));
+        assert_eq!(budget.spent(), Yocto(7));
+        assert!(budget.reserve(Yocto(3)).is_ok() && budget.reserve(Yocto(4)).is_err());
     }
 
     #[test]

@@ -310,7 +310,7 @@ impl<N: Network> Session<N> {
         let price = self.price(offer, body.len() as u64, limit).await.map_err(classify)?;
         self.check_price(price, content_of(window))
             .map_err(|failure| Attempt::There(Severity::Never, Yocto::ZERO, failure))?;
-        let reservation = self.budget.reserve(price).map_err(Attempt::Here)?;
+        let mut reservation = self.budget.reserve(price).map_err(Attempt::Here)?;
         let deadline = self.time_left().map_err(Attempt::Here)?;
         let body_len = body.len() as u64;
         let call = Call {
@@ -322,6 +322,7 @@ impl<N: Network> Session<N> {
             max_price: price,
             deadline,
         };
+        reservation.sent();
         let answered = match &finish.landing {
             Some(ground) => ground.landing.fetch(&call, window).await.map(|outcome| {
                 let landed = || (ground.landed)(window).map_err(Spoiled::Here);
@@ -354,7 +355,8 @@ impl<N: Network> Session<N> {
     }
 
     /// Asks, and books what it has cost, answered or not.
-    async fn pay(&self, reservation: Reservation, call: Call) -> Result<Reply, Failure> {
+    async fn pay(&self, mut reservation: Reservation, call: Call) -> Result<Reply, Failure> {
+        reservation.sent();
         let answered = self.net.request(call).await;
         reservation.spend(answered.as_ref().map_or_else(|failure| failure.spent, |reply| reply.price));
         answered

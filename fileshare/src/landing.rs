@@ -243,12 +243,17 @@ impl Link {
             max_price: call.max_price,
             deadline_ms: u64::try_from(call.deadline.as_millis()).unwrap_or(u64::MAX),
         };
+        // Whatever ends this without an answer: the node may have paid, or will when it is back.
+        let unknown = |failure: Failure| Failure { spent: call.max_price, ..failure };
         let sent = send(&mut *self.orders.lock().await, &order).await;
-        sent.map_err(|_| gone())?;
+        sent.map_err(|_| unknown(gone()))?;
         match tokio::time::timeout(call.deadline.saturating_add(MARGIN), landed).await {
             Ok(Ok(landed)) => landed.outcome(),
-            Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(Failure::new(Exit::Deadline, "the node did not answer in time", "look at its log")),
+            Ok(Err(_)) => Err(unknown(gone())),
+            Err(_) => {
+                let late = Failure::new(Exit::Deadline, "the node did not answer in time", "look at its log");
+                Err(unknown(late))
+            }
         }
     }
 }

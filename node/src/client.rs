@@ -147,9 +147,11 @@ impl Client {
             let channels: Vec<String> = r.avoid.iter().map(ChannelId::to_string).collect();
             query.push(("avoid", channels.join(",")));
         }
-        let call = Call::new(Method::POST, &["requests"], r.deadline.saturating_add(MARGIN));
+        let at_stake = r.max_price.unwrap_or_default();
+        let call =
+            Call::new(Method::POST, &["requests"], r.deadline.saturating_add(MARGIN)).at_stake(at_stake);
         let response = self.transport.send(call.query(query).body(r.body)).await?;
-        read_response(response, sealed).await
+        read_response(response, sealed).await.map_err(|error| error.having_spent(at_stake))
     }
 
     /// Serves `app`: from now on the node acknowledges requests for it. At most `max_queued`

@@ -11,7 +11,7 @@ use por_fileshare::{
 };
 use por_types::Yocto;
 
-use super::providers::{MIB, World, failure, fault, quick, want};
+use super::providers::{MIB, World, failure, fault, key, quick, want};
 
 #[tokio::test]
 async fn several_providers_share_the_work_and_the_price_is_exact() {
@@ -116,4 +116,15 @@ async fn what_was_paid_for_nothing_counts() {
     let asking = running.session_net().paid();
     assert_eq!(running.session.budget.spent(), asking.checked_add(Yocto(EACH.0 * asked)).unwrap());
     assert_eq!(running.session.pool.tallies()[0].spent, running.session.budget.spent());
+}
+
+/// Whoever has not answered when others have is not waited for, but was paid.
+#[tokio::test]
+async fn a_question_that_is_given_up_counts() {
+    let mut world = World::new().provider(1, 0, None).provider(2, 0, None);
+    world.net.stalls = Some(key(2));
+    let (id, _) = world.put(MIB);
+    let running = world.session(quick(), None);
+    get::locate(&running.session, &want(id)).await.unwrap();
+    assert_eq!(running.session.budget.spent(), running.session_net().paid());
 }

@@ -43,6 +43,10 @@ pub struct Net {
     pub most_in_flight: AtomicUsize,
     pub paid: Mutex<u128>,
     pub delay: Duration,
+    /// A question waits until this says that it may be answered.
+    pub gate: Option<fn(&Net, &Call) -> bool>,
+    /// Is paid and never answers.
+    pub stalls: Option<NodeKey>,
     /// Added to every route's price from some time on.
     pub surcharge: AtomicU64,
 }
@@ -103,6 +107,13 @@ impl Network for Net {
         let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_in_flight.fetch_max(now, Ordering::SeqCst);
         tokio::time::sleep(self.delay).await;
+        if self.stalls == Some(call.to) {
+            *self.paid.lock().unwrap() += price.0;
+            std::future::pending::<()>().await;
+        }
+        while self.gate.is_some_and(|may_pass| !may_pass(self, &call)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let (answerer, question, limit) = (provider.answerer.clone(), call.body.clone(), call.limit);
         let app = call.app;
         let answer = tokio::task::spawn_blocking(move || answerer.answer(app, &question, limit)).await;

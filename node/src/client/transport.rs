@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use por_types::Yocto;
 use reqwest::{Method, Response, Url};
 
 use super::error::{ClientError, ErrorBody, ErrorCode};
@@ -48,12 +49,19 @@ pub(super) struct Call {
     body: Option<Bytes>,
     json: bool,
     time: Duration,
+    at_stake: Yocto,
 }
 
 impl Call {
     pub(super) fn new(method: Method, segments: &[&str], time: Duration) -> Call {
         let segments = segments.iter().map(|&s| s.to_owned()).collect();
-        Call { method, segments, query: Vec::new(), body: None, json: false, time }
+        Call { method, segments, query: Vec::new(), body: None, json: false, time, at_stake: Yocto::ZERO }
+    }
+
+    /// What it may cost, whether or not its answer arrives.
+    pub(super) fn at_stake(mut self, at_stake: Yocto) -> Call {
+        self.at_stake = at_stake;
+        self
     }
 
     pub(super) fn query(mut self, query: Vec<(&'static str, String)>) -> Call {
@@ -106,7 +114,7 @@ impl Transport {
             }
             other => other,
         };
-        let response = response.map_err(|error| sent_error(error, &endpoint, call.time))?;
+        let response = response.map_err(|error| sent_error(error, &endpoint, &call))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -198,15 +206,18 @@ fn unreachable(endpoint: &Endpoint) -> ClientError {
     ClientError::new(ErrorCode::Unreachable, format!("no daemon answers at {}", endpoint.addr), START_FIX)
 }
 
-fn sent_error(error: reqwest::Error, endpoint: &Endpoint, time: Duration) -> ClientError {
+fn sent_error(error: reqwest::Error, endpoint: &Endpoint, call: &Call) -> ClientError {
     if error.is_connect() {
         return unreachable(endpoint);
     }
-    if error.is_timeout() {
-        let message = format!("the daemon did not answer within {} s", time.as_secs());
-        return ClientError::new(ErrorCode::Deadline, message, "look at its log, or allow more time");
-    }
-    broken(error)
+    let error = if error.is_timeout() {
+        let message = format!("the daemon did not answer within {} s", call.time.as_secs());
+        ClientError::new(ErrorCode::Deadline, message, "look at its log, or allow more time")
+    } else {
+        broken(error)
+    };
+    // The daemon may have taken it, and goes on with what it was paid for also after a restart.
+    error.having_spent(call.at_stake)
 }
 
 /// The connection broke in the middle of an answer.
@@ -285,5 +296,33 @@ mod tests {
         let call = Call::new(Method::GET, &["status"], Duration::from_secs(5));
         let error = transport.send(call).await.expect_err("nobody listens");
         assert_eq!(error.code, ErrorCode::Unreachable);
+    }
+
+    /// It may have paid before it died, and goes on with what it was paid for when it is back.
+    #[tokio::test]
+    async fn a_request_over_which_the_daemon_dies_counts_as_paid() {
+        use crate::client::{ApiRequest, Client};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let client = Client::new(listener.local_addr().expect("address"), "token".into());
+        let request = ApiRequest {
+            destination: por_types::NodeKey([1; 32]),
+            app: "app".into(),
+            body: Bytes::from_static(b"question"),
+            response_limit: 10,
+            server_price: Yocto(1),
+            max_price: Some(Yocto(7)),
+            deadline: Duration::from_secs(5),
+            avoid: Vec::new(),
+        };
+        let dies = async {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            stream.readable().await.expect("a request");
+            drop((stream, listener));
+        };
+        let (asked, ()) = tokio::join!(client.request(request.clone()), dies);
+        let error = asked.expect_err("no answer");
+        assert_eq!((error.code, error.spent), (ErrorCode::Unreachable, Yocto(7)), "{error}");
+        let error = client.request(request).await.expect_err("nobody listens");
+        assert_eq!((error.code, error.spent), (ErrorCode::Unreachable, Yocto(0)), "nothing was sent");
     }
 }
