@@ -210,13 +210,13 @@ impl<N: Network> Session<N> {
 
     /// Fetches and verifies a window, from whichever provider delivers it, and hands it
     /// to `finish` on a blocking thread. `halt` ends it between attempts.
-    pub async fn window<T: Send + 'static>(
+    pub(crate) async fn window<T: Send + 'static>(
         &self,
         id: ContentId,
         size: u64,
         window: Window,
         finish: &Arc<Finish<T>>,
-        halt: &AtomicBool,
+        halt: &whole::Halt<'_>,
     ) -> Result<T, Failure> {
         let _zeros = match window.is_zeros() {
             true => Some(self.zeros.acquire().await.map_err(|_| Stop::failure())?),
@@ -227,7 +227,7 @@ impl<N: Network> Session<N> {
         let mut rises = 0;
         let mut attempts = 0;
         loop {
-            if self.stop.is_set() || halt.load(Ordering::Relaxed) {
+            if self.stop.is_set() || halt.is_set() {
                 return Err(Stop::failure());
             }
             self.time_left()?;

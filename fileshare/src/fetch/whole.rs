@@ -35,21 +35,25 @@ impl<N: Network> Session<N> {
     /// Fetches what is missing in a partial file, several windows at a time. Whatever
     /// happens, what was verified is kept and durable when this returns.
     pub async fn fill(&self, part: &Arc<Part>) -> Result<(), Failure> {
-        let result = self.fill_windows(part).await;
+        self.fill_until(part, &AtomicBool::new(false)).await
+    }
+
+    /// The same as a part of something that may fail elsewhere: then no more is asked for here.
+    pub(crate) async fn fill_until(&self, part: &Arc<Part>, failed: &AtomicBool) -> Result<(), Failure> {
+        let result = self.fill_windows(part, &Halt::within(failed)).await;
         let kept = checkpoint(Arc::clone(part)).await;
         result.and(kept)
     }
 
-    async fn fill_windows(&self, part: &Arc<Part>) -> Result<(), Failure> {
+    async fn fill_windows(&self, part: &Arc<Part>, halt: &Halt<'_>) -> Result<(), Failure> {
         self.touch();
         let (id, size) = (part.span().id, part.span().size);
         let holes = self.holes(id, size).await;
         let windows = part.missing_but(self.window_len(), &holes)?;
         let write = self.writer(part).await;
-        let halt = AtomicBool::new(false);
         let fetches = stream::iter(windows)
-            .take_while(|_| std::future::ready(!self.stop.is_set() && !halt.load(Ordering::Relaxed)))
-            .map(|window| self.piece(id, size, window, &write, &halt))
+            .take_while(|_| std::future::ready(!self.stop.is_set() && !halt.is_set()))
+            .map(|window| self.piece(id, size, window, &write, halt))
             .buffer_unordered(self.limits.in_flight.max(1));
         let mut fetches = std::pin::pin!(fetches);
         let mut ticks = tokio::time::interval(CHECKPOINT);
@@ -68,7 +72,7 @@ impl<N: Network> Session<N> {
                     }
                     Some(Err(failure)) => {
                         // What is in flight is paid for: let it arrive, ask for no more.
-                        halt.store(true, Ordering::Relaxed);
+                        halt.set();
                         first.get_or_insert(failure);
                         false
                     }
@@ -78,8 +82,10 @@ impl<N: Network> Session<N> {
             };
             if saving.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
                 first = first.or(saved(saving.take()).await.err());
-                // Nothing more is kept after a failure.
-                halt.fetch_or(first.is_some(), Ordering::Relaxed);
+                if first.is_some() {
+                    // Nothing more is kept after a failure.
+                    halt.set();
+                }
             }
             if saving.is_none() && unsaved > 0 && (tick || unsaved >= CHECKPOINT_BYTES) {
                 unsaved = 0;
@@ -89,7 +95,9 @@ impl<N: Network> Session<N> {
         first = first.or(saved(saving).await.err());
         match first {
             Some(failure) => Err(failure),
-            None if self.stop.is_set() && !part.is_complete() => Err(super::Stop::failure()),
+            None if (self.stop.is_set() || halt.is_set()) && !part.is_complete() => {
+                Err(super::Stop::failure())
+            }
             None => Ok(()),
         }
     }
@@ -101,7 +109,7 @@ impl<N: Network> Session<N> {
         size: u64,
         window: Window,
         write: &Arc<Finish<u64>>,
-        halt: &AtomicBool,
+        halt: &Halt<'_>,
     ) -> Result<u64, Failure> {
         let failure = match self.window(id, size, window, write, halt).await {
             Err(failure) if window.is_zeros() => failure,
@@ -144,7 +152,8 @@ impl<N: Network> Session<N> {
         let windows = span.windows(self.window_len(), |_| true, &Holes::default());
         let windows = windows.map_err(crate::part::PartError::from)?;
         let pass = Finish::new(Ok);
-        let halt = AtomicBool::new(false);
+        let failed = AtomicBool::new(false);
+        let halt = Halt::within(&failed);
         let fetches = stream::iter(windows)
             .map(|window| self.window(span.id, span.size, window, &pass, &halt))
             .buffered(self.limits.in_flight.max(1));
@@ -163,6 +172,27 @@ impl<N: Network> Session<N> {
         let mut bytes = Vec::new();
         self.stream(&Span::whole(id, size), &mut bytes).await?;
         Ok(bytes)
+    }
+}
+
+/// Whether a download, or what it is a part of, has failed: then no more is asked for.
+#[derive(Debug)]
+pub struct Halt<'a> {
+    own: AtomicBool,
+    whole: &'a AtomicBool,
+}
+
+impl<'a> Halt<'a> {
+    pub(super) const fn within(whole: &'a AtomicBool) -> Self {
+        Halt { own: AtomicBool::new(false), whole }
+    }
+
+    fn set(&self) {
+        self.own.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.own.load(Ordering::Relaxed) || self.whole.load(Ordering::Relaxed)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures::{StreamExt, stream};
@@ -170,15 +173,17 @@ pub(super) async fn fetch_files<N: Network>(
     staging: &Arc<Staging>,
 ) -> Result<(), Failure> {
     let mut first: Option<Failure> = None;
+    let failed = AtomicBool::new(false);
     let jobs = stream::iter(tree.files().to_vec())
-        .take_while(|_| std::future::ready(!session.stop.is_set()))
-        .map(|job| fetch_one(session, staging, job))
+        .take_while(|_| std::future::ready(!session.stop.is_set() && !failed.load(Ordering::Relaxed)))
+        .map(|job| fetch_one(session, staging, job, &failed))
         .buffer_unordered(FILES);
     let mut jobs = std::pin::pin!(jobs);
     while let Some(result) = jobs.next().await {
         if let Err(failure) = result {
-            first = Some(failure);
-            break;
+            // What is in flight for other files is paid for: it arrives and is kept.
+            failed.store(true, Ordering::Relaxed);
+            first.get_or_insert(failure);
         }
     }
     match first {
@@ -197,6 +202,7 @@ async fn fetch_one<N: Network>(
     session: &Arc<Session<N>>,
     staging: &Arc<Staging>,
     job: FileJob,
+    failed: &AtomicBool,
 ) -> Result<(), Failure> {
     if staging.has(&job) {
         session.meter.add_done(job.size);
@@ -217,7 +223,8 @@ async fn fetch_one<N: Network>(
     };
     let part = Arc::new(part);
     session.meter.add_done(part.done());
-    session.fill(&part).await.map_err(|failure| failure.context(crate::proto::shown(&job.path)))?;
+    let filled = session.fill_until(&part, failed).await;
+    filled.map_err(|failure| failure.context(crate::proto::shown(&job.path)))?;
     blocking(move || {
         let part = Arc::into_inner(part)
             .ok_or_else(|| Failure::new(Exit::Other, "internal error: the download is still in use", ""))?;

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use por_fileshare::{
     answer::Answerer,
+    dir::{TreeOptions, put_tree},
     exit::Exit,
     get::{self, Place},
+    proto::GET_APP,
 };
 
 use super::providers::{MIB, World, failure, fault, key, make_tree, quick, want};
@@ -87,6 +90,32 @@ async fn stopping_keeps_a_resumable_rest() {
     let span = por_fileshare::part::Span::whole(id, 40 * MIB);
     let part = por_fileshare::part::Part::open(&running.folder.path().join("target"), span, false).unwrap();
     assert!(part.done() >= 5 * MIB && part.done() < 40 * MIB, "{}", part.done());
+}
+
+/// Windows of one file are in flight while another one turns out to be gone: they are paid for, and kept.
+#[tokio::test]
+async fn a_file_that_fails_lets_the_windows_of_others_arrive() {
+    let mut world = World::new().provider(1, 1, None);
+    let top = world.folder.path().join("tree");
+    fs::create_dir(&top).unwrap();
+    fs::write(top.join("gone"), vec![1; 100_000]).unwrap();
+    fs::write(top.join("large"), vec![2; 40 * MIB as usize]).unwrap();
+    let id = put_tree(&world.store, &top, TreeOptions::default(), &mut |_| ()).unwrap().id;
+    fs::remove_file(top.join("gone")).unwrap();
+    // The lost file is answered for when the others are under way, and they when it has failed.
+    world.net.gate = Some(|net, call| match call.limit {
+        _ if call.app != GET_APP => true,
+        ..MIB => net.in_flight.load(Ordering::SeqCst) >= 8,
+        MIB.. => net.asked(1) >= 1,
+    });
+    let running = world.session(quick(), None);
+    assert_eq!(running.get(id).await.unwrap_err().exit, Exit::NotFound);
+    let net = running.session_net();
+    assert_eq!(net.in_flight.load(Ordering::SeqCst), 0, "they were waited for");
+    assert_eq!(running.session.budget.spent(), net.paid());
+    let windows = net.asked(1) - 1;
+    assert_eq!(running.session.meter.get().0, windows * MIB, "and what they brought is kept");
+    assert!((7..40).contains(&windows), "{windows}");
 }
 
 #[tokio::test]
