@@ -1,6 +1,8 @@
 //! Fetching everything: into a file, into a stream in order, or into memory.
 
 use std::{
+    collections::VecDeque,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -8,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream};
+use bytes::{Buf, Bytes};
+use futures::{
+    StreamExt,
+    stream::{self, FuturesOrdered},
+};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::{Finish, Ground, Session};
@@ -146,25 +152,35 @@ impl<N: Network> Session<N> {
     }
 
     /// Fetches a span and writes it in order; at most the windows in flight are held in
-    /// memory, however slow the reader.
+    /// memory, however slow the reader. They arrive while the reader takes its time: what is in flight is
+    /// paid for, and its time runs.
     pub async fn stream(&self, span: &Span, out: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
         self.touch();
         let windows = span.windows(self.window_len(), |_| true, &Holes::default());
-        let windows = windows.map_err(crate::part::PartError::from)?;
+        let mut windows = windows.map_err(crate::part::PartError::from)?.into_iter();
         let pass = Finish::new(Ok);
         let failed = AtomicBool::new(false);
         let halt = Halt::within(&failed);
-        let fetches = stream::iter(windows)
-            .map(|window| self.window(span.id, span.size, window, &pass, &halt))
-            .buffered(self.limits.in_flight.max(1));
-        let mut fetches = std::pin::pin!(fetches);
-        while let Some(verified) = fetches.next().await {
-            for part in verified?.bytes_within(span.start, span.end) {
-                out.write_all(&part).await.map_err(|error| output(&error))?;
-                self.meter.add_done(part.len() as u64);
+        let (mut in_flight, mut held) = (FuturesOrdered::new(), VecDeque::new());
+        let mut first: Option<Failure> = None;
+        loop {
+            while first.is_none() && in_flight.len() + held.len() < self.limits.in_flight.max(1) {
+                let Some(window) = windows.next() else { break };
+                in_flight.push_back(self.window(span.id, span.size, window, &pass, &halt));
+            }
+            tokio::select! {
+                Some(arrived) = in_flight.next(), if first.is_none() => match arrived {
+                    Ok(verified) => held.push_back(verified.bytes_within(span.start, span.end).into()),
+                    Err(failure) => first = Some(failure),
+                },
+                written = write_some(out, &mut held), if !held.is_empty() => {
+                    self.meter.add_done(written.map_err(|error| output(&error))?);
+                }
+                else => break,
             }
         }
-        out.flush().await.map_err(|error| output(&error))
+        out.flush().await.map_err(|error| output(&error))?;
+        first.map_or(Ok(()), Err)
     }
 
     /// Fetches a short content into memory. The caller bounds `size`.
@@ -173,6 +189,29 @@ impl<N: Network> Session<N> {
         self.stream(&Span::whole(id, size), &mut bytes).await?;
         Ok(bytes)
     }
+}
+
+/// Writes of what is held as much as is taken at once, which may be given up at any time; how much that was.
+async fn write_some(
+    out: &mut (impl AsyncWrite + Unpin),
+    held: &mut VecDeque<VecDeque<Bytes>>,
+) -> io::Result<u64> {
+    let Some(parts) = held.front_mut() else { return Ok(0) };
+    let mut written = 0;
+    if let Some(part) = parts.front_mut() {
+        written = out.write(part).await?;
+        if written == 0 && !part.is_empty() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        part.advance(written);
+        if part.is_empty() {
+            parts.pop_front();
+        }
+    }
+    if parts.is_empty() {
+        held.pop_front();
+    }
+    Ok(written as u64)
 }
 
 /// Whether a download, or what it is a part of, has failed: then no more is asked for.

@@ -1,6 +1,7 @@
 //! What arrives: streams, files, directories and parts of them.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use por_fileshare::{
     get::{self, Goal},
     id::ContentId,
 };
+use tokio::io::AsyncReadExt;
 
 use super::providers::{MIB, World, flips_a_bit, make_tree, quick, want};
 
@@ -40,6 +42,29 @@ async fn a_slow_reader_keeps_memory_bounded() {
     assert!(tokio::time::timeout(Duration::from_millis(500), fetch).await.is_err());
     assert!(running.session_net().asked(1) <= 9, "{}", running.session_net().asked(1));
     drop((reader, data));
+}
+
+/// What is in flight is paid for, and its time runs: it arrives also while nobody takes what has arrived before.
+#[tokio::test]
+async fn windows_in_flight_do_not_wait_for_a_slow_reader() {
+    let mut world = World::new().provider(1, 0, None);
+    world.net.delay = Duration::from_millis(5);
+    let (id, data) = world.put(20 * MIB);
+    let running = world.session(quick(), None);
+    let goal = get::locate(&running.session, &want(id)).await.unwrap();
+    let (mut writer, mut reader) = tokio::io::duplex(1024);
+    let session = Arc::clone(&running.session);
+    let fetch = tokio::spawn(async move { get::fetch_out(&session, &goal, &mut writer).await });
+    let arrived = async {
+        while running.session_net().asked(1) < 8 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), arrived).await.expect("all eight arrive");
+    let mut out = Vec::new();
+    reader.read_to_end(&mut out).await.unwrap();
+    fetch.await.unwrap().unwrap();
+    assert!(out == data);
 }
 
 #[tokio::test]
