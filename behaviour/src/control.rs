@@ -125,6 +125,10 @@ pub(crate) enum Message {
         max_queued: u32,
         reply: oneshot::Sender<deliveries::Receiver>,
     },
+    Unanswered {
+        app: String,
+        reply: oneshot::Sender<usize>,
+    },
     /// [`Command::Pursue`].
     Pursue(Command),
     Channels {
@@ -227,8 +231,9 @@ impl Control {
         Ok(PendingRequest { id: request, price: Yocto::ZERO, listener: Some(listener), early: None })
     }
 
-    /// Serves an app until the returned stream is dropped, or the call is given up. At most `max_queued` (at least 1)
-    /// unanswered requests are acknowledged; unanswered ones from before are delivered again.
+    /// Serves an app until the returned stream is dropped, or the call is given up. At most `max_queued`
+    /// unanswered requests are acknowledged; unanswered ones from before are delivered again. With 0 nothing
+    /// more is taken: for a server that leaves when [`Control::unanswered`] is 0.
     pub async fn serve(
         &self,
         app: impl Into<String>,
@@ -238,6 +243,12 @@ impl Control {
         let app = app.into();
         let requests = self.ask(|reply| Message::Serve { app, pricing, max_queued, reply }).await?;
         Ok(Serving { requests, control: self.clone() })
+    }
+
+    /// Requests that were acknowledged for an app, served or not, and have no answer yet.
+    pub async fn unanswered(&self, app: impl Into<String>) -> Result<usize, Stopped> {
+        let app = app.into();
+        self.ask(|reply| Message::Unanswered { app, reply }).await
     }
 
     /// A route for a pursuit, as asked for by [`Event::Pursue`] of [`Control::events`].

@@ -72,3 +72,23 @@ async fn a_server_that_is_dropped_while_the_queue_is_full_obliges_nobody() {
     }
     assert_nobody_serves(&nodes).await;
 }
+
+/// A server that leaves: nothing more is acknowledged, and what is gets its answer.
+#[tokio::test]
+async fn a_server_that_takes_no_more_answers_what_is_left() {
+    let nodes = row(2).await;
+    let control = &nodes[1].control;
+    let first = control.serve("echo", AppPricing::default(), 10).await.expect("runs");
+    let mut pending = send(&nodes).await;
+    assert!(bounded("acked", pending.acked()).await.expect("runs"));
+    assert_eq!(bounded("count", control.unanswered("echo")).await, Ok(1));
+    let mut last = control.serve("echo", AppPricing::default(), 0).await.expect("runs");
+    drop(first);
+    assert_nobody_serves(&nodes).await;
+    let incoming = bounded("incoming", last.next()).await.expect("delivered again");
+    incoming.respond(Bytes::from_static(b"y")).await.expect("runs");
+    let outcome = bounded("outcome", pending.outcome()).await.expect("runs");
+    assert!(matches!(outcome, Outcome::Response { .. }), "{outcome:?}");
+    assert_eq!(bounded("count", control.unanswered("echo")).await, Ok(0));
+    assert_nobody_serves(&nodes).await;
+}

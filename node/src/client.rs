@@ -12,6 +12,7 @@ mod types;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -163,7 +164,8 @@ impl Client {
         max_queued: u32,
     ) -> Result<AppServer, ClientError> {
         let (client, app) = (self.clone(), app.to_owned());
-        let server = AppServer { client, app, pricing, max_queued, renewed: Arc::default() };
+        let (renewed, leaves) = Default::default();
+        let server = AppServer { client, app, pricing, max_queued, renewed, leaves };
         server.register().await?;
         Ok(server)
     }
@@ -301,13 +303,15 @@ pub struct AppServer {
     /// How often it was registered again. Of several that find the app gone one brings it back: each time its
     /// requests are delivered anew, to whoever asks first.
     renewed: Arc<tokio::sync::Mutex<u64>>,
+    leaves: Arc<AtomicBool>,
 }
 
 impl AppServer {
     /// The next request; waits until there is one. Registers the app again if the daemon was
     /// restarted, or if another client has stopped it.
     ///
-    /// Errors: [`ErrorCode::Unreachable`] while no daemon runs; call again later.
+    /// Errors: [`ErrorCode::Unreachable`] while no daemon runs; call again later. [`ErrorCode::NotFound`] after
+    /// [`AppServer::leave`], when nothing is left to be answered.
     pub async fn next(&self) -> Result<ApiIncoming, ClientError> {
         loop {
             let renewed = *self.renewed.lock().await;
@@ -353,6 +357,15 @@ impl AppServer {
         }
     }
 
+    /// The node rejects new requests for the app from now on; those that it has acknowledged are still to be
+    /// taken and answered, some of them anew. Then [`AppServer::stop`].
+    pub async fn leave(&self) -> Result<(), ClientError> {
+        // Nobody may be bringing it back at the same time: that would come after this.
+        let _renewed = self.renewed.lock().await;
+        self.leaves.store(true, Ordering::Relaxed);
+        self.register().await
+    }
+
     /// Stops serving: the node rejects new requests for the app.
     pub async fn stop(self) -> Result<(), ClientError> {
         if let Some(inside) = &self.client.inside {
@@ -365,6 +378,9 @@ impl AppServer {
     /// `seen`: [`AppServer::renewed`] before the app was found gone.
     async fn register_again(&self, seen: u64) -> Result<(), ClientError> {
         let mut renewed = self.renewed.lock().await;
+        if self.leaves.load(Ordering::Relaxed) {
+            return Err(ClientError::new(ErrorCode::NotFound, "the app has left", "serve it again"));
+        }
         if *renewed == seen {
             self.register().await?;
             *renewed += 1;
@@ -373,11 +389,12 @@ impl AppServer {
     }
 
     async fn register(&self) -> Result<(), ClientError> {
+        let max_queued = if self.leaves.load(Ordering::Relaxed) { 0 } else { self.max_queued };
         if let Some(inside) = &self.client.inside {
-            return inside.serve(&self.app, self.pricing, self.max_queued).await;
+            return inside.serve(&self.app, self.pricing, max_queued).await;
         }
         let AppPricing { base, per_byte } = self.pricing;
-        let body = ServeRequest { base, per_byte, max_queued: self.max_queued };
+        let body = ServeRequest { base, per_byte, max_queued };
         let call = Call::new(Method::POST, &["apps", &self.app, "serve"], QUICK).json(&body)?;
         self.client.transport.send(call).await.map(drop)
     }

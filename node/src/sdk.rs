@@ -171,7 +171,7 @@ impl Node {
         H: Fn(Incoming) -> F + Send + Sync + 'static,
         F: Future<Output = Bytes> + Send + 'static,
     {
-        let serving = self.daemon.control.serve(app, pricing, max_queued).await;
+        let serving = self.daemon.control.serve(app, pricing, max_queued.max(1)).await;
         let mut serving = serving.map_err(|_| other("the node is shutting down"))?;
         let (handler, opener) = (Arc::new(handler), self.daemon.opener.clone());
         let places = Arc::new(Semaphore::new(MAX_HANDLERS));

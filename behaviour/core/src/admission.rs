@@ -258,7 +258,9 @@ impl Node {
             let fits = head.body_len == 32 && head.response_limit >= ANSWER_LIMIT;
             return if fits { Ok(()) } else { Err(Refusal::Reject(R::NoApp)) };
         }
-        let app = self.apps.get(&head.app).ok_or(Refusal::Reject(R::NoApp))?;
+        // A server that takes no more is on its way out.
+        let app = self.apps.get(&head.app).filter(|app| app.max_queued > 0);
+        let app = app.ok_or(Refusal::Reject(R::NoApp))?;
         let price = app.pricing.price(head.body_len, head.response_limit);
         if price.is_err() || price.is_ok_and(|price| head.server_price < price) {
             return Err(Refusal::Reject(R::ServerPrice));

@@ -175,7 +175,8 @@ pub enum Command {
         request: RequestId,
         body: Bytes,
     },
-    /// Serves an app from now on; at most `max_queued` unanswered requests of it are acknowledged.
+    /// Serves an app from now on; at most `max_queued` unanswered requests of it are acknowledged. With 0, only
+    /// what was acknowledged before is delivered.
     Serve {
         app: String,
         pricing: AppPricing,

@@ -105,6 +105,11 @@ impl Node {
         ids
     }
 
+    /// Number of [`Node::waiting`].
+    pub fn unanswered(&self, app: &str) -> usize {
+        self.queues.get(app).map_or(0, |queue| queue.requests.len())
+    }
+
     /// Takes one of the app's places, in the name of the neighbour that asks.
     pub(crate) fn enqueue(&mut self, app: &str, request: RequestId, from: NodeKey) {
         match self.queues.get_mut(app) {

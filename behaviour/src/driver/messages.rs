@@ -23,7 +23,6 @@ impl Driver {
                 let _ = reply.send(is_open);
             }
             Message::Serve { app, pricing, max_queued, reply } => {
-                let max_queued = max_queued.max(1);
                 // The core never has more than `max_queued` unanswered, but for what an earlier and larger
                 // queue has left over.
                 let (sender, receiver) = deliveries::channel(app.clone(), Arc::clone(&self.shared));
@@ -38,6 +37,9 @@ impl Driver {
                     self.input(Input::Command(Command::StopServing { app: app.clone() }));
                     self.input(Input::Command(Command::Serve { app, pricing, max_queued }));
                 }
+            }
+            Message::Unanswered { app, reply } => {
+                let _ = reply.send(self.node.unanswered(&app));
             }
             Message::Pursue(command) => self.input(Input::Command(command)),
             Message::Channels { channels, reply } => {

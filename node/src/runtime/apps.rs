@@ -27,6 +27,8 @@ use crate::client::{AppStatus, ClientError, ErrorCode};
 const LEASE: Duration = Duration::from_secs(60);
 /// An app without a poll for this long is no longer served.
 const ABANDONED: Duration = Duration::from_secs(180);
+/// How often a server that leaves is told whether all is answered.
+const LEAVING: Duration = Duration::from_millis(20);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Most apps of a node.
 const MAX_APPS: usize = 256;
@@ -46,6 +48,8 @@ pub(crate) struct Apps {
 
 struct App {
     pricing: AppPricing,
+    /// Takes no more requests.
+    leaves: bool,
     queue: Mutex<Queue>,
     arrived: Notify,
     /// Moves requests from the protocol into the queue; dropping it stops serving.
@@ -86,7 +90,8 @@ impl Apps {
         Apps { control, opener, apps: Arc::default(), placing: Arc::default(), alarm }
     }
 
-    /// Serves an app from now on; again with other settings if it is served already.
+    /// Serves an app from now on; again with other settings if it is served already. With a `max_queued` of 0
+    /// no more requests are taken, and polls end when those from before are answered.
     pub(crate) async fn serve(
         &self,
         name: &str,
@@ -94,9 +99,6 @@ impl Apps {
         max_queued: u32,
     ) -> Result<(), ClientError> {
         check_name(name)?;
-        if max_queued == 0 {
-            return Err(ClientError::new(ErrorCode::Usage, "max_queued is 0", "use at least 1"));
-        }
         let _placing = self.placing.lock().await;
         {
             let apps = self.apps.lock();
@@ -113,7 +115,8 @@ impl Apps {
             polling: 0,
         };
         let (queue, arrived) = (Mutex::new(queue), Notify::new());
-        let app = Arc::new(App { pricing, queue, arrived, pump: OnceLock::new() });
+        let (leaves, pump) = (max_queued == 0, OnceLock::new());
+        let app = Arc::new(App { pricing, leaves, queue, arrived, pump });
         // Begun when the app is there: what waits for it may come at once.
         let pump = self.clone().pump(name.to_owned(), serving, Arc::downgrade(&app));
         let pump = tokio::spawn(self.alarm.clone().guard("queue of an app", pump));
@@ -154,6 +157,8 @@ impl Apps {
     }
 
     /// The next request that waits for an answer; `None` if none came within `wait`.
+    ///
+    /// Errors: `NotFound` if the app is not served, or takes no more requests and has answered all.
     pub(crate) async fn next(
         &self,
         name: &str,
@@ -172,7 +177,15 @@ impl Apps {
             if let Some(request) = app.take(Instant::now()) {
                 return Ok(Some(request));
             }
-            if tokio::time::timeout_at(deadline, arrived).await.is_err() {
+            let mut until = deadline;
+            if app.leaves {
+                if self.control.unanswered(name).await.map_err(|_| stopped())? == 0 {
+                    return Err(not_served(name));
+                }
+                // That the last one is answered is told to nobody.
+                until = until.min(tokio::time::Instant::now() + LEAVING);
+            }
+            if tokio::time::timeout_at(until, arrived).await.is_err() && until == deadline {
                 return Ok(app.take(Instant::now()));
             }
         }
@@ -247,10 +260,7 @@ impl Apps {
     }
 
     fn app(&self, name: &str) -> Result<Arc<App>, ClientError> {
-        self.apps.lock().get(name).cloned().ok_or_else(|| {
-            let message = format!("app {name:?} is not served");
-            ClientError::new(ErrorCode::NotFound, message, "POST /v1/apps/APP/serve first")
-        })
+        self.apps.lock().get(name).cloned().ok_or_else(|| not_served(name))
     }
 }
 
@@ -309,6 +319,11 @@ fn check_name(name: &str) -> Result<(), ClientError> {
         return Err(ClientError::new(ErrorCode::Usage, message, ""));
     }
     Ok(())
+}
+
+fn not_served(name: &str) -> ClientError {
+    let message = format!("app {name:?} is not served");
+    ClientError::new(ErrorCode::NotFound, message, "POST /v1/apps/APP/serve first")
 }
 
 fn stopped() -> ClientError {
