@@ -46,6 +46,8 @@ const MAX_ANNOUNCED: usize = 1000;
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30 * 60);
 /// How long answers in hand may take when the server ends.
 const LEAVE: Duration = Duration::from_secs(10);
+/// How long a word to the daemon may take then.
+const GOODBYE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the server did so far.
@@ -111,47 +113,79 @@ pub async fn serve(
     served: Arc<Served>,
     ready: impl FnOnce(),
 ) -> Result<(), Failure> {
-    let answerer = Answerer::new(store.clone(), pricing);
-    let room = Arc::new(Semaphore::new(MAX_ANSWERS));
-    let mut tasks = JoinSet::new();
-    let mut apps = Vec::new();
-    for (app, pricing) in [(STAT_APP, Pricing::default()), (GET_APP, pricing)] {
-        let terms = AppPricing { base: pricing.base, per_byte: pricing.per_byte };
-        let server = client.serve(app, terms, MAX_QUEUED).await?;
-        apps.push(server.clone());
-        for _ in 0..POLLERS {
-            let worker = Worker {
-                server: server.clone(),
-                app,
-                answerer: answerer.clone(),
-                room: Arc::clone(&room),
-                served: Arc::clone(&served),
-            };
-            tasks.spawn(worker.run(stop.clone()));
+    let mut desk = Desk::default();
+    // Not given up half way: what the daemon has heard of by then has to be taken back.
+    let mut result = desk.open(&client, &store, pricing, &stop, &served).await;
+    if result.is_ok() {
+        let announcer =
+            Announcer { client, store, known: HashSet::new(), generation: None, last: None, served };
+        result = tokio::select! {
+            result = announcer.run(&stop, ready) => result,
+            () = stop.wait() => Ok(()),
+            Some(ended) = desk.workers.join_next() => match ended {
+                Ok(result) => result,
+                Err(error) => Err(Failure::new(Exit::Other, format!("internal error: {error}"), "")),
+            },
+        };
+    }
+    stop.set();
+    desk.close().await;
+    result
+}
+
+/// The apps at the daemon, and who works for them.
+#[derive(Default)]
+struct Desk {
+    apps: Vec<AppServer>,
+    workers: JoinSet<Result<(), Failure>>,
+    /// Nothing more is taken, also of what is acknowledged.
+    abandoned: Stop,
+}
+
+impl Desk {
+    async fn open(
+        &mut self,
+        client: &Client,
+        store: &Store,
+        pricing: Pricing,
+        stop: &Stop,
+        served: &Arc<Served>,
+    ) -> Result<(), Failure> {
+        let answerer = Answerer::new(store.clone(), pricing);
+        let room = Arc::new(Semaphore::new(MAX_ANSWERS));
+        for (app, pricing) in [(STAT_APP, Pricing::default()), (GET_APP, pricing)] {
+            let terms = AppPricing { base: pricing.base, per_byte: pricing.per_byte };
+            let server = client.serve(app, terms, MAX_QUEUED).await?;
+            self.apps.push(server.clone());
+            for _ in 0..POLLERS {
+                let worker = Worker {
+                    server: server.clone(),
+                    app,
+                    answerer: answerer.clone(),
+                    room: Arc::clone(&room),
+                    served: Arc::clone(served),
+                };
+                self.workers.spawn(worker.run(stop.clone(), self.abandoned.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing more is acknowledged, and what is gets its answer: each without one would be paid late for until
+    /// somebody serves again.
+    async fn close(mut self) {
+        for app in &self.apps {
+            if !matches!(tokio::time::timeout(GOODBYE, app.leave()).await, Ok(Ok(()))) {
+                // The daemon may be gone as well; then there is nobody to answer.
+                self.abandoned.set();
+            }
+        }
+        let finish = async { while self.workers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LEAVE, finish).await;
+        for app in self.apps {
+            let _ = tokio::time::timeout(GOODBYE, app.stop()).await;
         }
     }
-    let mut announcer =
-        Announcer { client, store, known: HashSet::new(), generation: None, last: None, served };
-    announcer.round().await?;
-    ready();
-    let announcing = announcer.run(&stop);
-    let result = tokio::select! {
-        result = announcing => result,
-        () = stop.wait() => Ok(()),
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(result) => result,
-            Err(error) => Err(Failure::new(Exit::Other, format!("internal error: {error}"), "")),
-        },
-    };
-    stop.set();
-    // Questions in hand were acknowledged: answer them before leaving.
-    let finish = async { while tasks.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LEAVE, finish).await;
-    for app in apps {
-        // The daemon may be gone as well; then there is nothing to stop.
-        let _ = tokio::time::timeout(Duration::from_secs(2), app.stop()).await;
-    }
-    result
 }
 
 /// What a failure of the daemon means for a server that runs for days.
@@ -186,17 +220,18 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, stop: Stop) -> Result<(), Failure> {
+    /// Until nothing is left to be answered after `stop`, or all is `abandoned`.
+    async fn run(self, stop: Stop, abandoned: Stop) -> Result<(), Failure> {
         let mut backoff = Backoff::new();
         let mut answers = JoinSet::new();
-        while !stop.is_set() {
+        while !abandoned.is_set() {
             // Room first: a question that is taken is answered.
             let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else {
                 break;
             };
             let next = tokio::select! {
                 next = self.server.next() => next,
-                () = stop.wait() => break,
+                () = abandoned.wait() => break,
             };
             match next {
                 Ok(incoming) => {
@@ -208,6 +243,7 @@ impl Worker {
                         drop(permit);
                     });
                 }
+                Err(_) if stop.is_set() => break,
                 Err(error) if waits(&error) => {
                     drop(permit);
                     info!(app = self.app, %error, "waiting for the daemon");
@@ -276,7 +312,9 @@ struct Announcer {
 }
 
 impl Announcer {
-    async fn run(mut self, stop: &Stop) -> Result<(), Failure> {
+    async fn run(mut self, stop: &Stop, ready: impl FnOnce()) -> Result<(), Failure> {
+        self.round().await?;
+        ready();
         let mut backoff = Backoff::new();
         while !stop.is_set() {
             match self.round().await {

@@ -1,19 +1,21 @@
 //! What is left of money and duties when a part of it all ends in the middle.
 
-use std::time::Duration;
+use std::{fs, sync::Arc, time::Duration};
 
 use por_fileshare::{
     exit::Exit,
+    fetch::Stop,
     landing::Landing,
     net::{Call, Daemon as Net, Network},
     part::{Part, Span},
-    proto::{GET_APP, Question, get_limit},
+    proto::{GET_APP, Pricing, Question, get_limit},
+    serve::serve,
     store::{AddOptions, Store},
 };
 use por_node::sdk::AppPricing;
 use por_types::Yocto;
 
-use super::world::{MIB, World, content, eventually, take_on};
+use super::world::{MIB, Server, World, content, eventually, fetch, reachable, session, take_on, want};
 
 /// The node has paid, and pays on when it is back: nobody knows what became of it.
 #[tokio::test(flavor = "multi_thread")]
@@ -57,4 +59,44 @@ async fn a_window_over_which_the_own_node_goes_away_counts_as_paid() {
     let (asked, ()) = tokio::join!(landing.fetch(&call, window), goes_away);
     let failure = asked.expect_err("no answer");
     assert_eq!((failure.exit, failure.spent), (Exit::Unreachable, max_price), "{failure}");
+}
+
+/// The node would acknowledge questions that nobody answers, and pay late for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_start_leaves_no_app_behind() {
+    let world = World::start().await;
+    let owner = world.node("owner", &[]).await;
+    let store = Store::open(&world.path("store")).unwrap();
+    fs::write(world.path("store/meta.redb"), b"no database").unwrap();
+    let serving = serve(owner.by_home(), store, Pricing::default(), Stop::default(), Arc::default(), || ());
+    assert_eq!(serving.await.unwrap_err().exit, Exit::CorruptStore);
+    let apps = owner.client().status().await.unwrap().apps;
+    assert!(apps.is_empty(), "{apps:?}");
+}
+
+/// What a node has acknowledged for its file server is answered before that leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_stopped_leaves_no_question_unanswered() {
+    let world = World::start().await;
+    let owner = world.node("owner", &[]).await;
+    let reader = world.node("reader", &[&owner]).await;
+    reader.open_channel(&owner, Yocto::near(10)).await;
+    let store = Store::open(&world.path("store")).unwrap();
+    let data = content(100 * MIB);
+    let id = store.add_reader(&data[..], AddOptions::default(), &mut |_| ()).unwrap().id;
+    let server = Server::start(store, owner.by_home(), 1).await;
+    reachable(&reader.by_home(), id).await;
+    let running = session(reader.by_home(), None);
+    let (fetching, target) = (Arc::clone(&running), world.path("out"));
+    let get = tokio::spawn(async move { fetch(&fetching, &want(id, &[]), &target).await });
+    eventually("some of it is there", || async { (running.meter.get().0 > 4 * MIB).then_some(()) }).await;
+    server.end().await;
+    assert!(running.meter.get().0 < 100 * MIB, "in the middle");
+    running.stop.set();
+    eventually("the owner has nothing left to answer", || async {
+        let channels = owner.client().channels().await.ok()?;
+        channels.iter().all(|info| info.unfinished == 0).then_some(())
+    })
+    .await;
+    assert_eq!(get.await.expect("no panic").unwrap_err().exit, Exit::Interrupted);
 }
