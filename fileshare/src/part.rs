@@ -169,7 +169,7 @@ impl Part {
             Ok(_) if !overwrite => return Err(PartError::Exists(paths.target)),
             _ => {}
         }
-        let state = lock_state(&paths.state, &paths.target)?;
+        let state = lock_state(&paths.state, &paths.target, overwrite)?;
         if !overwrite && let Some(theirs) = foreign(&state, &paths)? {
             if theirs != paths.state {
                 // Made just now, to be locked.
@@ -531,8 +531,9 @@ fn no_writers(data: &File, path: &Path, target: &Path) -> Result<(), PartError> 
     }
 }
 
-/// Opens and locks the state file, for as long as the handle lives.
-pub(crate) fn lock_state(path: &Path, target: &Path) -> Result<File, PartError> {
+/// Opens and locks the state file, for as long as the handle lives. The target is not there then, unless it
+/// is to be replaced.
+pub(crate) fn lock_state(path: &Path, target: &Path, overwrite: bool) -> Result<File, PartError> {
     let in_use = || PartError::InUse(target.to_owned());
     let state = open_file(path)?;
     match state.try_lock() {
@@ -543,9 +544,17 @@ pub(crate) fn lock_state(path: &Path, target: &Path) -> Result<File, PartError> 
     // Whoever held the lock before may have finished and removed the file.
     let ours = state.metadata().map_err(io_at(path))?;
     match fs::metadata(path) {
-        Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => Ok(state),
-        _ => Err(in_use()),
+        Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => (),
+        _ => return Err(in_use()),
     }
+    // It has perhaps finished since its caller looked.
+    if !overwrite && target.symlink_metadata().is_ok() {
+        if ours.len() == 0 {
+            let _ = fs::remove_file(path);
+        }
+        return Err(PartError::Exists(target.to_owned()));
+    }
+    Ok(state)
 }
 
 /// Renames without replacing anything.

@@ -79,6 +79,33 @@ fn every_size_arrives_whole_and_leaves_no_litter() {
     }
 }
 
+/// Whoever has looked for the target before it got its name does not fetch it once more.
+#[test]
+fn who_waits_for_a_download_to_finish_finds_it_finished() {
+    let source = Source::new(100);
+    for round in 0..100 {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        let part = Part::open(&target, source.span(), false).unwrap();
+        source.fill(&part);
+        let wait = || loop {
+            match Part::open(&target, source.span(), false) {
+                Err(PartError::InUse(_)) => {}
+                other => return other,
+            }
+        };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..4).map(|_| scope.spawn(wait)).collect();
+            part.finish(false, None).unwrap();
+            for other in others {
+                let found = other.join().unwrap();
+                assert!(matches!(found, Err(PartError::Exists(_))), "round {round}: {found:?}");
+            }
+        });
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+}
+
 #[test]
 fn an_incomplete_download_has_no_name() {
     let folder = tempfile::tempdir().unwrap();

@@ -63,7 +63,7 @@ impl Staging {
         }
         let (folder, state_path) = (folder_of(target), with_suffix(target, ".part.state"));
         let files = files_of(target);
-        let mut state = lock_state(&state_path, target)?;
+        let mut state = lock_state(&state_path, target, place.overwrite)?;
         let expected = description(tree);
         let mut found = String::new();
         let io_at = |path: &Path| {
