@@ -48,6 +48,9 @@ const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30 * 60);
 const LEAVE: Duration = Duration::from_secs(10);
 /// How long a word to the daemon may take then.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Longest pause between two looks whether the daemon is back: what it has acknowledged before is paid late for
+/// until it is answered.
+const AWAY: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the server did so far.
@@ -193,20 +196,23 @@ fn waits(error: &ClientError) -> bool {
     !matches!(error.code, ErrorCode::WrongKey | ErrorCode::Foreign | ErrorCode::Usage | ErrorCode::Fatal)
 }
 
-/// Pauses that double while something keeps failing.
-struct Backoff(Duration);
+/// Pauses that double while something keeps failing, up to the longest.
+struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
 
 impl Backoff {
-    const fn new() -> Self {
-        Backoff(Duration::from_millis(100))
+    const fn new(longest: Duration) -> Self {
+        Backoff { next: Duration::from_millis(100), longest }
     }
 
     async fn pause(&mut self, stop: &Stop) {
         tokio::select! {
-            () = tokio::time::sleep(self.0) => (),
+            () = tokio::time::sleep(self.next) => (),
             () = stop.wait() => (),
         }
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        self.next = (self.next * 2).min(self.longest);
     }
 }
 
@@ -222,7 +228,7 @@ struct Worker {
 impl Worker {
     /// Until nothing is left to be answered after `stop`, or all is `abandoned`.
     async fn run(self, stop: Stop, abandoned: Stop) -> Result<(), Failure> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(AWAY);
         let mut answers = JoinSet::new();
         while !abandoned.is_set() {
             // Room first: a question that is taken is answered.
@@ -235,7 +241,7 @@ impl Worker {
             };
             match next {
                 Ok(incoming) => {
-                    backoff = Backoff::new();
+                    backoff = Backoff::new(AWAY);
                     let (server, answerer) = (self.server.clone(), self.answerer.clone());
                     let (app, served) = (self.app, Arc::clone(&self.served));
                     answers.spawn(async move {
@@ -315,11 +321,11 @@ impl Announcer {
     async fn run(mut self, stop: &Stop, ready: impl FnOnce()) -> Result<(), Failure> {
         self.round().await?;
         ready();
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         while !stop.is_set() {
             match self.round().await {
                 Ok(()) => {
-                    backoff = Backoff::new();
+                    backoff = Backoff::new(LONGEST_PAUSE);
                     tokio::select! {
                         () = tokio::time::sleep(WATCH) => (),
                         () = stop.wait() => (),
