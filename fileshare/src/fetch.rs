@@ -37,6 +37,9 @@ use crate::{
 /// Bytes in a GiB, the unit of prices.
 pub const GIB: u64 = 1 << 30;
 
+/// Pause between two looks whether the own node is back.
+const AWAY: Duration = Duration::from_millis(250);
+
 /// What a download may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -251,12 +254,16 @@ impl<N: Network> Session<N> {
                 }
                 Err(Attempt::There(severity, paid, failure)) => {
                     debug!(node = %offer.node, what = %failure.what, ?severity, "window failed");
-                    self.tell_outage(&failure).await;
+                    let out_of_patience = attempts >= 3 && self.since_success() > self.limits.patience;
+                    if self.is_outage(&failure).await && !out_of_patience {
+                        self.pool.missed(offer.node, paid, failure);
+                        self.pause(AWAY).await?;
+                        continue;
+                    }
                     if severity == Severity::Lacks {
                         lacking.insert(offer.node);
                     }
                     tried.insert(offer.node);
-                    let out_of_patience = attempts >= 3 && self.since_success() > self.limits.patience;
                     self.pool.failed(offer.node, severity, paid, failure.clone());
                     if out_of_patience {
                         return Err(failure);
@@ -421,15 +428,18 @@ impl<N: Network> Session<N> {
         }
     }
 
-    /// Says once that nothing can arrive, and why: the providers are not to blame.
-    async fn tell_outage(&self, failure: &Failure) {
-        let unsaid = failure.exit == Exit::Unreachable && !self.outage.load(Ordering::Relaxed);
-        if unsaid && !self.net.is_there().await && !self.outage.swap(true, Ordering::Relaxed) {
+    /// Whether nothing can arrive, and the providers are not to blame; says so once, and why.
+    async fn is_outage(&self, failure: &Failure) -> bool {
+        if failure.exit != Exit::Unreachable || self.net.is_there().await {
+            return false;
+        }
+        if !self.outage.swap(true, Ordering::Relaxed) {
             let patience = self.limits.patience.as_secs();
             warn!(
                 "this home's own node does not answer; start it again: the download goes on for {patience} s"
             );
         }
+        true
     }
 
     /// Starts the patience anew.

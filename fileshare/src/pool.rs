@@ -83,6 +83,12 @@ impl Peer {
         self.rests_until.is_some_and(|until| until > now)
     }
 
+    fn missed(&mut self, paid: Yocto, failure: Failure) {
+        self.tally.failures += 1;
+        self.tally.spent = self.tally.spent.checked_add(paid).unwrap_or(Yocto(u128::MAX));
+        self.last_failure = Some(failure);
+    }
+
     fn answered(&mut self, bytes: u64, paid: Yocto, time: Duration) {
         self.streak = 0;
         self.rests_until = None;
@@ -206,8 +212,6 @@ impl Pool {
     /// A question failed; `paid` may have been paid nevertheless.
     pub fn failed(&self, node: NodeKey, severity: Severity, paid: Yocto, failure: Failure) {
         self.with(node, |peer| {
-            peer.tally.failures += 1;
-            peer.tally.spent = peer.tally.spent.checked_add(paid).unwrap_or(Yocto(u128::MAX));
             match severity {
                 // Questions that fail together are one failure.
                 Severity::Passing if peer.rests(Instant::now()) => (),
@@ -220,8 +224,13 @@ impl Pool {
                 Severity::Lacks => (),
                 Severity::Never => peer.tally.banned = Some(failure.what.clone()),
             }
-            peer.last_failure = Some(failure);
+            peer.missed(paid, failure);
         });
+    }
+
+    /// A question failed, and it was not the provider's fault: it goes on being asked.
+    pub fn missed(&self, node: NodeKey, paid: Yocto, failure: Failure) {
+        self.with(node, |peer| peer.missed(paid, failure));
     }
 
     /// A question was not sent after all.

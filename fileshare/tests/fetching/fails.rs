@@ -1,5 +1,6 @@
 //! Providers that fail, and gets that end before they are complete.
 
+use std::collections::HashSet;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,9 @@ use por_fileshare::{
     answer::Answerer,
     dir::{TreeOptions, put_tree},
     exit::Exit,
+    fetch::Limits,
     get::{self, Place},
+    pool::Choice,
     proto::GET_APP,
 };
 
@@ -25,6 +28,31 @@ async fn passing_failures_are_tried_again() {
     let running = world.session(limits, None);
     let target = running.get(id).await.unwrap();
     assert!(fs::read(target).unwrap() == data);
+}
+
+/// A get goes on as soon as its own node is back: no provider rests for what was not its failure.
+#[tokio::test]
+async fn providers_do_not_rest_for_an_outage_of_the_own_node() {
+    let world = World::new().provider(1, 0, None);
+    let (id, data) = world.put(6 * MIB);
+    let running = world.session(Limits { patience: Duration::from_secs(60), ..quick() }, None);
+    let goal = get::locate(&running.session, &want(id)).await.unwrap();
+    running.session_net().away.store(true, Ordering::SeqCst);
+    let place = Place { target: running.folder.path().join("target"), overwrite: false, share: None };
+    let (session, to) = (Arc::clone(&running.session), place.clone());
+    let get = tokio::spawn(async move { get::fetch_to(&session, &goal, &to).await });
+    let missed = async {
+        while running.session_net().missed.load(Ordering::SeqCst) < 12 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), missed).await.expect("it asks on");
+    let (pool, none) = (&running.session.pool, HashSet::new());
+    assert!(matches!(pool.choose(&none, &none), Choice::Ask(_)));
+    pool.gave_up(key(1));
+    running.session_net().away.store(false, Ordering::SeqCst);
+    get.await.unwrap().unwrap();
+    assert!(fs::read(&place.target).unwrap() == data);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ pub struct Net {
     pub delay: Duration,
     /// A question waits until this says that it may be answered.
     pub gate: Option<fn(&Net, &Call) -> bool>,
+    /// The own node is not there; how often it was asked nevertheless.
+    pub away: AtomicBool,
+    pub missed: AtomicU64,
     /// Is paid and never answers.
     pub stalls: Option<NodeKey>,
     /// Added to every route's price from some time on.
@@ -95,7 +98,15 @@ impl Network for Net {
         Ok(self.price(body_len, limit, server_price))
     }
 
+    async fn is_there(&self) -> bool {
+        !self.away.load(Ordering::SeqCst)
+    }
+
     async fn request(&self, call: Call) -> Result<Reply, Failure> {
+        if self.away.load(Ordering::SeqCst) {
+            self.missed.fetch_add(1, Ordering::SeqCst);
+            return Err(failure(Exit::Unreachable));
+        }
         let provider = self.providers.get(&call.to).ok_or_else(|| failure(Exit::Unreachable))?;
         let body_len = call.body.len() as u64;
         let own = if call.app == GET_APP { provider.pricing } else { Pricing::default() };
