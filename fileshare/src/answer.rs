@@ -70,7 +70,16 @@ impl Open {
         Some(Arc::clone(item))
     }
 
-    fn keep(&mut self, now: Instant, item: &Arc<Item>) {
+    fn number(&self) -> Option<u64> {
+        self.generation.map(|(number, _)| number)
+    }
+
+    /// `of`: the generation that the item was looked up in. If there has been another since, the item may be
+    /// gone, and nothing would take it out again before the next.
+    fn keep(&mut self, now: Instant, of: Option<u64>, item: &Arc<Item>) {
+        if of != self.number() {
+            return;
+        }
         let oldest = self.items.iter().min_by_key(|(_, (used, _))| *used).map(|(hash, _)| *hash);
         if self.items.len() >= MAX_OPEN
             && let Some(oldest) = oldest
@@ -194,7 +203,7 @@ impl Answerer {
     fn item(&self, id: &ContentId) -> Result<Arc<Item>, (Fault, String)> {
         let now = Instant::now();
         let not_found = || (Fault::NotFound, "not here".into());
-        {
+        let generation = {
             let mut open = self.lock();
             open.refresh(&self.store, now);
             if let Some(item) = open.find(id.hash(), now) {
@@ -203,11 +212,12 @@ impl Answerer {
             if open.absent.iter().any(|(hash, _)| hash == id.hash()) {
                 return Err(not_found());
             }
-        }
+            open.number()
+        };
         match self.store.need(id).and_then(|entry| self.store.item(&entry)) {
             Ok(item) => {
                 let item = Arc::new(item);
-                self.lock().keep(now, &item);
+                self.lock().keep(now, generation, &item);
                 Ok(item)
             }
             Err(StoreError::NotFound(_)) => {
@@ -231,5 +241,30 @@ impl Answerer {
     /// The cache is whole at any time: a panic elsewhere does not spoil it.
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::AddOptions;
+
+    #[test]
+    fn an_item_that_was_looked_up_before_a_change_is_not_kept_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let id = store.add_reader(&[7; 100_000][..], AddOptions::default(), &mut |_| ()).unwrap().id;
+        let (mut open, now) = (Open::default(), Instant::now());
+        open.refresh(&store, now);
+        let before = open.number();
+        let item = Arc::new(store.item(&store.need(&id).unwrap()).unwrap());
+        store.unpin(&id).unwrap();
+        store.remove(&id).unwrap();
+        // Another question meanwhile finds out that the store has changed.
+        open.refresh(&store, now + FRESH);
+        open.keep(now, before, &item);
+        assert!(open.find(id.hash(), now).is_none());
+        open.keep(now, open.number(), &item);
+        assert!(open.find(id.hash(), now).is_some());
     }
 }
