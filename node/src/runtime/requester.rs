@@ -30,6 +30,7 @@ const EXPIRY_MARGIN_MS: u64 = 60_000;
 const MAX_EXPIRY_MS: u64 = 23 * 3600 * 1000;
 /// How long a request waits for peers to come back or the graph to change.
 const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AT_PEERS: &str = "see `por peers`, and whether its node runs";
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Most times that the allowances are doubled because an edge had no time for the request.
 const MAX_SLACK: u32 = 6;
@@ -190,7 +191,7 @@ impl Requester {
         self.channels_known(PATIENCE).await;
         let mut tried: HashSet<Vec<ChannelId>> = HashSet::new();
         let (mut attempts, mut slack, mut backoff) = (0, 0, BACKOFF.0);
-        let mut after = Next::WaitShortly;
+        let (mut after, mut since) = (Next::WaitShortly, started);
         loop {
             let lost = costs.lock().lost;
             let failure = match self.pick(r, lost, &tried).await {
@@ -202,6 +203,10 @@ impl Requester {
                         Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
                         Err(failure) => {
                             after = failure.next;
+                            if failure.error.code == ErrorCode::Severed {
+                                // It may have been under way for long: what comes instead has its own time.
+                                since = Instant::now();
+                            }
                             remember(last, failure.error);
                             continue;
                         }
@@ -220,7 +225,7 @@ impl Requester {
                 after = failure.next;
                 remember(last, failure.error);
             }
-            if after == Next::WaitShortly && started.elapsed() > PATIENCE {
+            if after == Next::WaitShortly && since.elapsed() > PATIENCE {
                 let error = last.lock().take();
                 return Err(error.unwrap_or_else(|| other("no route could be used")));
             }
@@ -256,19 +261,22 @@ impl Requester {
                 Ok(route.map(|route| Picked { route, version, now_ms }))
             }
             Err(error) => {
-                // With all its counterparties there, would there be a route?
+                // With all its counterparties there, would there be a route? And over channels that the graph shows
+                // and the protocol has not heard of yet?
                 let if_connected = |channel| balances.get(&channel).map(|own| own.balance);
-                let next = match find(&if_connected) {
-                    Ok(_) => Next::WaitShortly,
-                    Err(_) => Next::GiveUp,
+                let if_heard = |channel| if_connected(channel).or(Some(Yocto(u128::MAX)));
+                let later = if find(&if_connected).is_ok() {
+                    Some(("the counterparty of the channel that leads there is not connected", LOOK_AT_PEERS))
+                } else if find(&if_heard).is_ok() {
+                    Some(("the channel that leads there has just been opened", "repeat it in a moment"))
+                } else {
+                    None
                 };
-                let error = match next {
-                    Next::GiveUp => route_error(error, &r.destination),
-                    _ => ClientError::new(
-                        ErrorCode::Unreachable,
-                        "the counterparty of the channel that leads there is not connected",
-                        "see `por peers`, and whether its node runs",
-                    ),
+                let (error, next) = match later {
+                    Some((what, fix)) => {
+                        (ClientError::new(ErrorCode::Unreachable, what, fix), Next::WaitShortly)
+                    }
+                    None => (route_error(error, &r.destination), Next::GiveUp),
                 };
                 Err(Failure { error, next })
             }

@@ -75,24 +75,46 @@ fn request() -> ApiRequest {
     }
 }
 
+/// What lives as long as a requester does.
+type Alive = (watch::Sender<GraphVersion>, watch::Sender<HashSet<libp2p::PeerId>>, watch::Sender<bool>);
+
+/// A node whose counterparty is said to be connected, and never answers.
+fn lone() -> (Arc<Requester>, Control, SharedGraph, Alive) {
+    let network = Network { chain_id: "localnet".into(), contract: "por.test".parse().expect("account") };
+    let secret = NodeSecret::from_seed(&[1; 32]);
+    let (behaviour, control, driver) =
+        libp2p_por::new(Config::new(network), secret, MemoryStore::default()).expect("a node");
+    tokio::spawn(async move {
+        let _behaviour = behaviour;
+        driver.await
+    });
+    let graph = SharedGraph::default();
+    let known = GraphVersion { height: 1, ..GraphVersion::default() };
+    let (graph_seen, versions) = watch::channel(known);
+    let peer = libp2p_por::peer_id(&key(2)).expect("peer");
+    let (there, connected) = watch::channel(HashSet::from([peer]));
+    let (heard, told) = watch::channel(true);
+    let requester =
+        Arc::new(Requester::new(key(1), control.clone(), graph.clone(), versions, connected, told));
+    (requester, control, graph, (graph_seen, there, heard))
+}
+
+/// The graph shows a new channel a moment before the protocol knows of it.
+#[tokio::test]
+async fn a_channel_that_was_just_opened_is_waited_for() {
+    let (requester, _control, graph, _alive) = lone();
+    *graph.write() = Graph::from_pages(1, &[], &[view(1)]);
+    let error = requester.request(&request()).await.expect_err("nobody is there");
+    assert_eq!(error.code, ErrorCode::Deadline, "{error}");
+    assert!(error.to_string().contains("has just been opened"), "{error}");
+}
+
 /// A request that names a later version of the graph than its prices are of says something wrong, and is refused
 /// for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_route_is_of_the_version_that_is_named() {
-    let network = Network { chain_id: "localnet".into(), contract: "por.test".parse().expect("account") };
-    let secret = NodeSecret::from_seed(&[1; 32]);
-    let (_behaviour, control, driver) =
-        libp2p_por::new(Config::new(network), secret, MemoryStore::default()).expect("a node");
-    tokio::spawn(driver);
+    let (requester, control, graph, _alive) = lone();
     control.set_channels(vec![mine()]).await.expect("channels");
-    let graph = SharedGraph::default();
-    let known = GraphVersion { height: 1, ..GraphVersion::default() };
-    let (_versions, versions) = watch::channel(known);
-    let peer = libp2p_por::peer_id(&key(2)).expect("peer");
-    let (_connected, connected) = watch::channel(HashSet::from([peer]));
-    let (_told, told) = watch::channel(true);
-    let requester =
-        Arc::new(Requester::new(key(1), control.clone(), graph.clone(), versions, connected, told));
     for round in 0..200_u64 {
         let mut asked = None;
         for (version, base_fee) in [(2 * round + 1, 1), (2 * round + 2, 1_000)] {
