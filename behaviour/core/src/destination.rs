@@ -105,7 +105,7 @@ impl Node {
         ids
     }
 
-    /// Number of [`Node::waiting`].
+    /// Requests that were acknowledged for an app, served or not, and have no answer yet.
     pub fn unanswered(&self, app: &str) -> usize {
         self.queues.get(app).map_or(0, |queue| queue.requests.len())
     }
