@@ -19,8 +19,9 @@ use crate::store::{AppTable, NodeStore};
 const KEY: &[u8] = b"known chain";
 /// How long a start waits for the chain if it can go on without.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Kept anew though nothing has changed when this part of a challenge period has passed.
+/// Kept anew though nothing has changed when this part of a challenge period has passed, and at least this time.
 const SHARE: u64 = 20;
+const LEAST: Duration = Duration::from_secs(60);
 
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +100,7 @@ impl Memory {
         late_fee: Yocto,
         channels: Vec<ChannelView>,
     ) -> Result<(), ClientError> {
-        let interval = self.kept.config.params.challenge_ms / SHARE;
+        let interval = (self.kept.config.params.challenge_ms / SHARE).max(millis(LEAST));
         let mut config = self.kept.config.clone();
         config.params.late_fee = late_fee;
         let old = time_ms >= self.kept.time_ms.saturating_add(interval);
