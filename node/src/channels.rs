@@ -322,7 +322,7 @@ impl Manager {
     ) -> Result<(), ClientError> {
         let views = &known.channels;
         if ledger.keys().all(|id| views.iter().any(|view| view.channel == *id)) {
-            self.tell_graph(known.time_ms(), views).await?;
+            self.tell_graph(known.time_ms, views).await?;
             self.tell_protocol(views, ledger, false).await?;
         }
         Ok(())

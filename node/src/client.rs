@@ -157,12 +157,18 @@ impl Client {
 
     /// Serves `app`: from now on the node acknowledges requests for it. At most `max_queued`
     /// unanswered ones are taken.
+    ///
+    /// Errors: [`ErrorCode::Usage`] if `max_queued` is 0; see [`AppServer::leave`].
     pub async fn serve(
         &self,
         app: &str,
         pricing: AppPricing,
         max_queued: u32,
     ) -> Result<AppServer, ClientError> {
+        if max_queued == 0 {
+            let what = "max_queued is 0: nothing would be taken";
+            return Err(ClientError::new(ErrorCode::Usage, what, "use at least 1, or stop serving"));
+        }
         let (client, app) = (self.clone(), app.to_owned());
         let (renewed, leaves) = Default::default();
         let server = AppServer { client, app, pricing, max_queued, renewed, leaves };

@@ -324,7 +324,11 @@ async fn follow_graph(
                 Some((step.version, step.chain_time_ms, step.edges))
             }
             // Another chain or contract than the node has signed for.
-            Err(error) if !sync.is_checked() && !error.is_transient() => return Err(error.into()),
+            Err(error @ (ChainError::Foreign { .. } | ChainError::NoContract { .. }))
+                if !sync.is_checked() =>
+            {
+                return Err(error.into());
+            }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "the chain cannot be followed");

@@ -283,6 +283,8 @@ async fn local_clients_serve_and_ask_over_http() {
     // As programs beside the daemons find them.
     let asker = Client::from_home(alice.home().data_dir()).expect("the daemon's address");
     let server = Client::from_home(bob.home().data_dir()).expect("the daemon's address");
+    let nothing = server.serve("upper case", AppPricing::default(), 0).await.expect_err("takes nothing");
+    assert_eq!(nothing.code, ErrorCode::Usage, "{nothing}");
     let app = server.serve("upper case", AppPricing::default(), 8).await.expect("serve");
     let body = vec![b'x'; 300_000];
     let ask = request(&bob, "upper case", &body);

@@ -29,18 +29,13 @@ pub(crate) struct Known {
     /// Who has said so: others may be of another chain.
     rpc_urls: Vec<String>,
     /// Block time at which it was so, milliseconds since 1970.
-    time_ms: u64,
+    pub time_ms: u64,
     config: ConfigView,
     /// This node's, as the graph had them.
     pub channels: Vec<ChannelView>,
 }
 
 impl Known {
-    /// The latest block time that is known of, milliseconds since 1970.
-    pub(crate) fn time_ms(&self) -> u64 {
-        self.time_ms
-    }
-
     fn read(store: &NodeStore, rpc_urls: &[String]) -> Result<Option<Known>, ClientError> {
         let kept = store.get(AppTable::Metadata, KEY).map_err(store_error)?;
         // What another version has kept is of no use, and of no harm.
