@@ -23,8 +23,8 @@ use por_fileshare::{
 use por_node::keys::generate_node_key;
 use por_types::{Terms, Yocto};
 use world::{
-    Daemon, MIB, PATIENCE, Server, World, content, eventually, fetch, reachable, session, take_on, terms,
-    want,
+    Daemon, MIB, PATIENCE, Server, World, begin, content, eventually, fetch, reachable, session, take_on,
+    terms, want,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,9 +118,7 @@ async fn daemons_that_restart_in_the_middle_of_a_get_resume_it() {
     reachable(&reader.by_home(), id).await;
 
     let running = session(reader.by_home(), None);
-    let (fetching, target) = (Arc::clone(&running), world.path("out"));
-    let get = tokio::spawn(async move { fetch(&fetching, &want(id, &[]), &target).await });
-    eventually("some of it is there", || async { (running.meter.get().0 > 4 * MIB).then_some(()) }).await;
+    let get = begin(&running, id, world.path("out")).await;
     relay.stop().await;
     reader.stop().await;
     assert!(running.meter.get().0 < 40 * MIB, "in the middle");
@@ -179,9 +177,7 @@ async fn a_node_with_files_in_it_writes_downloads_by_itself() {
 
     // Verified, complete and paid to the yocto, over a restart of the node.
     let paying = of_home(Some(Yocto::near(1)));
-    let (fetching, to) = (Arc::clone(&paying), target.clone());
-    let get = tokio::spawn(async move { fetch(&fetching, &want(id, &[]), &to).await });
-    eventually("some of it is there", || async { (paying.meter.get().0 > 2 * MIB).then_some(()) }).await;
+    let get = begin(&paying, id, target.clone()).await;
     stop.set();
     reader.stop().await;
     reader.start().await;

@@ -15,7 +15,7 @@ use por_fileshare::{
 use por_node::sdk::AppPricing;
 use por_types::Yocto;
 
-use super::world::{MIB, Server, World, content, eventually, fetch, reachable, session, take_on, want};
+use super::world::{MIB, Server, World, begin, content, eventually, reachable, session, take_on};
 
 /// The node has paid, and pays on when it is back: nobody knows what became of it.
 #[tokio::test(flavor = "multi_thread")]
@@ -87,9 +87,7 @@ async fn a_server_that_is_stopped_leaves_no_question_unanswered() {
     let server = Server::start(store, owner.by_home(), 1).await;
     reachable(&reader.by_home(), id).await;
     let running = session(reader.by_home(), None);
-    let (fetching, target) = (Arc::clone(&running), world.path("out"));
-    let get = tokio::spawn(async move { fetch(&fetching, &want(id, &[]), &target).await });
-    eventually("some of it is there", || async { (running.meter.get().0 > 4 * MIB).then_some(()) }).await;
+    let get = begin(&running, id, world.path("out")).await;
     server.end().await;
     assert!(running.meter.get().0 < 100 * MIB, "in the middle");
     running.stop.set();

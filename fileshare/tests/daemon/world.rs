@@ -228,6 +228,18 @@ pub async fn fetch(session: &Arc<Session<Net>>, want: &Want, target: &Path) -> R
     get::fetch_to(session, &goal, &place).await
 }
 
+/// Begins a get and waits until some of it is there.
+pub async fn begin(
+    session: &Arc<Session<Net>>,
+    id: ContentId,
+    target: PathBuf,
+) -> tokio::task::JoinHandle<Result<(), Failure>> {
+    let fetching = Arc::clone(session);
+    let get = tokio::spawn(async move { fetch(&fetching, &want(id, &[]), &target).await });
+    eventually("some of it is there", || async { (session.meter.get().0 > 2 * MIB).then_some(()) }).await;
+    get
+}
+
 /// The route is known to the client: announcements and channels have spread.
 pub async fn reachable(client: &Client, id: ContentId) {
     eventually("the content is found", || async {
