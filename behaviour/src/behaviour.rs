@@ -27,7 +27,8 @@ use crate::handler::{Failure, FromBehaviour, Handler, ToBehaviour};
 use crate::link::{FromHandler, Shared};
 use crate::peer::{node_key, peer_id};
 
-/// What happens to peers. Requests and payments are told by [`crate::Control`], not here.
+/// What happens to peers. Requests and payments are told by [`crate::Control`], not here. While the swarm is
+/// not polled, no more than 256 of the driver's wait: what comes then is lost, with a warning.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {

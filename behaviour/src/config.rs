@@ -35,7 +35,8 @@ impl Config {
         }
     }
 
-    /// Bounds on everything a peer or the application can make the node hold.
+    /// Bounds on everything a peer or the application can make the node hold. Some have ranges, which
+    /// [`new`](crate::new) checks.
     pub fn with_limits(mut self, limits: Limits) -> Config {
         self.limits = limits;
         self

@@ -65,9 +65,13 @@ pub struct OutboundRequest {
     pub response_limit: u64,
     /// What the destination's app earns, above the prices of the edges.
     pub server_price: Yocto,
-    /// Block time, milliseconds since 1970, from which on no node acknowledges it.
+    /// Block time, milliseconds since 1970, from which on no node acknowledges it; at most a day ahead.
     pub expires_ms: u64,
+    /// Of the graph that the route was computed on: what contradicts that version is the author's mistake, with
+    /// a proof of it.
     pub graph_version: u64,
+    /// At least each edge's price and time for a message of this size ([`por_core::types::Terms::quote`]), with
+    /// more time where other messages are under way; a day at most in all.
     pub route: Vec<Hop>,
 }
 
@@ -76,9 +80,11 @@ pub struct OutboundRequest {
 pub enum Outcome {
     /// Signed by the destination, verified to the last byte.
     Response { receipt: SignedReceipt, body: Bytes },
-    /// Proof that an edge of the path was removed; see [`Event::Severed`].
+    /// Proof that an edge of the path was removed. `refund`: the prices from that edge on, zero if it was this
+    /// node's own; `late`: what was paid for lateness before.
     Severed { order: Box<Signed<SeverOrder>>, refund: Yocto, late: Yocto },
-    /// Not taken; the whole price has come back.
+    /// Not taken; the whole price has come back. `invalid`: signed where the request itself or the
+    /// destination is the reason.
     Rejected { reason: RejectReason, refund: Yocto, invalid: Option<SignedInvalid> },
 }
 
@@ -270,7 +276,8 @@ impl Control {
         self.ask(|reply| Message::Channels { channels, reply }).await
     }
 
-    /// Edges of the graph that changed, the graph's version after them, and the latest block's time.
+    /// Edges of the graph that changed, the graph's version after them, and the latest block's time in
+    /// milliseconds since 1970, by which requests expire. An older version than told before changes nothing.
     pub async fn update_graph(
         &self,
         version: u64,
@@ -300,6 +307,7 @@ impl Control {
         Ok(place.take())
     }
 
+    /// All channels as the node's ledger has them, with the evidence for the contract.
     pub async fn channels(&self) -> Result<Vec<ChannelSnapshot>, Stopped> {
         self.ask(|reply| Message::Snapshots { reply }).await
     }
@@ -309,6 +317,7 @@ impl Control {
         self.ask(|reply| Message::Balances { reply }).await
     }
 
+    /// One of [`Control::channels`]; `None` if the node has never known it.
     pub async fn channel(&self, channel: ChannelId) -> Result<Option<ChannelSnapshot>, Stopped> {
         self.ask(|reply| Message::Snapshot { channel, reply }).await
     }
@@ -397,7 +406,9 @@ impl Stream for Serving {
     }
 }
 
-/// A paid request that this node is obliged to answer.
+/// A paid request that this node is obliged to answer. Dropped without an answer it stays open, and from its
+/// deadline on the node pays for its lateness: it is given to the app's next server. What cannot be answered
+/// otherwise should be answered with an empty body.
 #[derive(Debug)]
 pub struct IncomingRequest {
     delivery: Delivery,

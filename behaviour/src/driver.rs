@@ -25,7 +25,7 @@ use futures::stream::FusedStream;
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
 use por_core::types::{NodeKey, NodeSecret};
-use por_core::wire::{Frame, Lane};
+use por_core::wire::{Frame, Hello, Lane};
 use por_core::{ConnId, CoreConfig, Event as CoreEvent, Input, Node, Output, Time};
 use tokio::sync::mpsc as queue;
 
@@ -34,7 +34,7 @@ use crate::behaviour::{Behaviour, Event};
 use crate::config::Config;
 use crate::control::{Control, Message};
 use crate::deliveries;
-use crate::link::{Closed, FromHandler, Outbound, Shared};
+use crate::link::{FromHandler, Outbound, Shared};
 use crate::orders::Orders;
 use crate::store::{Store, StoreError};
 use crowd::Crowd;
@@ -87,8 +87,6 @@ pub struct Driver {
     answers: answers::Receiver,
     to_behaviour: mpsc::Sender<Event>,
     links: HashMap<ConnId, Link>,
-    /// Connections that have closed, until everything they said has been taken in.
-    closing: Vec<ConnId>,
     requests: Requests,
     crowd: Crowd,
     servings: HashMap<String, deliveries::Sender>,
@@ -130,6 +128,8 @@ pub(crate) fn assemble(
     secret: NodeSecret,
     mut store: Box<dyn Store>,
 ) -> Result<(Behaviour, Control, Driver), crate::Error> {
+    let hello = Hello::new(config.network.clone(), Lane::Control, &config.limits);
+    hello.check(&config.network).map_err(crate::Error::Limits)?;
     let restored = store.load()?;
     let core = CoreConfig {
         network: config.network.clone(),
@@ -159,7 +159,6 @@ pub(crate) fn assemble(
         answers,
         to_behaviour,
         links: HashMap::new(),
-        closing: Vec::new(),
         requests: Requests::default(),
         crowd: Crowd::default(),
         servings: HashMap::new(),
@@ -209,11 +208,8 @@ impl Driver {
     /// would wake the task, but the store where that is behind.
     fn take_in(&mut self, cx: &mut Context<'_>, is_behind: bool) -> bool {
         self.shared.register_driver(cx.waker());
-        // What a connection said before it closed is on its way already, and is taken in first.
-        let Closed { connections, apps } = self.shared.take_closed();
-        self.closing.extend(connections);
         // At once: whatever is taken in now must not be acknowledged for an app that nobody serves.
-        for app in apps {
+        for app in self.shared.take_unserved() {
             self.stop_serving(&app);
         }
         // While the store lags, peers wait: what they sent is held in their own buffers, not here. The
@@ -239,10 +235,8 @@ impl Driver {
         let answers = self.answers.take(cx, most);
         more |= answers.len() == most;
         self.on_answers(answers);
-        if room > 0 {
-            for conn in std::mem::take(&mut self.closing) {
-                self.on_closed(conn);
-            }
+        for conn in self.inbound.take_ended() {
+            self.on_closed(conn);
         }
         more |= (0..most).all(|_| self.take_message(cx));
         self.poll_tick(cx);
@@ -355,7 +349,7 @@ impl Driver {
     fn on_handler(&mut self, message: FromHandler) {
         match message {
             FromHandler::Ready { conn, peer, hello, outbound, inbound } => {
-                self.inbound.push(inbound);
+                self.inbound.push(conn, inbound);
                 self.links.insert(conn, Link { peer, outbound });
                 self.input(Input::Connected { peer, conn, hello });
             }
@@ -500,7 +494,23 @@ impl Driver {
 /// What counts as one of a round.
 fn weight(message: &FromHandler) -> usize {
     let FromHandler::Frames { frames, .. } = message else { return 1 };
-    frames.iter().map(items).sum()
+    frames.iter().map(cost).sum()
+}
+
+/// Numbers of exchanges in one of a round: each costs little, and a frame can hold very many.
+const NUMBERS: usize = 256;
+
+fn cost(frame: &Frame) -> usize {
+    let count = match frame {
+        Frame::Ack(frame) => frame.receipts.len() + frame.exchanges.len() / NUMBERS,
+        Frame::Done(frame) => frame.receipts.len() + frame.exchanges.len() / NUMBERS,
+        Frame::Sync(frame) => frame.channels.len() + frame.known.len() / NUMBERS,
+        Frame::Reject(frame) => frame.rejections.len(),
+        Frame::Late(frame) => frame.items.len(),
+        Frame::Severed(frame) => frame.items.len(),
+        frame => items(frame),
+    };
+    count.max(1)
 }
 
 /// Requests or responses; at least one, as also an empty frame is work.

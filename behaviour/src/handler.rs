@@ -119,7 +119,8 @@ pub struct Handler {
     shared: Arc<Shared>,
     /// Shared with the other connections until this one is ready.
     driver: mpsc::Sender<FromHandler>,
-    /// Takes the place of `driver` once the driver has been told of this connection.
+    /// Takes the place of `driver` once the driver has been told of this connection, which it takes for closed
+    /// when this is dropped.
     own: Option<mpsc::Sender<FromHandler>>,
     state: State,
     wanted: bool,
@@ -464,14 +465,6 @@ impl Handler {
             && let Some(Ending { error, .. }) = self.ending.take()
         {
             self.end(ToBehaviour::Close(error.into()));
-        }
-    }
-}
-
-impl Drop for Handler {
-    fn drop(&mut self) {
-        if self.peer.is_some() {
-            self.shared.closed(self.conn);
         }
     }
 }

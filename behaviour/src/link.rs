@@ -126,20 +126,13 @@ impl Outbound {
     }
 }
 
-/// What has ended since the driver last looked.
-#[derive(Debug, Default)]
-pub(crate) struct Closed {
-    pub connections: Vec<ConnId>,
-    /// Apps of which a server is gone.
-    pub apps: Vec<String>,
-}
-
 /// What behaviour, handlers, servers of apps and the driver share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     wanted: Mutex<Arc<HashSet<NodeKey>>>,
     behaviour: AtomicWaker,
-    closed: Mutex<Closed>,
+    /// Apps of which a server is gone since the driver last looked.
+    unserved: Mutex<Vec<String>>,
     driver: AtomicWaker,
     stopped: AtomicBool,
 }
@@ -163,28 +156,20 @@ impl Shared {
         self.behaviour.register(waker);
     }
 
-    /// A connection is gone. Never lost, however busy the driver is; bounded by the connections.
-    pub fn closed(&self, conn: ConnId) {
-        if !self.is_stopped() {
-            lock(&self.closed).connections.push(conn);
-            self.driver.wake();
-        }
-    }
-
-    /// The server of an app is gone. Never lost, either.
+    /// The server of an app is gone. Never lost, however busy the driver is.
     pub fn stopped_serving(&self, app: String) {
-        lock(&self.closed).apps.push(app);
+        lock(&self.unserved).push(app);
         self.driver.wake();
     }
 
-    /// Until it is dropped, `take_closed` waits.
+    /// Until it is dropped, `take_unserved` waits.
     #[cfg(test)]
-    pub fn hold_closed(&self) -> MutexGuard<'_, Closed> {
-        lock(&self.closed)
+    pub fn hold_unserved(&self) -> MutexGuard<'_, Vec<String>> {
+        lock(&self.unserved)
     }
 
-    pub fn take_closed(&self) -> Closed {
-        std::mem::take(&mut *lock(&self.closed))
+    pub fn take_unserved(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.unserved))
     }
 
     pub fn register_driver(&self, waker: &std::task::Waker) {

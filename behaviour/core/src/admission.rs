@@ -30,6 +30,10 @@ const MAX_HEAD: usize = 4096;
 /// How far ahead of the chain's time a request may expire, milliseconds.
 const MAX_EXPIRY_MS: u64 = 24 * 3600 * 1000;
 
+/// Most time that an author may grant a path, milliseconds: until it has passed nobody pays for lateness, and
+/// what is under way keeps its place on every edge.
+pub(crate) const MAX_BOUND_MS: u64 = 24 * 3600 * 1000;
+
 /// Most frames of a peer over channels that the chain does not show yet.
 const MAX_UNHEARD: usize = 64;
 
@@ -192,13 +196,13 @@ impl Node {
         head.app == ANSWER_APP && self.graph.have_parted(&head.author, &head.destination)
     }
 
-    /// A request may come anew once it was refused.
+    /// A request that comes anew, and is paid anew, ends the exchange before: that is over for the peer, which
+    /// could not say so if the session was down at that time. Were it a fault, an author that sends a request
+    /// twice could part two honest neighbours.
     fn asked_again(&mut self, peer: NodeKey, id: RequestId) -> Result<(), Fault> {
-        let before = match self.jobs.get(&id).map(|job| &job.role) {
-            None => return Ok(()),
-            Some(Role::Rejected { from, .. }) if from.peer == peer => from.exchange,
-            Some(_) => return Err(Fault::new("one request under two exchange numbers")),
-        };
+        let Some(job) = self.jobs.get(&id) else { return Ok(()) };
+        let before = job.from().filter(|from| from.peer == peer).map(|from| from.exchange);
+        let before = before.ok_or_else(|| Fault::new("a request of another neighbour, or of this node"))?;
         self.finish(peer, before);
         Ok(())
     }
@@ -230,6 +234,10 @@ impl Node {
         let now = self.graph.chain_time_ms;
         let expired = head.expires_ms <= now || head.expires_ms > now.saturating_add(MAX_EXPIRY_MS);
         if expired && !(relay && again) {
+            return reject(R::Expired);
+        }
+        // Also where it comes again: who has acknowledged it sees a bound that is longer still.
+        if head.bound_ms_at(usize::from(from.hop)) > MAX_BOUND_MS {
             return reject(R::Expired);
         }
         let Some(channel) = self.channels.get(&from.channel) else { return reject(R::NoEdge) };
@@ -391,8 +399,10 @@ impl Node {
         let bound = head.bound_ms_at(usize::from(from.hop));
         let declared =
             self.channels.get(&from.channel).and_then(|c| c.info.as_ref()).map_or(0, |i| i.terms.rtt_ms);
-        let measured = self.edges.get(&from.peer).and_then(|edge| edge.rtt_ms);
-        Clock::new(self.now, bound.saturating_sub(measured.unwrap_or(u64::from(declared))))
+        let measured = self.edges.get(&from.peer).and_then(|edge| edge.rtt_ms).unwrap_or(u64::MAX);
+        // More than was promised is no reason to be early: the peer can make every round trip look long, and
+        // would be paid for lateness that is none.
+        Clock::new(self.now, bound.saturating_sub(measured.min(u64::from(declared))))
     }
 
     fn accept(&mut self, id: RequestId, from: &Leg, body_len: u64, relay: bool) {
@@ -457,9 +467,8 @@ impl Node {
         }
         self.load(&to, false);
         self.accept(id, &from, job.head.body_len, true);
-        if matches!(self.config.policy.patience, Patience::AfterMs(_)) {
-            self.due.insert((to.clock.deadline, id));
-        }
+        let impatient = matches!(self.config.policy.patience, Patience::AfterMs(_));
+        let alarm = impatient.then_some(to.clock.deadline);
         self.edge(to.peer).asked.insert(to.exchange, id);
         let (peer, first) = (to.peer, self.now);
         let mut relay = relay(from, to, body, first);
@@ -473,6 +482,9 @@ impl Node {
         }
         job.role = Role::Relay(relay);
         self.jobs.insert(id, job);
+        if let Some(alarm) = alarm {
+            self.look_at(id, alarm);
+        }
         self.sample(id, true);
         self.supervise(peer);
         Ok(())

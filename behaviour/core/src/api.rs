@@ -71,13 +71,16 @@ pub struct ExchangeId(pub u64);
 /// Bounds on everything that a peer or an application can make the node hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest body of a request or response, bytes.
+    /// Largest body of a request or response that begins or ends at this node, bytes; a relay holds windows
+    /// only, and takes what the terms of its channels allow.
     pub max_body: u64,
-    /// Bodies up to this size travel inside the frame; larger ones as fragments on the bulk lane.
+    /// Bodies up to this size, bytes, travel inside the frame; larger ones as fragments on the bulk lane. At
+    /// most half of `max_frame`.
     pub max_inline: u32,
-    /// Largest frame, bytes, checked before anything is allocated for it.
+    /// Largest frame, bytes, checked before anything is allocated for it. At least
+    /// [`MIN_FRAME`](crate::wire::MIN_FRAME).
     pub max_frame: u32,
-    /// Receive window of one exchange's bulk body, bytes.
+    /// Receive window of one exchange's bulk body, bytes. At least [`MIN_FRAME`](crate::wire::MIN_FRAME).
     pub window: u32,
     /// Most bytes of bodies held for one peer.
     pub max_peer_bytes: u64,
@@ -280,11 +283,12 @@ pub enum RejectReason {
     /// The next node is not connected, or does not see the channel on chain yet: try again shortly, or
     /// take another route.
     Unreachable,
-    /// The request has expired or its expiry is too far ahead.
+    /// The request has expired, its expiry is too far ahead, or its route grants more than a day.
     Expired,
     /// The destination does not serve the app.
     NoApp,
-    /// The app asks for more: ask for a new quote.
+    /// The app asks for more than the server price that was offered: offer more. What it asks for its operator knows,
+    /// quotes are of edges.
     ServerPrice,
     /// A body or response limit is larger than the node takes.
     TooLarge,
@@ -301,9 +305,9 @@ impl fmt::Display for RejectReason {
             RejectReason::Balance => "an edge of the path lacks balance: use another route",
             RejectReason::NoEdge => "an edge of the path is not open: refresh the graph and re-route",
             RejectReason::Unreachable => "a node of the path is not connected, or has not seen its channel on chain yet: try again or use another route",
-            RejectReason::Expired => "the request has expired or expires too late",
+            RejectReason::Expired => "the request has expired, or grants more time than a node takes on",
             RejectReason::NoApp => "the destination does not serve this app",
-            RejectReason::ServerPrice => "the destination asks for more: get a new quote",
+            RejectReason::ServerPrice => "the app asks for more than the server price that was offered",
             RejectReason::TooLarge => "body or response limit is larger than a node of the path takes",
             RejectReason::Invalid => "the request is invalid by its own signed bytes",
             RejectReason::Abandoned => "the request's body stopped coming: send it again",

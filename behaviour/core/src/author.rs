@@ -2,6 +2,7 @@
 
 use por_types::{ChannelId, Hash, ItemKind, RequestHead, RequestId};
 
+use crate::admission::MAX_BOUND_MS;
 use crate::api::{Command, Event, RejectReason, SignedReceipt};
 use crate::body::Outflow;
 use crate::edge::Queued;
@@ -97,7 +98,7 @@ impl Node {
             Refusal::Reject(reason) => reason,
             Refusal::Invalid(_) => RejectReason::Invalid,
         })?;
-        if head.expires_ms <= self.graph.chain_time_ms {
+        if head.expires_ms <= self.graph.chain_time_ms || head.bound_ms_at(0) > MAX_BOUND_MS {
             return Err(RejectReason::Expired);
         }
         let leg = Leg::new(head, peer, crate::ExchangeId(0), 0).map_err(|_| RejectReason::Invalid)?;

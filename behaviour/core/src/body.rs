@@ -19,6 +19,8 @@ pub(crate) struct Inflow {
     granted: u64,
     /// Highest position ever granted: after a restart a sender may have used it before it knew.
     promised: u64,
+    /// Bytes that have left this node, or are put to use here.
+    consumed: u64,
     window: u64,
     /// The source sends, or will by itself after its next Sync.
     active: bool,
@@ -29,7 +31,8 @@ impl Inflow {
     pub fn new(root: Hash, body_len: u64, window: u32) -> Result<Inflow, Fault> {
         let decoder = Decoder::new(root, body_len).map_err(stream_fault)?;
         let window = u64::from(window);
-        Ok(Inflow { root, body_len, decoder, granted: window, promised: window, window, active: true })
+        let (granted, promised, consumed, active) = (window, window, 0, true);
+        Ok(Inflow { root, body_len, decoder, granted, promised, consumed, window, active })
     }
 
     /// Nothing is wanted until [`Inflow::restart`]: after a crash, when the next node may have the
@@ -94,6 +97,7 @@ impl Inflow {
 
     /// New credit once `consumed` bytes have left this node, if it is worth a frame.
     pub fn grant(&mut self, consumed: u64) -> Option<u64> {
+        self.consumed = self.consumed.max(consumed);
         let target = consumed.saturating_add(self.window).min(self.decoder.encoded_len());
         let worth = target == self.decoder.encoded_len() || target >= self.granted + self.window / 2;
         if target <= self.granted || !worth {
@@ -108,15 +112,15 @@ impl Inflow {
         self.grant(self.decoder.verified())
     }
 
-    /// Where the source shall go on when it starts again, and its credit. `None` if nothing is wanted
-    /// of it.
+    /// Where the source shall go on when it starts again, and its credit: no more for what has not left, or
+    /// each start would bring one more window. `None` if nothing is wanted of it.
     pub fn resume(&mut self) -> Option<(u64, u64)> {
         if !self.active || self.decoder.is_complete() {
             return None;
         }
         self.decoder.rewind();
         let from = self.decoder.verified();
-        self.allow(self.granted.max(from.saturating_add(self.window)));
+        self.allow(self.granted.max(self.consumed.saturating_add(self.window)));
         Some((from, self.granted))
     }
 
@@ -128,7 +132,7 @@ impl Inflow {
     /// Forgets everything: the body is needed from the start again.
     pub fn restart(&mut self) -> Result<(), Fault> {
         self.decoder = Decoder::new(self.root, self.body_len).map_err(stream_fault)?;
-        self.granted = self.window;
+        (self.granted, self.consumed) = (self.window, 0);
         self.active = true;
         Ok(())
     }
@@ -239,6 +243,14 @@ impl Outflow {
         let Feed::Piped { inflow, queue } = &self.feed else { return false };
         let held = queue.front().map_or(inflow.verified(), |(offset, _)| *offset);
         from.min(self.len) < held || !inflow.active
+    }
+
+    /// What was sent has to be sent once more from there on.
+    pub fn goes_back(&self, from: u64) -> bool {
+        match &self.feed {
+            Feed::Whole(_) => from < self.next,
+            Feed::Piped { .. } => self.is_gone(from),
+        }
     }
 
     /// Goes on at `from`. True if bytes are needed that have left this node already: the body has to

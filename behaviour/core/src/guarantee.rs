@@ -20,9 +20,6 @@ use crate::wire::{Late, LateDue};
 /// How many times longer than usual a silence of everybody is borne.
 pub(crate) const SELF_DOUBT: u64 = 4;
 
-/// Where a peer's terms are not known.
-const HEARTBEAT_MS: u64 = 1_000;
-
 impl Node {
     /// The time at which this process started is known.
     pub(crate) fn start_clocks(&mut self) {
@@ -38,7 +35,9 @@ impl Node {
                 due.push((to.clock.deadline.max(self.now), *id));
             }
         }
-        self.due = due.into_iter().collect();
+        for (time, id) in due {
+            self.look_at(id, time);
+        }
         for (id, job) in self.jobs.iter() {
             if let Role::Relay(relay) = &job.role
                 && let Some(again) = relay.again
@@ -75,16 +74,6 @@ impl Node {
         matches!(job.role, Role::Author(_)) || matches!(self.config.policy.patience, Patience::AfterMs(_))
     }
 
-    /// Heartbeat and grace of the edge: the shortest of its channels'.
-    pub(crate) fn rhythm(&self, peer: NodeKey) -> (u64, u64) {
-        let terms = self.channels_with(peer).filter_map(|(_, channel)| channel.info.as_ref());
-        let terms =
-            terms.filter(|info| !info.gone).map(|info| (info.terms.heartbeat_ms, info.terms.grace_ms));
-        let (beat, grace) = terms.fold((u32::MAX, 0), |(b, g), (beat, grace)| (b.min(beat), g.max(grace)));
-        let beat = if beat == u32::MAX { HEARTBEAT_MS } else { u64::from(beat.max(1)) };
-        (beat, u64::from(grace))
-    }
-
     /// Starts the syncs for what is kept for a peer, if they do not run already.
     pub(crate) fn beat_later(&mut self, peer: NodeKey) {
         let runs = self.edges.get(&peer).is_some_and(|edge| edge.beat.is_some());
@@ -94,21 +83,6 @@ impl Node {
         let time = self.next_beat(peer);
         self.edge(peer).beat = Some(time);
         self.beats.insert((time, peer));
-    }
-
-    pub(crate) fn next_beat(&self, peer: NodeKey) -> Time {
-        let (beat, _) = self.rhythm(peer);
-        Time(next_in_phase(self.now.0, self.phase(peer), beat))
-    }
-
-    fn phase(&self, peer: NodeKey) -> u64 {
-        if let Some(phase) = self.config.policy.phases.get(&peer) {
-            return *phase;
-        }
-        let hash = blake3::keyed_hash(&self.config.seed, &peer.0);
-        let mut phase = [0; 8];
-        phase.copy_from_slice(&hash.as_bytes()[..8]);
-        u64::from_be_bytes(phase) >> 8
     }
 
     /// Starts the watch over a peer that was asked, if it does not run already.
@@ -213,7 +187,7 @@ impl Node {
         let downstream_late = relay.again.is_some() || now >= relay.to.clock.deadline;
         let enough = matches!(patience, Patience::Syncs(most) if relay.from.clock.syncs >= most);
         let (from, unpaid) = (relay.from.channel, relay.from.clock.unpaid_ms(now));
-        let (beat, _) = self.rhythm(self.channels.get(&from).map_or(self.key, |channel| channel.row.peer));
+        let beat = self.own_beat_ms(self.channels.get(&from).map_or(self.key, |channel| channel.row.peer));
         // The last moment at which the next late payment is still covered.
         let next = late_fee.checked_mul(u128::from(unpaid) + u128::from(beat));
         let broke = next.is_err() || next.is_ok_and(|next| self.funds(from) < next);
@@ -435,6 +409,14 @@ impl Node {
         peers.contains(&peer) || peers.len() < self.config.policy.max_severs as usize
     }
 
+    /// The request's bound is looked at then, unless it is forgotten before.
+    pub(crate) fn look_at(&mut self, request: RequestId, time: Time) {
+        self.due.insert((time, request));
+        if let Some(job) = self.jobs.get_mut(&request) {
+            job.pace.alarm = Some(time);
+        }
+    }
+
     /// The bound of a request has passed.
     pub(crate) fn on_due(&mut self, request: RequestId, due: Time) {
         let Some(job) = self.jobs.get(&request) else { return };
@@ -446,13 +428,13 @@ impl Node {
         let Patience::AfterMs(after) = self.config.policy.patience else { return };
         let until = to.clock.deadline.after_ms(after);
         if !self.judges() {
-            self.due.insert((self.now.after_ms(self.config.policy.margin_ms.max(1)), request));
+            self.look_at(request, self.now.after_ms(self.config.policy.margin_ms.max(1)));
         } else if self.now >= until {
             if self.may_sever(to.peer) {
                 self.end_leg(request, SeverReason::UnpaidLateness);
             }
         } else {
-            self.due.insert((until, request));
+            self.look_at(request, until);
         }
     }
 
@@ -572,26 +554,5 @@ impl Node {
                 self.dirty_jobs.insert(id);
             }
         }
-    }
-}
-
-/// The first time after `now` that is `phase` modulo `period`.
-fn next_in_phase(now: u64, phase: u64, period: u64) -> u64 {
-    let (now_in, phase) = (now % period, phase % period);
-    let ahead = if phase > now_in { phase - now_in } else { phase + period - now_in };
-    now.saturating_add(ahead)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn syncs_fall_into_their_phase() {
-        assert_eq!(next_in_phase(0, 600, 1000), 600);
-        assert_eq!(next_in_phase(600, 600, 1000), 1600);
-        assert_eq!(next_in_phase(10_601, 600, 1000), 11_600);
-        assert_eq!(next_in_phase(999, 0, 500), 1000);
-        assert_eq!(next_in_phase(1000, 2_500, 500), 1500);
     }
 }

@@ -164,6 +164,9 @@ pub(crate) struct Arriving {
 pub(crate) struct Passing {
     pub receipt: SignedReceipt,
     pub flow: Outflow,
+    /// Another answer of the destination, which came when the one here was whole: needed where upstream has
+    /// lost that, as the downstream node has this one now.
+    pub newer: Option<SignedReceipt>,
 }
 
 /// A request at its destination.
@@ -317,7 +320,7 @@ impl Job {
             Role::Relay(relay) => RoleRow::Relay {
                 up: relay.from.row(),
                 down: relay.to.row(),
-                body: body_row(relay.body.body()),
+                body: relay.body.body().map_or(BodyRow::Absent, |body| BodyRow::Inline(&body[..])),
                 first: relay.first,
                 waiting: relay.again.is_some(),
             },
@@ -337,6 +340,12 @@ impl Job {
             }
         };
         Some(JobRow { head: &self.head_bytes, proof: &self.proof, role })
+    }
+
+    /// Its body may have rows of its own: an own request's, and one that ends here. A relay has at most a body
+    /// that came inside its frame, in the job's row.
+    pub fn has_chunks(&self) -> bool {
+        matches!(self.role, Role::Author(_) | Role::Destination { .. } | Role::Answered { served: true, .. })
     }
 
     /// The clock towards upstream of an answer that has no row, if lateness was paid for it.

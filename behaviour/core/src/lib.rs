@@ -24,7 +24,7 @@
 //! | given to the app, answered, signed with its flush | destination | `destination` |
 //! | refused further on: asked again, over a parallel channel too | relay | `replies`, `parallel` |
 //! | verified and passed on, or refunded | every node back | `replies` |
-//! | late: synced, paid, watched | every node | `guarantee` |
+//! | late: synced, paid, watched | every node | `guarantee`, `rhythm` |
 //! | kept for an upstream node that is away or does not take it | every node back | `hold` |
 //! | an edge severed, its proof passed on | every node back | `sever` |
 //! | the silent neighbour asked over other routes | who has severed it | `pursuit` |
@@ -71,6 +71,7 @@ mod pursuit;
 pub mod recover;
 mod replies;
 mod restore;
+mod rhythm;
 mod roots;
 mod rows;
 mod sever;

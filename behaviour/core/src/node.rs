@@ -454,6 +454,9 @@ impl Node {
     /// Forgets a job with its rows.
     pub(crate) fn forget(&mut self, request: &RequestId) -> Option<Box<Job>> {
         let mut job = self.jobs.remove(request)?;
+        if let Some(alarm) = job.pace.alarm {
+            self.due.remove(&(alarm, *request));
+        }
         self.disown_late(request, &job);
         self.disown_request(request, &job);
         self.dirty_jobs.remove(request);
@@ -465,7 +468,9 @@ impl Node {
         if here && job.from().is_some_and(|from| !from.clock.late.is_zero()) {
             self.store.delete(Table::Exchanges, rows::clock_key(request));
         }
-        self.delete_chunks(request, job.head.body_len);
+        if job.has_chunks() {
+            self.delete_chunks(request, job.head.body_len);
+        }
         let relay = self.is_relay(&job.head.destination);
         match job.from().cloned() {
             Some(_) if matches!(job.role, Role::Rejected { .. } | Role::Severed { .. }) => {}
@@ -532,6 +537,7 @@ impl Node {
         }
     }
 
+    /// Only for a body that was taken on: the length of any other is whatever its author has signed.
     pub(crate) fn delete_chunks(&mut self, request: &RequestId, body_len: u64) {
         let count = rows::chunks(usize::try_from(body_len).unwrap_or(usize::MAX));
         for index in 0..count {

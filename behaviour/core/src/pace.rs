@@ -36,6 +36,8 @@ pub(crate) struct Pace {
     pub waits_ms: u64,
     /// For how long the upstream node had been away before the request came, milliseconds.
     pub away_ms: u64,
+    /// The job's entry among those with a bound, if the policy looks at it then.
+    pub alarm: Option<Time>,
 }
 
 impl Pace {

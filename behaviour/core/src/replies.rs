@@ -17,8 +17,19 @@ use crate::wire::{Ack, Credit, Done, LateDue, Part, Reject, Rejection, Response,
 /// Shortest and longest pause before a node that has refused is asked again, milliseconds.
 pub(crate) const ASK_AGAIN_MS: (u64, u64) = (20, 500);
 
+/// Most exchanges that a frame may name: far more than honest peers have under way in one flush.
+const MAX_NUMBERS: usize = 1 << 16;
+
+fn check_numbers(exchanges: &[ExchangeId]) -> Result<(), Fault> {
+    match exchanges.len() {
+        0..=MAX_NUMBERS => Ok(()),
+        _ => Err(Fault::new("names more exchanges than there can be")),
+    }
+}
+
 impl Node {
     pub(crate) fn on_ack(&mut self, peer: NodeKey, frame: Ack) -> Result<(), Fault> {
+        check_numbers(&frame.exchanges)?;
         self.take_receipts(peer, &frame.receipts)?;
         for exchange in frame.exchanges {
             if let Some(id) = self.asked(peer, exchange) {
@@ -65,8 +76,11 @@ impl Node {
     ) -> Result<(), Fault> {
         for receipt in receipts {
             let id = receipt.statement.channel;
-            let channel = self.channels.get_mut(&id).filter(|channel| channel.row.peer == peer);
-            let channel = channel.ok_or_else(|| Fault::new("counter-signature on a foreign channel"))?;
+            // One that is over, of a store that was lost since, say: the peer still has it.
+            let Some(channel) = self.channels.get_mut(&id) else { continue };
+            if channel.row.peer != peer {
+                return Err(Fault::new("counter-signature on a foreign channel"));
+            }
             if channel.receive_receipt(&self.config.network, receipt)? {
                 self.receipted.insert(id);
             }
@@ -352,8 +366,10 @@ impl Node {
             },
             Role::Relay(Relay { from, reply, .. }) => match reply {
                 Some(passing) if passing.receipt.receipt == receipt.receipt => again = true,
+                // Nothing is owed any more, on either edge: it is not given up for one that may never come.
+                Some(passing) if passing.flow.is_whole() => passing.newer = Some(receipt),
                 reply => {
-                    *reply = Some(Box::new(Passing { receipt, flow: Outflow::piped(inflow) }));
+                    *reply = Some(Box::new(Passing { receipt, flow: Outflow::piped(inflow), newer: None }));
                     forward = Some(from.peer);
                 }
             },
@@ -441,6 +457,7 @@ impl Node {
     }
 
     pub(crate) fn on_done(&mut self, peer: NodeKey, frame: Done) -> Result<(), Fault> {
+        check_numbers(&frame.exchanges)?;
         self.take_receipts(peer, &frame.receipts)?;
         for exchange in frame.exchanges {
             self.finish(peer, exchange);

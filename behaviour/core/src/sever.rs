@@ -169,7 +169,6 @@ impl Node {
                 if self.edge(to.peer).asked.remove(&to.exchange).is_some() {
                     self.outbox(to.peer).done.push(to.exchange);
                 }
-                self.delete_chunks(&request, body_len);
                 let upstream = from.peer;
                 if let Some(job) = self.jobs.get_mut(&request) {
                     job.role = Role::Severed { from, order, refund: amount, sent: false, unsure };

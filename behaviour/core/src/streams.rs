@@ -4,11 +4,12 @@ use bytes::Bytes;
 use por_types::{NodeKey, RequestId};
 
 use crate::api::{ConnId, Output};
-use crate::body::Outflow;
+use crate::body::{Inflow, Outflow};
+use crate::edge::QueuedReply;
 use crate::fault::Fault;
 use crate::job::{Asked, Job, Leg, Role};
 use crate::node::Node;
-use crate::wire::{Credit, Fragment, Frame, Lane, Part};
+use crate::wire::{Credit, Fragment, Frame, Lane, LateDue, Part};
 
 /// Most bytes of fragments per connection that the driver has not written yet.
 const MAX_UNWRITTEN: u64 = 1 << 20;
@@ -16,8 +17,8 @@ const MAX_UNWRITTEN: u64 = 1 << 20;
 /// Bytes of one body per turn.
 const TURN: u64 = 64 << 10;
 
-/// How often a body that a relay passes on may be asked for from its start, for each node that it passes
-/// to: a hundred bytes that ask for it cost the other edge a window.
+/// How often a body may be asked for once more, of what has been sent already, for each node that it passes
+/// to: a hundred bytes that ask for it cost a window, at a relay of its other edge too.
 const MAX_RESTARTS: u64 = 16;
 
 /// And once more in so many milliseconds: connections may be lost as often as they like.
@@ -75,7 +76,9 @@ impl Node {
                 Ok(())
             }
             Role::Relay(relay) => {
-                let Some(passing) = &mut relay.reply else { return Ok(()) };
+                // After its end come only bytes of another answer, which is not taken yet.
+                let passing = relay.reply.as_mut().filter(|passing| !passing.flow.is_whole());
+                let Some(passing) = passing else { return Ok(()) };
                 let upstream = relay.from.peer;
                 let result = passing.flow.push(offset, data);
                 let complete = passing.flow.inflow().is_some_and(|inflow| inflow.is_complete());
@@ -176,7 +179,7 @@ impl Node {
         let Some(flow) = self.flow(id, part) else { return Ok(()) };
         let body = flow.root();
         // Before anything is dropped that would have to be asked for.
-        if flow.is_gone(from) {
+        if flow.goes_back(from) {
             let (count, since) = &mut flow.restarts;
             if *count == 0 {
                 *since = now;
@@ -188,6 +191,10 @@ impl Node {
             }
             *count += 1;
         }
+        if part == Part::ResponseBody && flow.is_gone(from) && self.answer_anew(peer, id)? {
+            return Ok(());
+        }
+        let Some(flow) = self.flow(id, part) else { return Ok(()) };
         let refetch = flow.resume(from, limit)?;
         self.list(peer, id, part);
         self.sample(id, false);
@@ -201,6 +208,35 @@ impl Node {
         }
         self.refill(id, part);
         Ok(())
+    }
+
+    /// Upstream has lost an answer that the downstream node does not have any more either: announces the one
+    /// that it has now. False if there is none.
+    fn answer_anew(&mut self, peer: NodeKey, id: RequestId) -> Result<bool, Fault> {
+        let window = self.config.limits.window;
+        let Some(Role::Relay(relay)) = self.jobs.get_mut(&id).map(|job| &mut job.role) else {
+            return Ok(false);
+        };
+        let exchange = relay.to.exchange;
+        let source = relay.to.peer;
+        let Some(passing) = &mut relay.reply else { return Ok(false) };
+        let Some(receipt) = passing.newer.take() else { return Ok(false) };
+        let body = receipt.receipt.body_hash;
+        let inflow = Inflow::new(body, receipt.receipt.body_len, window)?;
+        let before = std::mem::replace(&mut passing.flow, Outflow::piped(inflow));
+        passing.flow.restarts = before.restarts;
+        passing.receipt = receipt;
+        self.outbox(peer).responses.push(QueuedReply {
+            request: id,
+            resume: false,
+            late: LateDue::default(),
+        });
+        let credit =
+            Credit { exchange, part: Part::ResponseBody, body, up_to: u64::from(window), from: Some(0) };
+        self.outbox(source).credits.push(credit);
+        self.owe_again(id);
+        self.sample(id, false);
+        Ok(true)
     }
 
     /// How many nodes a body still passes once it has left this one.

@@ -3,7 +3,7 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use por_core::types::{Hash, Invalid, InvalidReason, Item, ItemKind, Items, Side, Yocto};
+use por_core::types::{ChannelId, Hash, Invalid, InvalidReason, Item, ItemKind, Items, Side, Yocto};
 use por_core::verified::Encoder;
 use por_core::wire::{self, Frame, Part, Rejection, Sync, SyncChannel, SyncExchange};
 use por_core::*;
@@ -307,6 +307,24 @@ fn a_receipt_for_a_state_never_signed_is_refused() {
     let receipt = state(&rig.down, OUT, Yocto(999_999), Yocto::ZERO, Hash([0; 32]));
     rig.down_sends(Frame::Ack(wire::Ack { receipts: vec![receipt], exchanges: vec![] }));
     assert!(rig.blames(rig.down.public(), "never signed"));
+}
+
+/// Whoever has lost its store does not know of channels that are over; the peer still has them, and says so at
+/// the start of each session.
+#[test]
+fn a_receipt_on_a_channel_that_is_not_known_is_passed_over() {
+    let mut rig = Rig::new();
+    let (_, request) = rig.relayed(b"question", 100);
+    let over = state(&rig.down, ChannelId(99), Yocto(5), Yocto(5), Hash([0; 32]));
+    let paid = rig.node.channel(OUT).unwrap().totals.sent_a;
+    let receipt = state(&rig.down, OUT, paid, Yocto::ZERO, Hash([0; 32]));
+    let receipts = vec![over, receipt.clone()];
+    rig.down_sends(Frame::Ack(wire::Ack { receipts, exchanges: vec![request.exchange] }));
+    assert_eq!(rig.node.channel(OUT).unwrap().their_receipt, Some(receipt), "what follows counts");
+    // Another peer's is no accident.
+    let foreign = state(&rig.down, IN, Yocto(5), Yocto(5), Hash([0; 32]));
+    rig.down_sends(Frame::Ack(wire::Ack { receipts: vec![foreign], exchanges: vec![] }));
+    assert!(rig.blames(rig.down.public(), "foreign channel"));
 }
 
 #[test]

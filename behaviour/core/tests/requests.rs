@@ -84,15 +84,6 @@ fn a_repeated_request_costs_nothing_and_is_served_once() {
 }
 
 #[test]
-fn one_request_under_two_numbers_is_refused() {
-    let mut rig = Rig::new();
-    let head = rig.head_here(b"question", 100);
-    rig.ask(&head, b"question");
-    rig.ask(&head, b"question");
-    assert!(rig.blames(rig.up.public(), "two exchange numbers"));
-}
-
-#[test]
 fn one_number_for_two_requests_is_refused() {
     let mut rig = Rig::new();
     let head = rig.head_here(b"question", 100);

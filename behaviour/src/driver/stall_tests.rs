@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use futures::Stream;
 use por_core::types::{AccountId, ChannelId, Hop, Network, Side, Terms, Totals, Yocto};
-use por_core::wire::{Hello, SeenChannel, Sync};
+use por_core::wire::{SeenChannel, Sync};
 use por_core::{Command, GraphEdge, Limits, MyChannel};
 
 use super::*;

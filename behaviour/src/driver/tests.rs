@@ -2,7 +2,7 @@ use std::task::Waker;
 
 use por_core::Limits;
 use por_core::types::Network;
-use por_core::wire::{Hello, Request, Response};
+use por_core::wire::{Request, Response};
 
 use super::*;
 use crate::MemoryStore;
@@ -93,7 +93,7 @@ fn a_turn_that_grows_late_leaves_nothing_behind() {
     let (held, holds) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let guard = behaviour.shared.hold_closed();
+            let guard = behaviour.shared.hold_unserved();
             held.send(()).expect("is waited for");
             std::thread::sleep(late);
             drop(guard);
@@ -157,11 +157,73 @@ fn a_connection_that_closed_before_it_was_noticed_leaves_nothing() {
     let hello = Hello::new(network, Lane::Control, &Limits::default());
     let (_, inbound) = mpsc::channel(0);
     send(FromHandler::Ready { conn: ConnId(2), peer, hello, outbound: Arc::default(), inbound });
-    behaviour.shared.closed(ConnId(2));
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..4 {
         assert!(Pin::new(&mut driver).poll(&mut cx).is_pending());
     }
     assert!(driver.links.is_empty());
-    assert!(driver.closing.is_empty());
+    assert_eq!(driver.inbound.take_ended(), []);
+}
+
+/// A neighbour that always has something to say must not keep the node from noticing that others are gone: what
+/// it sends them would go nowhere, and what it holds for them would never be given back.
+#[test]
+fn a_connection_that_closed_is_noticed_while_others_flood() {
+    let network = Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+    let [me, busy, gone] = [1, 2, 3].map(|seed| NodeSecret::from_seed(&[seed; 32]));
+    let store = Box::new(MemoryStore::default());
+    let (behaviour, _control, mut driver) =
+        assemble(Config::new(network.clone()), me, store).expect("an empty store loads");
+    let connect = |conn, peer: &NodeSecret| {
+        let hello = Hello::new(network.clone(), Lane::Control, &Limits::default());
+        let (sender, inbound) = mpsc::channel(3);
+        let peer = peer.public();
+        let ready = FromHandler::Ready { conn, peer, hello, outbound: Arc::default(), inbound };
+        behaviour.to_driver.clone().try_send(ready).expect("each sender has a place");
+        sender
+    };
+    let (mut flood, other) = (connect(ConnId(1), &busy), connect(ConnId(2), &gone));
+    let mut cx = Context::from_waker(Waker::noop());
+    let frames = || vec![Frame::Sync(por_core::wire::Sync { epoch: 1, ..Default::default() }); MAX_ROUND];
+    let mut turn = |driver: &mut Driver| {
+        while flood.try_send(FromHandler::Frames { conn: ConnId(1), frames: frames() }).is_ok() {}
+        assert!(Pin::new(driver).poll(&mut cx).is_pending());
+    };
+    (0..4).for_each(|_| turn(&mut driver));
+    assert_eq!(driver.links.len(), 2);
+    drop(other);
+    (0..4).for_each(|_| turn(&mut driver));
+    assert_eq!(driver.links.keys().collect::<Vec<_>>(), [&ConnId(1)]);
+}
+
+/// Else the node would run, and never have a peer.
+#[test]
+fn limits_that_every_peer_refuses_are_refused_here() {
+    let network = Network { chain_id: "test".to_owned(), contract: "por.test".parse().expect("an account") };
+    let good = Limits::default();
+    let bad = [
+        Limits { max_frame: por_core::wire::MIN_FRAME - 1, ..good.clone() },
+        Limits { window: por_core::wire::MIN_FRAME - 1, ..good.clone() },
+        Limits { max_inline: good.max_frame / 2 + 1, ..good },
+    ];
+    for limits in bad {
+        let config = Config::new(network.clone()).with_limits(limits);
+        let secret = NodeSecret::from_seed(&[1; 32]);
+        let made = assemble(config, secret, Box::new(MemoryStore::default()));
+        assert!(matches!(made, Err(crate::Error::Limits(_))));
+    }
+}
+
+/// A round ends before it has cost so much that others miss this node's syncs: small numbers make long lists.
+#[test]
+fn long_lists_make_short_rounds() {
+    use por_core::ExchangeId;
+    use por_core::wire::{Ack, Done};
+    let exchanges = vec![ExchangeId(1); 1 << 16];
+    let ack = Frame::Ack(Ack { exchanges: exchanges.clone(), receipts: Vec::new() });
+    let done = Frame::Done(Done { exchanges, receipts: Vec::new() });
+    for frame in [ack, done] {
+        let frames = vec![frame];
+        assert_eq!(weight(&FromHandler::Frames { conn: ConnId(1), frames }), MAX_ROUND);
+    }
 }
