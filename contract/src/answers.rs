@@ -2,8 +2,8 @@
 
 use near_sdk::env;
 use por_types::interface::{
-    AttachedEvent, AttachmentView, BooksView, ChangesView, ChannelChangedEvent, ChannelStatus, ChannelView,
-    CheckView, CheckedEvent, ChecksView, ConfigView, CutOffEvent, DowntimeView, EVENT_STANDARD,
+    AttachedEvent, AttachmentView, BooksView, ChangeKind, ChangesView, ChannelChangedEvent, ChannelStatus,
+    ChannelView, CheckView, CheckedEvent, ChecksView, ConfigView, CutOffEvent, DowntimeView, EVENT_STANDARD,
     EVENT_VERSION, Event, GovernedEvent, NeighbourView, NextCode, NextParams, NodeView, Params,
     RegisteredEvent, ReimbursedEvent, StakeChangedEvent, StateSubmittedEvent, WithdrawnEvent,
 };
@@ -69,7 +69,7 @@ answers! {
     }
     Terms { rtt_ms, bytes_per_s, base_fee, byte_fee, heartbeat_ms, grace_ms, max_requests, max_bytes }
     Totals { sent_a, sent_b }
-    ChangesView { version, upto, nodes, channels, oldest }
+    ChangesView { version, upto, nodes, channels, gone, oldest }
     NeighbourView { index, channels }
     BooksView { balance, storage, deposits, stakes, bonds, escrow, treasury, withdrawable, surplus }
     AttachmentView { attached_since_ms, final_until_ms }
@@ -86,6 +86,17 @@ answers! {
     AttachedEvent { account, attached }
     CutOffEvent { index, charged, slashed }
     GovernedEvent { act, from_ms }
+}
+
+impl ToJson for ChangeKind {
+    fn write(&self, out: &mut String) {
+        match self {
+            ChangeKind::Node { index } => write_object(out, &[("change", &"node"), ("index", index)]),
+            ChangeKind::Channel { channel } => {
+                write_object(out, &[("change", &"channel"), ("channel", channel)]);
+            }
+        }
+    }
 }
 
 impl ToJson for ChannelStatus {

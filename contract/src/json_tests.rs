@@ -208,7 +208,8 @@ fn nodes_and_channels_are_written_as_serde_writes_them() {
             status,
         };
         let (nodes, channels) = (vec![node.clone(), node.clone()], vec![channel]);
-        writes(ChangesView { version: 1, upto: 2, nodes, channels, oldest: 3 });
+        let gone = vec![ChangeKind::Node { index: 7 }, ChangeKind::Channel { channel: CHANNEL }];
+        writes(ChangesView { version: 1, upto: 2, nodes, channels, gone, oldest: 3 });
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what near-sandbox calls, and `serve` for people.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,7 +82,7 @@ pub fn main() -> ExitCode {
     match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("por-localnet: {error}");
+            let _ = writeln!(std::io::stderr(), "por-localnet: {error}");
             ExitCode::FAILURE
         }
     }
@@ -91,7 +92,9 @@ fn start_logging() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     // Fails only if the program that embeds this has its own logging.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written ends nothing: told of on standard error too, the thread that logs would panic.
+    let _ = builder.log_internal_errors(false).try_init();
 }
 
 fn execute(cli: Cli) -> Result<()> {
@@ -144,7 +147,8 @@ fn block_on(future: impl Future<Output = Result<()>>) -> Result<()> {
 
 async fn serve(config: Config) -> Result<()> {
     let chain = Localnet::start(config).await?;
-    println!("{}", chain.rpc_url());
+    // The chain runs on if nobody wants to know.
+    let _ = writeln!(std::io::stdout(), "{}", chain.rpc_url());
     tokio::select! {
         reason = chain.failed() => Err(Error::Stopped(reason)),
         signal = interrupted() => {

@@ -24,6 +24,8 @@ use crate::vm::Vm;
 
 /// The account that holds the tokens of a new chain.
 const ROOT: &str = "test.near";
+/// Times much further off cannot be represented.
+const LONGEST_BLOCK_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Connections may take this long to end at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -134,7 +136,7 @@ impl Origin {
             producer: self.producer.clone(),
             config: RuntimeConfigStore::new(None).get_config(PROTOCOL_VERSION).clone(),
             vm: Vm::new(config.home.as_deref())?,
-            block_time: config.block_time.max(Duration::from_millis(1)),
+            block_time: config.block_time.clamp(Duration::from_millis(1), LONGEST_BLOCK_TIME),
             epoch_length: genesis.epoch_length,
             gas_price: genesis.min_gas_price,
             gas_limit: Gas::from_gas(genesis.gas_limit),

@@ -84,12 +84,18 @@ impl Contract {
             upto,
             nodes: Vec::new(),
             channels: Vec::new(),
+            gone: Vec::new(),
             oldest,
         };
         for change in self.changed(since, upto) {
-            match change {
-                ChangeKind::Node { index } => view.nodes.extend(self.node_view(index)),
-                ChangeKind::Channel { channel } => view.channels.extend(Self::channel_view(channel)),
+            let found = match change {
+                ChangeKind::Node { index } => self.node_view(index).map(|node| view.nodes.push(node)),
+                ChangeKind::Channel { channel } => {
+                    Self::channel_view(channel).map(|channel| view.channels.push(channel))
+                }
+            };
+            if found.is_none() {
+                view.gone.push(change);
             }
         }
         answer(&view);

@@ -322,16 +322,10 @@ impl<H: Host> Pair<H> {
         for part in [&mut expected.balance, &mut expected.withdrawable] {
             part.0 = part.0.checked_sub(early).ok_or("more was paid early than the contract ever held")?;
         }
-        let sum = Yocto::checked_sum([
-            books.storage,
-            books.deposits,
-            books.stakes,
-            books.bonds,
-            books.escrow,
-            books.treasury,
-            books.withdrawable,
-        ]);
-        if sum != Ok(books.balance) || books.surplus != Yocto::ZERO || books.balance.0 != self.vm.balance() {
+        if books.owed() != Ok(books.balance)
+            || books.surplus != Yocto::ZERO
+            || books.balance.0 != self.vm.balance()
+        {
             self.unconserved = true;
             return Err(format!("money is not conserved: {books:?}"));
         }

@@ -85,6 +85,14 @@ async fn blocks_follow_in_intervals_and_outcomes_have_proofs() {
 }
 
 #[tokio::test]
+async fn a_chain_may_wait_for_work_without_an_end() {
+    let chain = Chain::with(Config { block_time: Duration::MAX, ..Config::default() }).await;
+    let before = chain.head().await.0;
+    chain.deploy("contract.near", crate::contracts::counter()).await;
+    assert!(chain.head().await.0 > before);
+}
+
+#[tokio::test]
 async fn errors_have_the_shapes_that_clients_know() {
     let chain = Chain::start().await;
     let alice = chain.user().await;

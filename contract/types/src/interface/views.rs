@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Params;
 #[cfg(doc)]
 use super::method;
-use crate::{ChannelId, Hash, NodeKey, Side, Terms, Totals, Yocto};
+use crate::{AmountError, ChannelId, Hash, NodeKey, Side, Terms, Totals, Yocto};
 
 /// One entry of the answer of [`method::NEIGHBOURS`], in ascending order of `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +216,9 @@ pub struct ChangesView {
     pub upto: u64,
     pub nodes: Vec<NodeView>,
     pub channels: Vec<ChannelView>,
+    /// What changed and is there no more.
+    #[serde(default)]
+    pub gone: Vec<ChangeKind>,
     /// Oldest version the log still holds; a caller behind it reads the pages again.
     pub oldest: u64,
 }
@@ -240,4 +243,14 @@ pub struct BooksView {
     /// Came without a call: transfers to the account and the chain's gas rewards. Belongs to
     /// nobody.
     pub surplus: Yocto,
+}
+
+impl BooksView {
+    /// What somebody owns or may claim: all parts but the surplus. With that it is the balance.
+    ///
+    /// Errors: more than fits, which no contract has.
+    pub fn owed(&self) -> Result<Yocto, AmountError> {
+        let BooksView { storage, deposits, stakes, bonds, escrow, treasury, withdrawable, .. } = *self;
+        Yocto::checked_sum([storage, deposits, stakes, bonds, escrow, treasury, withdrawable])
+    }
 }
