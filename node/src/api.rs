@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router, middleware};
 use tokio::net::TcpListener;
@@ -57,7 +57,10 @@ impl ApiListener {
                 format!("the API's address {addr} is in use"),
                 "stop the program that uses it, or set api.listen to another port",
             ),
-            _ => ClientError::new(ErrorCode::Other, format!("the API cannot listen on {addr}: {error}"), ""),
+            _ => {
+                let what = format!("the API cannot listen on {addr}: {error}");
+                ClientError::new(ErrorCode::Other, what, "set api.listen to an address of this machine")
+            }
         };
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
@@ -151,11 +154,8 @@ async fn status(State(api): State<Api>) -> Json<Status> {
 }
 
 /// `since`: number of the first happening wanted.
-async fn news(
-    State(api): State<Api>,
-    Query(params): Query<std::collections::HashMap<String, String>>,
-) -> Result<Json<News>> {
-    let since = params::Params(params).get("since")?.unwrap_or(0);
+async fn news(State(api): State<Api>, query: params::Pairs) -> Result<Json<News>> {
+    let since = params::Params::read(query, &["since"])?.get("since")?.unwrap_or(0);
     Ok(Json(api.daemon.news.lock().since(since)))
 }
 

@@ -96,7 +96,7 @@ impl Channels {
             }
             Some(_) => {
                 let message = format!("channel {channel} is closed already");
-                return Err(ClientError::new(ErrorCode::Usage, message, ""));
+                return Err(ClientError::new(ErrorCode::Usage, message, "see `por channel list`"));
             }
             None => {
                 let message = format!("channel {channel} is not one of this node's");

@@ -20,7 +20,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use crate::client::Client;
-use crate::exit::{CliError, ExitCode};
+use crate::exit::{CliError, ExitCode, tell};
 use crate::home::Home;
 
 pub use args::{Args, Command, NodeArgs};
@@ -40,7 +40,8 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match Args::try_parse_from(args) {
         Ok(args) => start(args),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            print!("{error}");
+            // Whoever closed standard output has read enough.
+            let _ = error.print();
             return ExitCode::Ok;
         }
         Err(error) => Err(usage(&error)),
@@ -49,9 +50,9 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::Ok,
         Err(error) => {
             if json {
-                eprintln!("{}", error.to_json());
+                tell(error.to_json());
             } else {
-                eprintln!("{error}");
+                tell(&error);
             }
             error.code
         }
@@ -109,9 +110,16 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Localnet(local) => return run_localnet(&context, local).await,
         _ => {}
     }
+    let fix = match &args.command {
+        Command::Init(_) => "run the same command again; nothing was made",
+        // The daemon and the chain go on with what they were asked for.
+        _ => {
+            "see `por status` and `por channel list` before you repeat it: what was asked for may still be done"
+        }
+    };
     tokio::select! {
         result = verb(&context, args.command) => result,
-        _ = tokio::signal::ctrl_c() => Err(CliError::new(ExitCode::Interrupted, "interrupted", "")),
+        _ = tokio::signal::ctrl_c() => Err(CliError::new(ExitCode::Interrupted, "interrupted", fix)),
     }
 }
 

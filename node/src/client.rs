@@ -134,12 +134,14 @@ impl Client {
             return inside.request(&r).await;
         }
         let sealed = seal::is_sealed(&r.app);
+        // One that cannot be represented is as good as none.
+        let deadline_ms = u64::try_from(r.deadline.as_millis()).unwrap_or(u64::MAX);
         let mut query = vec![
             ("destination", r.destination.to_string()),
             ("app", r.app),
             ("response_limit", r.response_limit.to_string()),
             ("server_price", r.server_price.to_string()),
-            ("deadline_ms", r.deadline.as_millis().to_string()),
+            ("deadline_ms", deadline_ms.to_string()),
         ];
         if let Some(max_price) = r.max_price {
             query.push(("max_price", max_price.to_string()));
@@ -187,7 +189,8 @@ impl Client {
             return inside.providers(*key, limit, wait).await;
         }
         let key = hex::encode(key);
-        let query = vec![("limit", limit.to_string()), ("wait_ms", wait.as_millis().to_string())];
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let query = vec![("limit", limit.to_string()), ("wait_ms", wait_ms.to_string())];
         let call = Call::new(Method::GET, &["providers", &key], wait.saturating_add(MARGIN)).query(query);
         self.transport.json(call).await
     }

@@ -275,6 +275,12 @@ impl Config {
         if self.p2p.listen.is_empty() {
             return Err(CliError::usage("p2p.listen is empty", "name at least one address to listen on"));
         }
+        if let Some(addr) = self.p2p.listen.iter().find(|addr| !can_listen(addr)) {
+            return Err(CliError::usage(
+                format!("{addr} is no address to listen on"),
+                "write it like /ip4/0.0.0.0/tcp/7741; names are for `external`",
+            ));
+        }
         if let Some(tower) =
             self.p2p.watchtowers.iter().find(|tower| crate::watch::wire::peer_of(tower).is_none())
         {
@@ -308,6 +314,15 @@ impl Config {
     pub fn figment(&self) -> Figment {
         Figment::from(Serialized::defaults(self))
     }
+}
+
+/// Whether the transport can be bound to this: TCP on an IP address.
+fn can_listen(addr: &Multiaddr) -> bool {
+    use libp2p::multiaddr::Protocol;
+    let mut parts = addr.iter();
+    matches!(parts.next(), Some(Protocol::Ip4(_) | Protocol::Ip6(_)))
+        && matches!(parts.next(), Some(Protocol::Tcp(_)))
+        && parts.all(|part| matches!(part, Protocol::P2p(_)))
 }
 
 /// `P2P_LISTEN` is `p2p.listen`; `None` for variables that are no settings.

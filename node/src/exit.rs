@@ -1,5 +1,6 @@
 //! Exit codes of the command line tools, and the error that carries one.
 
+use std::io::Write as _;
 use std::{fmt, io};
 
 use crate::client::{ClientError, ErrorCode};
@@ -176,6 +177,12 @@ impl fmt::Display for CliError {
     }
 }
 
+/// Writes a line to standard error. `eprintln!` would end the process, or the part of it that speaks, where
+/// whoever read that has gone or its disk is full; nothing may depend on being heard.
+pub fn tell(line: impl fmt::Display) {
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -184,13 +191,7 @@ impl std::error::Error for CliError {}
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
-        let ClientError { code, mut message, mut fix, spent } = error;
-        // Many messages say what to do after a semicolon: that is the second line.
-        if fix.is_empty()
-            && let Some((what, advice)) = message.rsplit_once("; ")
-        {
-            (message, fix) = (what.to_owned(), advice.to_owned());
-        }
+        let ClientError { code, mut message, fix, spent } = error.in_two_lines();
         if !spent.is_zero() {
             message.push_str(&format!(" ({} paid and not refunded)", spent.to_near_string()));
         }

@@ -1,16 +1,18 @@
 //! This node's copy of the graph on chain, kept up by the contract's change log.
 
+mod kept;
 mod links;
 mod sync;
 
 use std::collections::HashMap;
 
 use por_core::GraphEdge;
-use por_types::interface::{ChangesView, ChannelStatus, ChannelView, NodeView};
+use por_types::interface::{ChangeKind, ChangesView, ChannelStatus, ChannelView, NodeView};
 use por_types::{AccountId, ChannelId, NodeKey};
 
 use links::Links;
 
+pub(crate) use kept::KeptGraph;
 pub(crate) use links::{Link, Outline};
 pub use sync::{GraphSync, GraphVersion, SharedGraph, SyncStep};
 
@@ -30,6 +32,8 @@ pub struct Graph {
     links: Links,
     edges: Vec<Edge>,
     by_channel: HashMap<ChannelId, u32>,
+    /// Channels that were forgotten: others have moved then.
+    forgotten: u64,
 }
 
 /// A node that is registered or an end of a channel.
@@ -140,7 +144,18 @@ impl Graph {
         for node in &changes.nodes {
             self.put_node(node);
         }
-        let changed = changes.channels.iter().map(|channel| self.put_channel(channel)).collect();
+        let mut changed: Vec<GraphEdge> =
+            changes.channels.iter().map(|channel| self.put_channel(channel)).collect();
+        for gone in &changes.gone {
+            match gone {
+                ChangeKind::Node { index } => self.forget_node(*index),
+                ChangeKind::Channel { channel } => {
+                    let known = self.edge(*channel).map(Edge::to_core);
+                    changed.extend(known.map(|edge| GraphEdge { open: false, ..edge }));
+                    self.forget(*channel);
+                }
+            }
+        }
         self.version = changes.upto;
         Ok(changed)
     }
@@ -163,7 +178,7 @@ impl Graph {
     fn put_node(&mut self, view: &NodeView) {
         let at = self.vertex(view.node_key);
         self.by_account.insert(view.account.clone(), at);
-        // The log does not mention that a node has left; who has its index now does.
+        // That its former holder has left may be further on in the log.
         if let Some(former) = self.by_index.insert(view.index, at) {
             self.nodes[former as usize].view.take_if(|known| known.index == view.index);
         }
@@ -229,6 +244,7 @@ impl Graph {
     /// Removes a channel whose record is no longer on chain.
     pub fn forget(&mut self, channel: ChannelId) {
         let Some(place) = self.by_channel.remove(&channel) else { return };
+        self.forgotten += 1;
         let last = (self.edges.len() - 1) as u32;
         let gone = self.edges.swap_remove(place as usize);
         if gone.open {
@@ -242,6 +258,13 @@ impl Graph {
             for other in self.nodes[end as usize].channels.iter_mut().filter(|other| **other == last) {
                 *other = place;
             }
+        }
+    }
+
+    /// The node that had this index has left; a vertex without a node stays.
+    fn forget_node(&mut self, index: u32) {
+        if let Some(at) = self.by_index.remove(&index) {
+            self.nodes[at as usize].view.take_if(|known| known.index == index);
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `por.redb`, `por.journal` | data | ledger and everything else that must survive |
 //! | `api-addr`, `api-token` | data | how local clients reach the running daemon |
 //! | `peers` | data | where counterparties were reached last |
+//! | `graph` | data | the graph as it was read from the chain |
 //! | `lock` | data | held by the one daemon that owns the home |
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -91,6 +92,11 @@ impl Home {
     /// Where counterparties were reached last.
     pub fn peers_file(&self) -> PathBuf {
         self.data.join("peers")
+    }
+
+    /// The graph as it was read from the chain.
+    pub fn graph_file(&self) -> PathBuf {
+        self.data.join("graph")
     }
 
     pub fn api_token_file(&self) -> PathBuf {

@@ -155,7 +155,7 @@ impl LocalNetwork {
     /// Stops the chain in an orderly way.
     pub async fn shutdown(self) -> Result<(), CliError> {
         let stopped = self.chain.shutdown().await;
-        stopped.map_err(|error| CliError::new(ExitCode::Fatal, error.to_string(), ""))
+        stopped.map_err(|error| start_error(&error))
     }
 }
 
@@ -174,6 +174,13 @@ fn start_error(error: &por_localnet::Error) -> CliError {
         por_localnet::Error::OtherChain { .. } => {
             CliError::new(ExitCode::ForeignVersion, error.to_string(), "choose another directory")
         }
-        other => CliError::new(ExitCode::Other, other.to_string(), ""),
+        por_localnet::Error::File { path, source } => {
+            CliError::io(format!("using {}", path.display()), source)
+        }
+        other => CliError::new(
+            ExitCode::Other,
+            other.to_string(),
+            "start it again, with a new directory if it has one",
+        ),
     }
 }

@@ -49,7 +49,7 @@ use crate::client::{
 };
 use crate::config::Config;
 use crate::exit::CliError;
-use crate::graph::{GraphSync, GraphVersion, SharedGraph, is_over};
+use crate::graph::{GraphSync, GraphVersion, KeptGraph, SharedGraph, is_over};
 use crate::home::Home;
 use crate::keys::NodeSetup;
 use crate::seal::{self, Context, SealError};
@@ -168,9 +168,10 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         .with_redial(Some((Duration::from_millis(200), Duration::from_secs(30))));
     let (behaviour, control, driver) =
         libp2p_por::new(por, keys.node.clone(), store.ledger()).map_err(protocol_error)?;
-    let (swarm, swarm_task) = swarm::start(&swarm_config(config, &setup.home), &keys.node, behaviour)
-        .await
-        .map_err(|error| ClientError::new(error.code(), error.to_string(), ""))?;
+    let (swarm, swarm_task) =
+        swarm::start(&swarm_config(config, &setup.home), &keys.node, behaviour)
+            .await
+            .map_err(|error| ClientError::new(error.code(), error.to_string(), "").in_two_lines())?;
     let mut chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
     chain_config.seen_ms = seen::time_ms(&store)?;
     let (chain, known) = known::connect(chain_config, &store).await?;
@@ -185,8 +186,10 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         store.close().await.map_err(store_error)?;
         return Err(error);
     }
-    let graph_sync =
-        if known.is_some() { GraphSync::unchecked(chain.clone()) } else { GraphSync::new(chain.clone()) };
+    let kept = KeptGraph::new(home.graph_file(), config.network(), config.network.rpc_urls.clone());
+    let (kept, kept_graph) = kept.load().await.map_err(|error| other(error.to_string()))?;
+    let graph_sync = GraphSync::from_kept(chain.clone(), kept_graph);
+    let graph_sync = if known.is_some() { graph_sync.unchecked() } else { graph_sync };
     let (graph, versions) = (graph_sync.graph(), graph_sync.watch());
     let channels = Channels::load(Parts {
         node_key: identity.node_key,
@@ -246,7 +249,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         Ok(())
     });
     let memory = Memory::new(daemon.store.clone(), config.network.rpc_urls.clone(), found);
-    supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, memory, config.network.is_local()));
+    let local = config.network.is_local();
+    supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, memory, kept, local));
     let control = daemon.control.clone();
     supervisor.spawn("channel manager", async move {
         // Before any channel: an answer that is late is not to go out as if lateness cost nothing.
@@ -305,6 +309,7 @@ async fn follow_graph(
     daemon: Arc<Daemon>,
     mut sync: GraphSync,
     mut memory: Memory,
+    mut kept: KeptGraph,
     local: bool,
 ) -> Result<(), ClientError> {
     let mut failing = false;
@@ -314,6 +319,7 @@ async fn follow_graph(
     let interval = if local { SYNC_INTERVAL.0 } else { SYNC_INTERVAL.1 };
     loop {
         let mut head_time_ms = None;
+        let mut reread = false;
         let news = match sync.step().await {
             Ok(step) => {
                 failing = false;
@@ -321,6 +327,7 @@ async fn follow_graph(
                 let (fee, channels) = (*daemon.late_fee.lock(), daemon.channels.views());
                 memory.keep(step.chain_time_ms, fee, channels).await?;
                 head_time_ms = Some(step.head_time_ms);
+                reread = step.reread;
                 Some((step.version, step.chain_time_ms, step.edges))
             }
             // Another chain or contract than the node has signed for.
@@ -348,6 +355,8 @@ async fn follow_graph(
         if let Some(time_ms) = head_time_ms {
             // Asks the chain: what it has said is told to the protocol first.
             clock.look(&daemon, time_ms).await;
+            let written = kept.keep(daemon.graph.clone(), reread).await;
+            kept = written.map_err(|error| other(error.to_string()))?;
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
@@ -419,12 +428,17 @@ impl Daemon {
         }
     }
 
-    /// Sends a request of a local client.
-    pub(crate) async fn request(&self, request: &ApiRequest) -> Result<ApiResponse, ClientError> {
+    /// Sends a request of a local client. What it has cost is told also when `stopping` resolves before its end.
+    pub(crate) async fn request(
+        &self,
+        request: &ApiRequest,
+        stopping: impl Future<Output = ()>,
+    ) -> Result<ApiResponse, ClientError> {
+        self.sendable(request)?;
         self.traffic.lock().sent += 1;
         let result = match seal::is_sealed(&request.app) {
-            true => self.sealed_request(request).await,
-            false => self.requester.request(request).await,
+            true => self.sealed_request(request, stopping).await,
+            false => self.requester.request(request, stopping).await,
         };
         let mut traffic = self.traffic.lock();
         match &result {
@@ -438,7 +452,25 @@ impl Daemon {
         result
     }
 
-    async fn sealed_request(&self, request: &ApiRequest) -> Result<ApiResponse, ClientError> {
+    /// What no node would take is told by its name, before anything is signed.
+    fn sendable(&self, request: &ApiRequest) -> Result<(), ClientError> {
+        apps::check_name(&request.app)?;
+        let most = self.limits.max_body;
+        let named = [("body", request.body.len() as u64), ("response limit", request.response_limit)];
+        match named.into_iter().find(|(_, bytes)| *bytes > most) {
+            Some((name, bytes)) => {
+                let what = format!("a {name} of {bytes} bytes is more than the {most} that nodes take");
+                Err(ClientError::new(ErrorCode::Usage, what, "split it into several requests"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn sealed_request(
+        &self,
+        request: &ApiRequest,
+        stopping: impl Future<Output = ()>,
+    ) -> Result<ApiResponse, ClientError> {
         let context = Context {
             network: &self.network,
             author: &self.node_key,
@@ -448,8 +480,10 @@ impl Daemon {
         let (body, opener) = seal::seal_request(&context, &request.body).map_err(seal_error)?;
         let response_limit = seal::sealed_len(request.response_limit);
         let sealed = ApiRequest { body, response_limit, ..request.clone() };
-        let response = self.requester.request(&sealed).await?;
-        let body = opener.open(&response.body).map_err(seal_error)?;
+        let response = self.requester.request(&sealed, stopping).await?;
+        // Whatever it holds, it was paid for.
+        let body = opener.open(&response.body);
+        let body = body.map_err(|error| seal_error(error).having_spent(response.price))?;
         Ok(ApiResponse { body, ..response })
     }
 
@@ -483,7 +517,7 @@ fn announced(config: ConfigView) -> Vec<Announced> {
 }
 
 fn seal_error(error: SealError) -> ClientError {
-    ClientError::new(ErrorCode::Fatal, error.to_string(), "")
+    ClientError::new(ErrorCode::Fatal, error.to_string(), "").in_two_lines()
 }
 
 pub(crate) fn other(message: impl Into<String>) -> ClientError {
@@ -491,7 +525,7 @@ pub(crate) fn other(message: impl Into<String>) -> ClientError {
 }
 
 pub(crate) fn store_error(error: crate::store::StoreError) -> ClientError {
-    ClientError::new(error.code(), error.to_string(), "")
+    ClientError::new(error.code(), error.to_string(), "").in_two_lines()
 }
 
 /// An error of the store travels through the driver; its kind decides the exit code.

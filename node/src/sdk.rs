@@ -125,7 +125,7 @@ impl Node {
     /// Sends a request and waits for its signed response; takes other routes by itself within the
     /// request's price and deadline.
     pub async fn request(&self, request: Request) -> Result<Response, Error> {
-        self.daemon.request(&request).await
+        self.daemon.request(&request, self.stop.stopping()).await
     }
 
     /// Exact prices of the best routes.

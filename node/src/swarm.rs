@@ -4,7 +4,9 @@
 //! The swarm runs in a task of its own ([`SwarmTask`]); everything else talks to it through the
 //! bounded [`SwarmHandle`]. Requests and payments do not pass through it.
 
+mod announce;
 mod behaviour;
+mod foreign;
 mod remembered;
 mod task;
 
@@ -37,6 +39,9 @@ const COMMANDS: usize = 64;
 /// Time for the listeners to report the addresses they are bound to.
 const BIND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A longer search than this is as good as one without end, and a time that far off cannot be represented.
+const LONGEST_SEARCH: Duration = Duration::from_secs(24 * 3600);
+
 /// Settings of the swarm.
 #[derive(Clone, Debug, Default)]
 pub struct SwarmConfig {
@@ -57,7 +62,9 @@ pub struct SwarmConfig {
 pub enum SwarmError {
     #[error("{addr} is in use; stop the program that uses it, or listen on another port")]
     PortInUse { addr: Multiaddr },
-    #[error("cannot listen on {addr}: {cause}")]
+    #[error(
+        "cannot listen on {addr}: {cause}; write it like /ip4/0.0.0.0/tcp/7741, with an address of this machine"
+    )]
     Listen { addr: Multiaddr, cause: String },
     #[error("boot peer {addr} names no peer; it must end with /p2p/PEER")]
     BootPeer { addr: Multiaddr },
@@ -144,7 +151,7 @@ impl SwarmHandle {
         let (found, mut results) = mpsc::channel(64);
         self.send(Command::Providers { key, found }).await?;
         let mut providers: Vec<(NodeKey, PeerId)> = Vec::new();
-        let deadline = tokio::time::Instant::now() + wait;
+        let deadline = tokio::time::Instant::now() + wait.min(LONGEST_SEARCH);
         while providers.len() < limit {
             let Ok(Some(peer)) = tokio::time::timeout_at(deadline, results.recv()).await else { break };
             let known = providers.iter().any(|(_, other)| *other == peer);
@@ -213,7 +220,7 @@ fn dial(swarm: &mut Swarm<NodeBehaviour>, peer: PeerId, addresses: &[Multiaddr])
     }
 }
 
-fn boot_peer(addr: &Multiaddr) -> Result<(PeerId, Multiaddr), SwarmError> {
+pub(crate) fn boot_peer(addr: &Multiaddr) -> Result<(PeerId, Multiaddr), SwarmError> {
     let mut base = addr.clone();
     match base.pop() {
         Some(libp2p::multiaddr::Protocol::P2p(peer)) if !base.is_empty() => Ok((peer, base)),

@@ -373,6 +373,38 @@ async fn a_request_that_is_given_up_says_what_it_costs() {
     assert!(info.totals.sent_a >= price && info.unfinished > 0, "it stays under obligation");
 }
 
+/// Who asks again after the restart pays a second time, and has to know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_over_which_the_node_stops_says_what_it_costs() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+    let pricing = AppPricing { base: Yocto(500), per_byte: Yocto::ZERO };
+    let under_way = Arc::new(Semaphore::new(0));
+    let taken = under_way.clone();
+    let never = move |_| {
+        taken.add_permits(1);
+        std::future::pending::<Bytes>()
+    };
+    let _slow = bob.node().serve("slow", pricing, 16, never).await.expect("serve");
+    let mut ask = request(&bob, "slow", b"hello");
+    ask.server_price = Yocto(500);
+    let price = terms().price(5, 5).expect("price").checked_add(Yocto(500)).expect("sum");
+    let http = Client::from_home(alice.home().data_dir()).expect("a daemon");
+    let asking = [http, alice.node().client()].map(|client| {
+        let ask = ask.clone();
+        tokio::spawn(async move { client.request(ask).await })
+    });
+    let both = under_way.acquire_many(2);
+    drop(tokio::time::timeout(Duration::from_secs(20), both).await.expect("both are under way"));
+    alice.stop().await;
+    for asking in asking {
+        let error = asking.await.expect("a task").expect_err("the node has stopped");
+        assert_eq!((error.code, error.spent), (ErrorCode::Retryable, price), "{error}");
+    }
+}
+
 /// What a node has seen of the chain it has seen after a restart too: an endpoint that has fallen behind
 /// meanwhile is not believed, or the node would spend on channels that are gone.
 #[tokio::test(flavor = "multi_thread")]

@@ -167,6 +167,44 @@ fn init_makes_a_home_once_and_keys_stay_secret() {
     }
 }
 
+/// The other end of a pipe that nobody reads.
+fn unread() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    drop(reader);
+    writer
+}
+
+#[test]
+fn nobody_has_to_read_what_is_told() {
+    let dir = tempfile::tempdir().expect("directory");
+    let por = Por::at(&dir, "none");
+    let help = por.command(&["--help"]).stdout(unread()).output().expect("por runs");
+    assert_eq!(help.status.code(), Some(0), "{}", String::from_utf8_lossy(&help.stderr));
+    let status = por.command(&["status"]).stderr(unread()).status().expect("por runs");
+    assert_eq!(status.code(), Some(6));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_init_leaves_the_home_as_before() {
+    let dir = tempfile::tempdir().expect("directory");
+    // Takes connections, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let network = network_file(&dir, &format!("http://{}", silent.local_addr().expect("addr")));
+    let por = Por::at(&dir, "a");
+    let args = ["init", "--network", network.to_str().expect("text"), "--account", "alice.localnet"];
+    let mut init = Running::spawn(por.command(&args));
+    wait_for("the settings", || por.home.join("config.toml").exists().then_some(()));
+    let pid = init.0.id().to_string();
+    // Until it listens to signals one ends it at once.
+    let (_held, _) = silent.accept().expect("asks the chain");
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
+    let code = wait_for("its end", || init.0.try_wait().expect("wait").map(|status| status.code()));
+    assert_eq!(code, Some(130));
+    let left: Vec<_> = std::fs::read_dir(&por.home).expect("home").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 fn a_wrong_password_is_named() {
     let dir = tempfile::tempdir().expect("directory");
@@ -179,6 +217,19 @@ fn a_wrong_password_is_named() {
     Por::at(&dir, "a").fails(&["run"], 11);
     // With the right one it gets as far as the chain.
     right.fails(&["run"], 6);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_home_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let dir = tempfile::tempdir().expect("directory");
+    let network = network_file(&dir, &dead_endpoint());
+    let home = dir.path().join(std::ffi::OsStr::from_bytes(b"h\xff"));
+    let por = Por { home, password: None };
+    let made = por.init(&network, &["--faucet", "0"]);
+    assert!(made["config"].as_str().is_some_and(|path| path.ends_with("config.toml")), "{made}");
+    por.fails(&["run"], 6);
 }
 
 #[test]
@@ -227,6 +278,7 @@ fn a_daemon_lives_on_a_local_chain() {
     assert_eq!(daemon.terminate(), Some(0));
     assert!(!por.home.join("api-addr").exists());
     por.fails(&["status"], 6);
+    outlives_its_log(&por);
     std::fs::write(por.home.join("por.redb"), b"not a database").expect("written");
     let error = por.fails(&["run"], 14);
     assert!(error.contains("por.redb"), "{error}");
@@ -284,6 +336,14 @@ fn two_daemons_open_a_channel_and_one_pays_the_other() {
     let request = ["request", peer, "echo", body.to_str().expect("text"), "--max-price", "1"];
     alice.fails(&request, 8);
     alice.fails(&["request", peer, "nothing", "--deadline", "5s"], 4);
+    let error = alice.fails(&["request", peer, ""], 2);
+    assert!(error.contains("app names"), "{error}");
+    let error = alice.fails(&["request", peer, "echo", "--response-limit", "99999999999"], 2);
+    assert!(error.contains("response limit"), "{error}");
+    alice.fails(&["request", peer, "echo", "--deadline", "0s"], 10);
+    let forever = Duration::MAX;
+    let found = runtime.block_on(client.providers(&[7; 32], 1, forever)).expect("a search without an end");
+    assert!(found.is_empty());
     responses_go_into_files(dir.path(), &alice, peer);
     // Nothing was paid for what was refused or could not be written.
     let answers = price(&alice, peer, "12") + price(&alice, peer, "0");
@@ -324,6 +384,20 @@ fn responses_go_into_files(dir: &Path, por: &Por, peer: &str) {
     let output = por.run(&ask("echo", &kept).each_ref().map(String::as_str));
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert_eq!(std::fs::read(&kept).expect("read"), b"");
+}
+
+/// Whoever reads the log may go, or its disk be full: the node must not go with it.
+fn outlives_its_log(por: &Por) {
+    let mut command = por.command(&["--log", "debug", "run"]);
+    let mut daemon = Running(command.stdout(Stdio::null()).stderr(unread()).spawn().expect("por runs"));
+    wait_for("the daemon", || {
+        assert!(daemon.0.try_wait().expect("wait").is_none(), "the daemon ended");
+        por.run(&["status"]).status.success().then_some(())
+    });
+    // It follows the chain, and logs that.
+    let up = |status: Value| status["uptime_ms"].as_u64().filter(|up| *up > 1_000);
+    wait_for("some of its life", || up(por.json(&["status"])));
+    assert_eq!(daemon.terminate(), Some(0));
 }
 
 /// Unknown ids, no route, not enough money.

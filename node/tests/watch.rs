@@ -2,20 +2,34 @@
 
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod common;
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "chain/proxy.rs"]
+mod proxy;
+
+use std::sync::Arc;
 
 use common::{Daemon, World, eventually, request};
-use por_node::chain::{Call, Intent};
+use por_node::chain::{Call, Chain, ChainConfig, Intent, MemoryIntents};
 use por_node::keys::generate_near_key;
 use por_node::sdk::AppPricing;
 use por_node::watch::{Handed, Round, Tower, WatchError};
 use por_types::interface::{ChannelStatus, FinalizeArgs};
 use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Yocto};
+use proxy::Proxy;
+use serde_json::json;
 
 async fn tower(world: &World) -> Tower {
+    tower_through(world, world.chain.rpc_url()).await
+}
+
+async fn tower_through(world: &World, rpc_url: String) -> Tower {
     let account: AccountId = "tower.localnet".parse().expect("account");
     let key = generate_near_key();
     world.chain.faucet(&account, &key.public_key(), Yocto::near(10)).await.expect("faucet");
-    Tower::new(world.chain.connect(account, Some(key)).await.expect("chain"))
+    let mut network = world.chain.network_config();
+    network.rpc_urls = vec![rpc_url];
+    let config = ChainConfig::new(&network, account, Some(key));
+    Tower::new(Chain::connect(config, Arc::new(MemoryIntents::default())).await.expect("chain"))
 }
 
 /// Rounds until the tower has done something; bounded.
@@ -117,4 +131,37 @@ async fn a_tower_brings_orders_and_refuses_forged_ones() {
     assert!(matches!(view.status, ChannelStatus::Severed { .. }));
     assert_eq!(view.totals.sent_a, handed.states[0].state.statement.totals.sent_a);
     assert_eq!(tower.round().await.expect("round"), Round::default());
+}
+
+/// One channel that its endpoint cannot show must not cost another one's owner what is due to him.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_fails_keeps_no_other_waiting() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    let carol = world.node("carol", &[&alice]).await;
+    let hidden = alice.open_channel(&bob, Yocto::near(10)).await;
+    let shown = alice.open_channel(&carol, Yocto::near(10)).await;
+    assert!(hidden < shown, "a tower looks at the first one first");
+    alice.stop().await;
+
+    let blind = Proxy::start(world.chain.rpc_url()).await;
+    let mut tower = tower_through(&world, blind.url()).await;
+    let network = world.observer().await.network().clone();
+    let signer = alice.keys().node.public();
+    let order = |channel| SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
+    let orders = [hidden, shown].map(|channel| alice.keys().node.sign(&network, order(channel))).into();
+    tower.take(Handed { orders, ..Handed::default() }).await.expect("good orders");
+    let id = json!(hidden);
+    blind.lie(move |view, args, value| {
+        if view == "channel" && args["channel"] == id {
+            *value = json!("not a channel");
+        }
+    });
+    let round = tower.round().await.expect("round");
+    assert_eq!(round.severed, vec![shown]);
+    let failed: Vec<ChannelId> = round.failed.iter().map(|(channel, _)| *channel).collect();
+    assert_eq!(failed, vec![hidden]);
+    blind.lie(|_, _, _| {});
+    assert_eq!(tower.round().await.expect("round").severed, vec![hidden], "it is tried again");
 }

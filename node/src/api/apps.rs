@@ -1,17 +1,16 @@
 //! Apps that are served by local clients, and provider records.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use por_core::AppPricing;
 
-use super::params::{Params, json, key, parse};
+use super::params::{Pairs, Params, json, key, parse};
 use super::requests::binary;
 use super::{Api, Result};
 use crate::client::{Provider, ServeRequest, headers};
@@ -34,12 +33,8 @@ pub(super) async fn stop(State(api): State<Api>, Path(app): Path<String>) -> Sta
     StatusCode::NO_CONTENT
 }
 
-pub(super) async fn next(
-    State(api): State<Api>,
-    Path(app): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Result<Response> {
-    let wait = Params(query).get("wait_ms")?.unwrap_or(0).min(MAX_WAIT_MS);
+pub(super) async fn next(State(api): State<Api>, Path(app): Path<String>, query: Pairs) -> Result<Response> {
+    let wait = Params::read(query, &["wait_ms"])?.get("wait_ms")?.unwrap_or(0).min(MAX_WAIT_MS);
     let Some(request) = api.daemon.apps.next(&app, Duration::from_millis(wait)).await? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
@@ -65,9 +60,9 @@ pub(super) async fn respond(
 pub(super) async fn providers(
     State(api): State<Api>,
     Path(text): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
+    query: Pairs,
 ) -> Result<Json<Vec<Provider>>> {
-    let params = Params(query);
+    let params = Params::read(query, &["limit", "wait_ms"])?;
     let limit = params.get("limit")?.unwrap_or(20);
     let wait = Duration::from_millis(params.get("wait_ms")?.unwrap_or(5_000));
     Ok(Json(api.daemon.providers(key(&text)?, limit, wait).await?))

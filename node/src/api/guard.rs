@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -22,13 +22,27 @@ pub(super) async fn admit(State(api): State<Api>, request: Request, next: Next) 
         return ApiError(error).into_response();
     };
     tokio::select! {
-        response = next.run(request) => response,
+        // A request knows what it has cost by then.
+        biased;
+        response = next.run(request) => readable(response),
         // Long polls must not outlive the daemon.
         () = api.stop.stopping() => {
-            let error = ClientError::new(ErrorCode::Retryable, "the daemon is stopping", "start it again");
+            let fix = "start it again, and see what it has done before you repeat a call that changes something";
+            let error = ClientError::new(ErrorCode::Retryable, "the daemon is stopping", fix);
             ApiError(error).into_response()
         }
     }
+}
+
+/// What is refused before any call of the API has seen it, such as a path that is no text, fails like all else.
+fn readable(response: Response) -> Response {
+    let is_json = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/json");
+    let status = response.status();
+    if !status.is_client_error() || response.headers().get(CONTENT_TYPE).is_some_and(is_json) {
+        return response;
+    }
+    let what = format!("the call cannot be read ({status})");
+    ApiError(ClientError::new(ErrorCode::Usage, what, "see docs/api.md")).into_response()
 }
 
 fn check(headers: &HeaderMap, token: &blake3::Hash) -> Result<(), ClientError> {
@@ -38,7 +52,11 @@ fn check(headers: &HeaderMap, token: &blake3::Hash) -> Result<(), ClientError> {
     }
     if headers.contains_key(ORIGIN) {
         let message = "calls from web pages are not taken";
-        return Err(ClientError::new(ErrorCode::WrongKey, message, ""));
+        return Err(ClientError::new(
+            ErrorCode::WrongKey,
+            message,
+            "call from a program, without an Origin header",
+        ));
     }
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let given = given.strip_prefix(b"Bearer ").unwrap_or_default();

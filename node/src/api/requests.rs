@@ -1,19 +1,18 @@
 //! Requests and quotes.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Query, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use por_types::ChannelId;
 
-use super::params::{Params, json, parse, usage};
+use super::params::{Pairs, Params, json, parse, usage};
 use super::{Api, Result};
 use crate::client::{ApiRequest, ApiResponse, Quote, headers};
 use crate::runtime::other;
@@ -21,6 +20,9 @@ use crate::runtime::other;
 /// Time for a request whose caller names none.
 const DEFAULT_DEADLINE_MS: u64 = 60_000;
 const MAX_AVOID: usize = 1024;
+/// What a request may name.
+const PARAMETERS: [&str; 7] =
+    ["destination", "app", "response_limit", "server_price", "max_price", "deadline_ms", "avoid"];
 
 pub(super) async fn quote(
     State(api): State<Api>,
@@ -32,11 +34,11 @@ pub(super) async fn quote(
 
 pub(super) async fn send(
     State(api): State<Api>,
-    Query(query): Query<HashMap<String, String>>,
+    query: Pairs,
     body: std::result::Result<Bytes, BytesRejection>,
 ) -> Result<Response> {
-    let request = read_request(&Params(query), body?)?;
-    let response = api.daemon.request(&request).await?;
+    let request = read_request(&Params::read(query, &PARAMETERS)?, body?)?;
+    let response = api.daemon.request(&request, api.stop.stopping()).await?;
     Ok(write_response(response)?)
 }
 

@@ -116,7 +116,9 @@ impl ChainError {
             ChainError::Unreachable { .. } => "check network.rpc_urls and the connection",
             ChainError::Lagging { .. } => "wait, or add another endpoint to network.rpc_urls",
             ChainError::Foreign { .. } => "check chain id and contract, or update this program",
-            ChainError::NoContract { .. } => "check the --contract account and the network",
+            ChainError::NoContract { .. } => {
+                "check the contract's account (--contract, or network.contract in config.toml) and the network"
+            }
             ChainError::Contract { .. } => "correct what it says and repeat the call",
             ChainError::Rejected { .. } => "correct what it says and repeat the call",
             ChainError::Funds { .. } => "transfer NEAR to the account, or use a smaller amount",

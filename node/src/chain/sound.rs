@@ -94,7 +94,7 @@ fn in_page(from: u64, limit: u32, numbers: impl Iterator<Item = u64>) -> Sound {
 /// A page of the change log after `since`. Each brings its reader nearer to the version that it names, by as
 /// much as was asked for, or says that the log begins later.
 pub(super) fn changes(since: u64, limit: u32, page: &ChangesView) -> Sound {
-    let ChangesView { version, upto, oldest, nodes, channels } = page;
+    let ChangesView { version, upto, oldest, nodes, channels, gone } = page;
     if *version < since {
         return Err(Skip::Old(format!("is at version {version}, {since} was seen before")));
     }
@@ -104,7 +104,7 @@ pub(super) fn changes(since: u64, limit: u32, page: &ChangesView) -> Sound {
     let expected = if behind { since } else { since.saturating_add(u64::from(limit)).min(*version) };
     that(*upto == expected, || format!("answers changes from {since} to {upto} of {version}"))?;
     that(behind || version - since <= MAX_LOG, || format!("says {} changes", version - since))?;
-    let entries = nodes.len().saturating_add(channels.len());
+    let entries = nodes.len().saturating_add(channels.len()).saturating_add(gone.len());
     that(entries as u64 <= upto - since, || format!("gives {entries} records for {} changes", upto - since))?;
     nodes.iter().try_for_each(node)?;
     channels.iter().try_for_each(channel)

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt as _, stream};
 use por_core::{ChannelSnapshot, MyChannel};
 use por_types::ChannelId;
 
@@ -13,6 +14,8 @@ use crate::chain::Chain;
 
 /// Between two times that the endpoints are asked of the same channel.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Channels of which the endpoints are asked at the same time.
+const AT_ONCE: usize = 16;
 
 /// What is doubted.
 #[derive(Default)]
@@ -39,10 +42,7 @@ impl Leaving {
         };
         let leaving: Vec<ChannelId> = before.into_iter().filter(|channel| !here.contains(channel)).collect();
         self.doubted.retain(|channel, _| leaving.contains(channel));
-        for channel in leaving {
-            if !self.is_doubted(chain, channel).await {
-                continue;
-            }
+        for channel in self.doubted_of(chain, leaving).await {
             let Some(told) = told else { return false };
             mine.retain(|info| info.channel != channel);
             mine.extend(told.iter().find(|info| info.channel == channel).cloned());
@@ -51,21 +51,32 @@ impl Leaving {
         true
     }
 
-    async fn is_doubted(&mut self, chain: &Chain, channel: ChannelId) -> bool {
-        let asked = self.doubted.get(&channel);
-        if asked.is_some_and(|asked| asked.elapsed() < INTERVAL) {
-            return true;
-        }
-        let first = asked.is_none();
-        let doubted = chain.is_still_shown(channel).await;
-        if doubted {
-            self.doubted.insert(channel, Instant::now());
-            if first {
-                tracing::error!(%channel, "some endpoint says that the channel has left the graph, and others do not");
+    /// Those of `leaving` that some endpoints still show. They are asked of several channels at a time: all of a
+    /// hub's may have left while it was away.
+    async fn doubted_of(&mut self, chain: &Chain, leaving: Vec<ChannelId>) -> Vec<ChannelId> {
+        let lately = |asked: &Instant| asked.elapsed() < INTERVAL;
+        let (mut doubted, due): (Vec<ChannelId>, Vec<ChannelId>) =
+            leaving.into_iter().partition(|channel| self.doubted.get(channel).is_some_and(lately));
+        let asked = stream::iter(due)
+            .map(|channel| async move { (channel, chain.is_still_shown(channel).await) })
+            .buffer_unordered(AT_ONCE);
+        for (channel, shown) in asked.collect::<Vec<_>>().await {
+            if self.note(channel, shown) {
+                doubted.push(channel);
             }
-        } else if self.doubted.remove(&channel).is_some() {
-            tracing::info!(%channel, "all endpoints say that the channel has left the graph");
         }
         doubted
+    }
+
+    /// What the endpoints say of a channel now.
+    fn note(&mut self, channel: ChannelId, shown: bool) -> bool {
+        if !shown {
+            if self.doubted.remove(&channel).is_some() {
+                tracing::info!(%channel, "all endpoints say that the channel has left the graph");
+            }
+        } else if self.doubted.insert(channel, Instant::now()).is_none() {
+            tracing::error!(%channel, "some endpoint says that the channel has left the graph, and others do not");
+        }
+        shown
     }
 }

@@ -10,6 +10,7 @@ use super::output::facts;
 use crate::chain::{Admin, ChainError, faucet};
 use crate::config::{Config, NetworkConfig};
 use crate::exit::{CliError, ExitCode};
+use crate::home::Home;
 use crate::keys::{Keys, generate_near_key, generate_node_key, implicit_account, import_near_cli};
 
 /// What `init` made.
@@ -19,9 +20,22 @@ struct Made {
     peer_id: String,
     account: AccountId,
     near_key: String,
-    config: std::path::PathBuf,
+    /// For people: not every path is text.
+    config: String,
     /// What the faucet gave.
     faucet: Option<Yocto>,
+}
+
+/// A home that `init` has not come to the end of, for an error or because it was interrupted: it is as before
+/// then, or the next try would find its own keys. They guard nothing yet.
+struct Unfinished<'a>(&'a Home);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        for path in [self.0.node_key_file(), self.0.near_key_file(), self.0.config_file()] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 pub(super) async fn init(context: &Context, args: InitArgs) -> Result<(), CliError> {
@@ -42,25 +56,18 @@ pub(super) async fn init(context: &Context, args: InitArgs) -> Result<(), CliErr
 
     home.create()?;
     keys.save(home, password.as_ref().map(|password| password.as_str()))?;
+    let unfinished = Unfinished(home);
     // Whatever can fail comes before the faucet pays.
-    let faucet = match config.save(home) {
-        Ok(()) => pay(&config, &keys, args.faucet, args.import_near.is_some()).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = faucet {
-        // The home is as before, or the next try would find its own keys; they guard nothing yet.
-        for path in [home.node_key_file(), home.near_key_file(), home.config_file()] {
-            let _ = std::fs::remove_file(path);
-        }
-        return Err(error);
-    }
+    config.save(home)?;
+    let faucet = pay(&config, &keys, args.faucet, args.import_near.is_some()).await?;
+    std::mem::forget(unfinished);
     let made = Made {
         node_key: keys.node.public().to_string(),
         peer_id: peer_id(&keys)?,
         account,
         near_key: keys.near.public_key().to_string(),
-        config: home.config_file(),
-        faucet: faucet.ok().flatten(),
+        config: home.config_file().display().to_string(),
+        faucet,
     };
     context.output.print(&made, |made| {
         let mut rows = vec![
@@ -68,7 +75,7 @@ pub(super) async fn init(context: &Context, args: InitArgs) -> Result<(), CliErr
             ("peer id", made.peer_id.clone()),
             ("account", made.account.to_string()),
             ("near key", made.near_key.clone()),
-            ("settings", made.config.display().to_string()),
+            ("settings", made.config.clone()),
         ];
         if let Some(amount) = made.faucet {
             rows.push(("from the faucet", amount.to_near_string()));

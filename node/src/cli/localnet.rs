@@ -16,7 +16,8 @@ use crate::localnet::{LocalNetwork, LocalNetworkConfig};
 struct Running {
     rpc_url: String,
     contract: String,
-    network_file: std::path::PathBuf,
+    /// For people: not every path is text.
+    network_file: String,
 }
 
 pub(super) async fn localnet(context: &Context, args: LocalnetArgs) -> Result<(), CliError> {
@@ -32,13 +33,16 @@ pub(super) async fn localnet(context: &Context, args: LocalnetArgs) -> Result<()
     .await?;
     let network_file = args.network_file.unwrap_or_else(|| context.home.data_dir().join("localnet.toml"));
     write_file(&network_file, &network.network_config().to_toml()?)?;
-    let running =
-        Running { rpc_url: network.rpc_url(), contract: network.contract().to_string(), network_file };
+    let running = Running {
+        rpc_url: network.rpc_url(),
+        contract: network.contract().to_string(),
+        network_file: network_file.display().to_string(),
+    };
     context.output.print(&running, |running| {
         facts(&[
             ("rpc", running.rpc_url.clone()),
             ("contract", running.contract.clone()),
-            ("network file", running.network_file.display().to_string()),
+            ("network file", running.network_file.clone()),
         ])
     })?;
     tokio::select! {

@@ -47,16 +47,21 @@ pub(super) async fn request(context: &Context, args: RequestArgs) -> Result<(), 
             avoid: Vec::new(),
         })
         .await?;
-    if let Some(target) = target {
-        target.fill(&response.body)?;
-    }
-    if context.output.json {
-        return context.output.print(&to_json(&response, args.output.is_none()), |_| String::new());
-    }
-    if args.output.is_none() {
-        context.output.bytes(&response.body)?;
-    }
-    Ok(())
+    let written = match target {
+        Some(target) => target.fill(&response.body),
+        None => Ok(()),
+    };
+    let written = written.and_then(|()| match (context.output.json, args.output.is_none()) {
+        (true, with_body) => context.output.print(&to_json(&response, with_body), |_| String::new()),
+        (false, true) => context.output.bytes(&response.body),
+        (false, false) => Ok(()),
+    });
+    // It is not kept anywhere else.
+    written.map_err(|error| CliError {
+        message: format!("{}; the response was paid for, {}", error.message, response.price.to_near_string()),
+        fix: "see that there is room for it, and ask again: that is paid for as well".to_owned(),
+        ..error
+    })
 }
 
 /// Reads the body; refuses early what no node would take.

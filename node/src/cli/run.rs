@@ -48,7 +48,11 @@ pub(super) fn logging(context: &Context, default: &str) -> Result<(), CliError> 
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         CliError::usage(format!("--log {filter}: {error}"), "write it like info or por_node=debug")
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written ends nothing: told of on standard error too, the task that logs would panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // A second subscriber in the same process is refused; the first one goes on.
     let _ = if context.output.json {
         builder.json().try_init()

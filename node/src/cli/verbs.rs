@@ -4,7 +4,7 @@ use por_types::{Terms, Yocto};
 
 use super::args::ChannelAction;
 use super::{Context, tables};
-use crate::exit::CliError;
+use crate::exit::{CliError, tell};
 
 pub(super) async fn register(context: &Context, stake: Yocto) -> Result<(), CliError> {
     let client = context.client()?;
@@ -14,9 +14,9 @@ pub(super) async fn register(context: &Context, stake: Yocto) -> Result<(), CliE
     }
     // Nothing was to be done; what was asked for on top must not be taken for done.
     let now = client.status().await?.stake;
-    eprintln!("this node is registered already, with a stake of {}", now.to_near_string());
+    tell(format_args!("this node is registered already, with a stake of {}", now.to_near_string()));
     if !stake.is_zero() && stake != now {
-        eprintln!("`por stake AMOUNT` adds to it");
+        tell("`por stake AMOUNT` adds to it");
     }
     Ok(())
 }
@@ -34,9 +34,9 @@ pub(super) async fn unstake(context: &Context, amount: Yocto) -> Result<(), CliE
 pub(super) async fn withdraw(context: &Context, amount: Option<Yocto>) -> Result<(), CliError> {
     let result = context.client()?.withdraw(amount).await?;
     if result.transaction.is_none() {
-        eprintln!(
+        tell(
             "nothing can be withdrawn yet: channels pay out when their close takes effect, bonds come back a \
-             while later (`por channel list`, `por status`)"
+             while later (`por channel list`, `por status`)",
         );
     }
     context.output.print(&result, tables::action)

@@ -38,7 +38,9 @@ async fn give_back(context: &Context, from: Vec<Multiaddr>) -> Result<(), CliErr
     let towers = if from.is_empty() { setup.config.p2p.watchtowers.clone() } else { from };
     let channels = tokio::select! {
         result = restore(setup, &towers) => result?,
-        _ = tokio::signal::ctrl_c() => return Err(CliError::new(ExitCode::Interrupted, "interrupted", "")),
+        _ = tokio::signal::ctrl_c() => {
+            return Err(CliError::new(ExitCode::Interrupted, "interrupted", "run the same command again"));
+        }
     };
     context.output.print(&channels, |channels| table(channels))
 }

@@ -129,13 +129,25 @@ pub struct ClientError {
     pub message: String,
     /// What the caller can do; may be empty.
     pub fix: String,
-    /// Most that a request without an answer has cost or may still cost: it was paid for and not refunded.
+    /// Most that a request without an answer has cost or may still cost: it was paid for and not refunded. Zero as
+    /// well where nobody knows, for the daemon died over a request without `max_price`.
     pub spent: Yocto,
 }
 
 impl ClientError {
     pub fn new(code: ErrorCode, message: impl Into<String>, fix: impl Into<String>) -> ClientError {
         ClientError { code, message: message.into(), fix: fix.into(), spent: Yocto::ZERO }
+    }
+
+    /// Many messages say what to do after a semicolon: that becomes the fix, where there is none.
+    #[must_use]
+    pub fn in_two_lines(mut self) -> ClientError {
+        if self.fix.is_empty()
+            && let Some((what, advice)) = self.message.rsplit_once("; ")
+        {
+            (self.message, self.fix) = (what.to_owned(), advice.to_owned());
+        }
+        self
     }
 
     /// The same, of a request that has cost as much.

@@ -37,7 +37,8 @@ impl Inside {
     }
 
     pub(super) async fn request(&self, request: &ApiRequest) -> Result<ApiResponse, ClientError> {
-        self.daemon()?.request(request).await
+        // It ends with the protocol, and is told so by that.
+        self.daemon()?.request(request, std::future::pending()).await
     }
 
     pub(super) async fn providers(

@@ -19,6 +19,8 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Longest error body that is read.
 const MAX_ERROR: usize = 64 << 10;
 const START_FIX: &str = "start it with `por run`";
+const OTHERS_FIX: &str =
+    "see whether this home's daemon runs, start it with `por run`, or name the right --home";
 
 /// Where the daemon is and what it takes to be let in.
 #[derive(Clone)]
@@ -118,7 +120,13 @@ impl Transport {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(read_error(response).await)
+        let error = read_error(response).await;
+        if error.code == ErrorCode::WrongKey && self.home.is_some() {
+            // One that was killed leaves its address, and another one may have taken that.
+            let what = format!("what answers at {} does not take the token of this home", endpoint.addr);
+            return Err(ClientError::new(ErrorCode::WrongKey, what, OTHERS_FIX));
+        }
+        Err(error)
     }
 
     /// As [`Transport::send`], with an answer in JSON.
@@ -229,7 +237,11 @@ pub(super) fn broken(error: reqwest::Error) -> ClientError {
         source = inner.source();
     }
     let message = format!("the connection to the daemon broke: {cause}");
-    ClientError::new(ErrorCode::Unreachable, message, "see whether it still runs")
+    ClientError::new(
+        ErrorCode::Unreachable,
+        message,
+        "see whether it still runs, and what it has done before you repeat it",
+    )
 }
 
 async fn read_error(mut response: Response) -> ClientError {
@@ -296,6 +308,35 @@ mod tests {
         let call = Call::new(Method::GET, &["status"], Duration::from_secs(5));
         let error = transport.send(call).await.expect_err("nobody listens");
         assert_eq!(error.code, ErrorCode::Unreachable);
+    }
+
+    /// The address that a killed daemon has left may be another's by now.
+    #[tokio::test]
+    async fn the_daemon_of_another_home_is_named() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let home = tempfile::tempdir().expect("temporary directory");
+        let addr = listener.local_addr().expect("address");
+        std::fs::write(home.path().join(ADDR_FILE), addr.to_string()).expect("written");
+        std::fs::write(home.path().join(TOKEN_FILE), "token").expect("written");
+        let refuses = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let _ = stream.read(&mut [0; 4096]).await.expect("a request");
+            let body = serde_json::to_string(&ErrorBody::from(&ClientError::new(
+                ErrorCode::WrongKey,
+                "the token is missing or wrong",
+                "",
+            )));
+            let body = body.expect("JSON");
+            let head = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes()).await.expect("answered");
+        };
+        let transport = Transport::from_home(home.path()).expect("found");
+        let call = transport.send(Call::new(Method::GET, &["status"], Duration::from_secs(5)));
+        let (answered, ()) = tokio::join!(call, refuses);
+        let error = answered.expect_err("refused");
+        assert_eq!(error.code, ErrorCode::WrongKey);
+        assert!(error.message.contains(&addr.to_string()) && error.fix.contains("--home"), "{error}");
     }
 
     /// It may have paid before it died, and goes on with what it was paid for when it is back.

@@ -213,8 +213,10 @@ pub struct GraphEdgeInfo {
     pub terms: Terms,
 }
 
-/// Body of `POST /v1/quote`.
+/// Body of `POST /v1/quote`. Here and in all bodies, a field that is not known is an error: a bound that is
+/// misspelt must not be taken for none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QuoteRequest {
     pub destination: NodeKey,
     #[serde(default)]
@@ -290,6 +292,7 @@ pub struct ApiResponse {
 
 /// Body of `POST /v1/apps/{app}/serve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServeRequest {
     #[serde(default)]
     pub base: Yocto,
@@ -320,12 +323,14 @@ pub struct Provider {
 
 /// Body of `POST /v1/chain/register`: `amount` is the stake; of `stake` and `unstake`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AmountBody {
     pub amount: Yocto,
 }
 
 /// Body of `POST /v1/chain/withdraw`: `None` takes everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WithdrawBody {
     #[serde(default)]
     pub amount: Option<Yocto>,
@@ -333,6 +338,7 @@ pub struct WithdrawBody {
 
 /// Body of `POST /v1/channels/propose`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProposeBody {
     pub counterparty: AccountId,
     pub deposit: Yocto,
@@ -341,6 +347,7 @@ pub struct ProposeBody {
 
 /// Body of `POST /v1/channels/{id}/confirm`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConfirmBody {
     pub deposit: Yocto,
     /// The terms that the operator read; without them those of the proposal are taken.

@@ -106,6 +106,12 @@ impl NetworkConfig {
                 ));
             }
         }
+        if let Some(addr) = self.boot_peers.iter().find(|addr| crate::swarm::boot_peer(addr).is_err()) {
+            return Err(CliError::usage(
+                format!("boot peer {addr} names no peer"),
+                "write it like /ip4/203.0.113.5/tcp/7741/p2p/PEER_ID",
+            ));
+        }
         Ok(())
     }
 

@@ -89,6 +89,12 @@ fn wrong_settings_are_refused() {
         (FILE.replace("http://a:1", "ftp://a"), "no http"),
         (FILE.replace("0.5 NEAR", "half"), "no amount"),
         (format!("{FILE}\n[api]\nlisten = \"0.0.0.0:1\""), "open to the world"),
+        (format!("{FILE}\n[p2p]\nlisten = [\"/dns4/localhost/tcp/1\"]"), "a name to listen on"),
+        (format!("{FILE}\n[p2p]\nlisten = [\"/ip4/127.0.0.1/udp/1/quic-v1\"]"), "no TCP"),
+        (
+            FILE.replace("[network]", "[network]\nboot_peers = [\"/ip4/127.0.0.1/tcp/1\"]"),
+            "a boot peer without a key",
+        ),
     ] {
         let home = write(dir.path(), &text);
         let error = Config::load(&home, Overrides::default()).expect_err(what);

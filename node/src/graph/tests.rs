@@ -1,4 +1,4 @@
-use por_types::interface::ChangesView;
+use por_types::interface::{ChangeKind, ChangesView};
 use por_types::{Side, Terms, Totals, Yocto};
 
 use super::*;
@@ -7,7 +7,7 @@ fn key(byte: u8) -> NodeKey {
     NodeKey([byte; 32])
 }
 
-fn node(index: u8) -> NodeView {
+pub(super) fn node(index: u8) -> NodeView {
     NodeView {
         index: index.into(),
         account: format!("n{index}.localnet").parse().expect("account"),
@@ -34,7 +34,7 @@ fn terms() -> Terms {
     }
 }
 
-fn channel(id: u64, a: u8, b: u8, status: ChannelStatus) -> ChannelView {
+pub(super) fn channel(id: u64, a: u8, b: u8, status: ChannelStatus) -> ChannelView {
     ChannelView {
         channel: ChannelId(id),
         a: node(a).account,
@@ -53,8 +53,8 @@ fn channel(id: u64, a: u8, b: u8, status: ChannelStatus) -> ChannelView {
     }
 }
 
-fn page(version: u64, upto: u64, nodes: Vec<NodeView>, channels: Vec<ChannelView>) -> ChangesView {
-    ChangesView { version, upto, nodes, channels, oldest: 1 }
+pub(super) fn page(version: u64, upto: u64, nodes: Vec<NodeView>, channels: Vec<ChannelView>) -> ChangesView {
+    ChangesView { version, upto, nodes, channels, gone: Vec::new(), oldest: 1 }
 }
 
 fn neighbours(graph: &Graph, of: u8) -> Vec<NodeKey> {
@@ -150,6 +150,28 @@ fn an_index_that_is_used_again_is_the_new_nodes() {
     graph.apply(&page(1, 1, vec![new.clone()], vec![])).expect("applies");
     assert_eq!((graph.node(&key(1)), graph.node_of_account(&node(1).account)), (None, None));
     assert_eq!((graph.node_at(1), graph.node_count()), (Some(&new), 1));
+}
+
+/// What ended and went while nobody looked is known by its name only.
+#[test]
+fn what_is_gone_leaves() {
+    let channels = [channel(0, 1, 2, ChannelStatus::Open), channel(1, 2, 3, ChannelStatus::Open)];
+    let mut graph = Graph::from_pages(1, &[node(1), node(2), node(3)], &channels);
+    let unknown = [ChangeKind::Node { index: 7 }, ChangeKind::Channel { channel: ChannelId(7) }];
+    let gone = [ChangeKind::Node { index: 1 }, ChangeKind::Channel { channel: ChannelId(0) }];
+    let gone = gone.into_iter().chain(unknown).collect();
+    let changed = graph.apply(&ChangesView { gone, ..page(5, 5, vec![], vec![]) }).expect("applies");
+    let edges: Vec<(ChannelId, bool)> = changed.iter().map(|edge| (edge.channel, edge.open)).collect();
+    assert_eq!(edges, [(ChannelId(0), false)], "whoever is told of changes hears that it has left");
+    assert!(graph.edge(ChannelId(0)).is_none() && graph.node_at(1).is_none());
+    assert_eq!((graph.node(&key(1)), graph.node_of_account(&node(1).account)), (None, None));
+    assert_eq!((graph.version(), graph.node_count(), graph.channel_count()), (5, 2, 1));
+    assert_eq!(neighbours(&graph, 2), [key(3)]);
+    // It came back elsewhere, and that is on the same page as that it had left.
+    let back = NodeView { index: 9, ..node(2) };
+    let gone = vec![ChangeKind::Node { index: 2 }];
+    graph.apply(&ChangesView { gone, ..page(6, 6, vec![back.clone()], vec![]) }).expect("applies");
+    assert_eq!((graph.node(&key(2)), graph.node_at(2)), (Some(&back), None));
 }
 
 #[test]

@@ -53,7 +53,8 @@ impl Daemon {
 
     pub(crate) async fn propose(&self, body: ProposeBody) -> Result<ActionResult, ClientError> {
         let ProposeBody { counterparty, deposit, terms } = body;
-        terms.validate().map_err(|error| ClientError::new(ErrorCode::Usage, error.to_string(), ""))?;
+        let range = "use values in range, see `por channel propose --help`";
+        terms.validate().map_err(|error| ClientError::new(ErrorCode::Usage, error.to_string(), range))?;
         let config = self.chain.config().await?;
         let bond = Yocto(config.params.sever_penalty.0 / 2);
         let args = ProposeChannelArgs { counterparty, terms, deposit };

@@ -313,10 +313,11 @@ impl Drop for Polling<'_> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), ClientError> {
+/// Errors: [`ErrorCode::Usage`].
+pub(super) fn check_name(name: &str) -> Result<(), ClientError> {
     if name.is_empty() || name.len() > MAX_APP_LEN {
         let message = format!("app names have 1 to {MAX_APP_LEN} bytes");
-        return Err(ClientError::new(ErrorCode::Usage, message, ""));
+        return Err(ClientError::new(ErrorCode::Usage, message, "use a shorter name, or any at all"));
     }
     Ok(())
 }

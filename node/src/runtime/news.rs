@@ -45,9 +45,14 @@ impl Ring {
 /// Runs for ever.
 pub(super) async fn follow(daemon: Arc<Daemon>) -> Result<(), ClientError> {
     let mut prices = HashMap::new();
+    let mut again = false;
     loop {
         let mut events =
             daemon.control.events().await.map_err(|_| other("the protocol driver has stopped"))?;
+        // Only now: the events also end when the node stops.
+        if std::mem::replace(&mut again, true) {
+            tracing::warn!("some events were not counted: the daemon was too busy");
+        }
         while let Some(event) = events.next().await {
             count(&daemon, &event);
             if let Some(what) = tell(event, &mut prices) {
@@ -55,7 +60,6 @@ pub(super) async fn follow(daemon: Arc<Daemon>) -> Result<(), ClientError> {
             }
         }
         prices.clear();
-        tracing::warn!("some events were not counted: the daemon was too busy");
     }
 }
 

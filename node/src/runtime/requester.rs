@@ -16,7 +16,7 @@ use super::other;
 use crate::client::{
     ApiRequest, ApiResponse, ClientError, ErrorCode, Quote, QuoteRequest, QuotedHop, QuotedRoute,
 };
-use crate::graph::{GraphVersion, SharedGraph};
+use crate::graph::{Graph, GraphVersion, SharedGraph};
 use crate::routes::{self, MAX_ALTERNATIVES, Route, RouteError, RouteQuery};
 use crate::seal;
 
@@ -145,19 +145,39 @@ impl Requester {
         let anything = |_| Some(Yocto(u128::MAX));
         let routes = routes::find(&graph, &self.node_key, &q.destination, &query, &anything)
             .map_err(|error| route_error(error, &q.destination))?;
+        let routes = carrying(&graph, routes, q.server_price)?;
         let routes = routes.into_iter().map(|route| quoted(self.node_key, route)).collect();
         Ok(Quote { routes, graph_version: graph.version() })
     }
 
-    /// Sends a request until it is answered, within the caller's budget and deadline.
-    pub(crate) async fn request(&self, r: &ApiRequest) -> Result<ApiResponse, ClientError> {
+    /// Sends a request until it is answered, within the caller's budget and deadline, or until `stopping` resolves
+    /// since the node ends.
+    pub(crate) async fn request(
+        &self,
+        r: &ApiRequest,
+        stopping: impl Future<Output = ()>,
+    ) -> Result<ApiResponse, ClientError> {
+        if r.deadline.is_zero() {
+            // It would be paid for, and nobody would wait for its answer.
+            return Err(ClientError::new(
+                ErrorCode::Deadline,
+                "the deadline leaves no time",
+                "allow more time",
+            ));
+        }
         let started = Instant::now();
         let last = Mutex::new(None);
         let costs = Mutex::new(Costs::default());
         // A deadline that cannot be represented is as good as none.
         let far = Duration::from_secs(366 * 24 * 3600);
         let deadline = started + r.deadline.min(far);
-        let ended = tokio::time::timeout_at(deadline, self.attempts(r, started, &last, &costs)).await;
+        let attempts = tokio::time::timeout_at(deadline, self.attempts(r, started, &last, &costs));
+        let ended = tokio::select! {
+            biased;
+            ended = attempts => ended,
+            // What is under way stays paid for: who asks again after the restart pays a second time.
+            () = stopping => Ok(Err(stopped().error)),
+        };
         let costs = costs.into_inner();
         match ended {
             Ok(Ok(response)) => {
@@ -256,6 +276,8 @@ impl Requester {
         let usable = |channel| balances.get(&channel).and_then(|own| own.connected.then_some(own.balance));
         match find(&usable) {
             Ok(routes) => {
+                let routes = carrying(&graph, routes, r.server_price)
+                    .map_err(|error| Failure { error, next: Next::GiveUp })?;
                 let route = routes.into_iter().find(|route| !tried.contains(&channels(route)));
                 let (version, now_ms) = (graph.version(), graph.chain_time_ms());
                 Ok(route.map(|route| Picked { route, version, now_ms }))
@@ -310,7 +332,10 @@ impl Requester {
         // If the caller's time is over before its end, this stays.
         costs.lock().under_way = route.price;
         let ended = ended.await;
-        costs.lock().under_way = Yocto::ZERO;
+        // Nor is it known what becomes of it if the node stops meanwhile.
+        if !matches!(ended, Err(RequestError::Stopped(_))) {
+            costs.lock().under_way = Yocto::ZERO;
+        }
         let Ended { id: request, price, outcome } = ended.map_err(|error| match error {
             RequestError::Refused(reason) => rejected(reason),
             RequestError::Stopped(_) => stopped(),
@@ -420,6 +445,51 @@ impl Drop for Load {
             }
         }
     }
+}
+
+/// Those of the routes that can ever carry the request: what is under way on a channel stays below the bond that
+/// its ends would lose, and nodes are busy for as long as it would not.
+///
+/// Errors: `Budget` if that is none of them.
+fn carrying(graph: &Graph, routes: Vec<Route>, server_price: Yocto) -> Result<Vec<Route>, ClientError> {
+    let mut least = None;
+    let total = routes.len();
+    let routes: Vec<Route> = routes
+        .into_iter()
+        .filter(|route| {
+            let weak = weak_channel(graph, route, server_price);
+            least = least.or(weak);
+            weak.is_none()
+        })
+        .collect();
+    match least {
+        Some((channel, bond)) if routes.is_empty() && total > 0 => {
+            let what = format!(
+                "channel {channel} on the way carries only requests worth less than its bond of {}",
+                bond.to_near_string()
+            );
+            Err(ClientError::new(
+                ErrorCode::Budget,
+                what,
+                "ask for less at a time, so that each request is worth less",
+            ))
+        }
+        _ => Ok(routes),
+    }
+}
+
+/// A channel of the route whose bond is not above what the request pays over it, and that bond.
+fn weak_channel(graph: &Graph, route: &Route, server_price: Yocto) -> Option<(ChannelId, Yocto)> {
+    let mut amount = server_price;
+    for hop in route.hops.iter().rev() {
+        amount = amount.checked_add(hop.price).unwrap_or(Yocto(u128::MAX));
+        let bond = graph.edge(hop.channel).map(|edge| edge.view.bond)?;
+        // Without a bond the network has no penalty: nothing to compare with.
+        if !bond.is_zero() && amount >= bond {
+            return Some((hop.channel, bond));
+        }
+    }
+    None
 }
 
 fn channels(route: &Route) -> Vec<ChannelId> {

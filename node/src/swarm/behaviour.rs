@@ -18,6 +18,10 @@ pub(crate) const PROVIDER_TTL: Duration = Duration::from_secs(3600);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(20 * 60);
 /// Most provider keys of this node.
 pub(crate) const MAX_PROVIDED: usize = 1 << 16;
+/// Most provider keys of others that are kept, besides.
+pub(super) const MAX_FOREIGN: usize = 1 << 16;
+/// Most providers of one key.
+pub(super) const MAX_PER_KEY: usize = 20;
 
 /// Limits come first: a connection above them is refused before anything is allocated for it.
 #[derive(NetworkBehaviour)]
@@ -52,14 +56,15 @@ impl NodeBehaviour {
     }
 }
 
-fn kademlia(key: &Keypair) -> kad::Behaviour<MemoryStore> {
+pub(super) fn kademlia(key: &Keypair) -> kad::Behaviour<MemoryStore> {
     let local = key.public().to_peer_id();
     let store = MemoryStoreConfig {
         // Only provider records are used; see `FilterBoth` below.
         max_records: 1,
         max_value_bytes: 1,
-        max_providers_per_key: 20,
-        max_provided_keys: MAX_PROVIDED,
+        max_providers_per_key: MAX_PER_KEY,
+        // Others' keys take no place of this node's own.
+        max_provided_keys: MAX_PROVIDED + MAX_FOREIGN,
     };
     let mut config = kad::Config::new(StreamProtocol::new(KAD_PROTOCOL));
     config

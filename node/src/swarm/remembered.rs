@@ -17,13 +17,15 @@ const MAX_ADDRESSES: usize = 8;
 /// Most bytes of the file that are read.
 const MAX_FILE: u64 = 1 << 20;
 
+type Addresses = BTreeMap<PeerId, Vec<Multiaddr>>;
+
 /// The addresses, by peer; the best one of each first.
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     path: Option<PathBuf>,
-    addresses: BTreeMap<PeerId, Vec<Multiaddr>>,
+    addresses: Addresses,
     /// What is to be written next, and who writes: writes do not overtake each other.
-    next: Arc<Mutex<Option<String>>>,
+    next: Arc<Mutex<Option<Addresses>>>,
     writer: Arc<Mutex<()>>,
 }
 
@@ -85,29 +87,27 @@ impl Remembered {
         self.save();
     }
 
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for (peer, addresses) in &self.addresses {
-            for address in addresses {
-                text.push_str(&format!("{address}/p2p/{peer}\n"));
-            }
-        }
-        text
-    }
-
     /// Writes it off the loop of the network; a write that waits is replaced by a later one.
     fn save(&self) {
         let Some(path) = self.path.clone() else { return };
-        *self.next.lock() = Some(self.text());
+        if self.next.lock().replace(self.addresses.clone()).is_some() {
+            // A task waits for its turn already.
+            return;
+        }
         let (next, writer) = (self.next.clone(), self.writer.clone());
         tokio::task::spawn_blocking(move || {
             let _writing = writer.lock();
-            let Some(text) = next.lock().take() else { return };
-            if let Err(error) = write(&path, &text) {
+            let Some(addresses) = next.lock().take() else { return };
+            if let Err(error) = write(&path, &text(&addresses)) {
                 tracing::warn!(%error, "addresses of counterparties cannot be kept: {}", path.display());
             }
         });
     }
+}
+
+fn text(addresses: &Addresses) -> String {
+    let line = |peer: &PeerId, address: &Multiaddr| format!("{address}/p2p/{peer}\n");
+    addresses.iter().flat_map(|(peer, of)| of.iter().map(move |address| line(peer, address))).collect()
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
 use libp2p::kad::{
-    self, GetClosestPeersOk, GetProvidersOk, InboundRequest, ProviderRecord, QueryId, QueryResult, RecordKey,
+    self, GetClosestPeersOk, GetProvidersOk, InboundRequest, ProviderRecord, QueryId, QueryResult,
     store::RecordStore as _,
 };
 use libp2p::multiaddr::Protocol;
@@ -15,7 +15,9 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, ping};
 use tokio::sync::{mpsc, watch};
 
-use super::behaviour::{NodeBehaviour, NodeBehaviourEvent, PROVIDER_TTL};
+use super::announce::{Announcements, record_key};
+use super::behaviour::{NodeBehaviour, NodeBehaviourEvent};
+use super::foreign::ForeignKeys;
 use super::remembered::Remembered;
 use super::{Command, KAD_PROTOCOL};
 use crate::alarm::Alarm;
@@ -25,13 +27,8 @@ use crate::client::PeerInfo;
 const MAX_ADDRESSES: usize = 16;
 /// Most peers whose descriptions are kept.
 const MAX_PEERS: usize = 4096;
-/// Most provider keys of others that are kept, and most that one peer may bring.
-const MAX_PROVIDER_KEYS: usize = 1 << 16;
-const MAX_KEYS_PER_PEER: usize = 1 << 13;
 /// Time between lookups of the same peer.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
-/// After the first peers came, what was announced to nobody is announced again.
-const REANNOUNCE_DELAY: Duration = Duration::from_secs(1);
 
 /// What is known of a peer.
 #[derive(Default)]
@@ -53,13 +50,11 @@ pub struct SwarmTask {
     connected: watch::Sender<HashSet<PeerId>>,
     peers: HashMap<PeerId, Peer>,
     counterparties: HashSet<PeerId>,
-    provided: HashSet<[u8; 32]>,
+    announcements: Announcements,
     searches: HashMap<QueryId, mpsc::Sender<PeerId>>,
     lookups: HashMap<QueryId, PeerId>,
     looked_up: HashMap<PeerId, Instant>,
-    /// Who brought a key first, and when it was announced last.
-    provider_keys: HashMap<RecordKey, (PeerId, Instant)>,
-    reannounce: Option<tokio::time::Instant>,
+    foreign: ForeignKeys,
     remembered: Remembered,
     alarm: Alarm,
 }
@@ -78,12 +73,11 @@ impl SwarmTask {
             connected,
             peers: HashMap::new(),
             counterparties: HashSet::new(),
-            provided: HashSet::new(),
+            announcements: Announcements::default(),
             searches: HashMap::new(),
             lookups: HashMap::new(),
             looked_up: HashMap::new(),
-            provider_keys: HashMap::new(),
-            reannounce: None,
+            foreign: ForeignKeys::default(),
             remembered,
             alarm,
         }
@@ -96,20 +90,15 @@ impl SwarmTask {
 
     pub async fn run(mut self) {
         loop {
-            let reannounce = self.reannounce;
-            let due = async {
-                match reannounce {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 command = self.commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => return,
                 },
-                () = due => self.announce_again(),
+                () = self.announcements.due() => {
+                    self.announcements.announce_again(&mut self.swarm.behaviour_mut().kad);
+                }
             }
         }
     }
@@ -118,16 +107,13 @@ impl SwarmTask {
         match command {
             Command::Counterparties(peers) => self.set_counterparties(peers),
             Command::Provide { key, done } => {
-                let started = self.swarm.behaviour_mut().kad.start_providing(record_key(&key));
-                if started.is_ok() {
-                    self.provided.insert(key);
-                }
+                let local = *self.swarm.local_peer_id();
+                let kad = &mut self.swarm.behaviour_mut().kad;
                 // The caller may have gone; the announcement stands.
-                let _ = done.send(started.map(drop).map_err(|error| error.to_string()));
+                let _ = done.send(self.announcements.provide(kad, local, key));
             }
             Command::StopProviding { key } => {
-                self.provided.remove(&key);
-                self.swarm.behaviour_mut().kad.stop_providing(&record_key(&key));
+                self.announcements.stop(&mut self.swarm.behaviour_mut().kad, &key);
             }
             Command::Providers { key, found } => {
                 let query = self.swarm.behaviour_mut().kad.get_providers(record_key(&key));
@@ -194,11 +180,7 @@ impl SwarmTask {
                     peer.dialled = Some(address);
                 }
                 self.remember(peer_id);
-                let was_alone = self.connected.borrow().is_empty();
                 self.connected.send_if_modified(|connected| connected.insert(peer_id));
-                if was_alone && !self.provided.is_empty() {
-                    self.reannounce = Some(tokio::time::Instant::now() + REANNOUNCE_DELAY);
-                }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, .. } => {
                 if let Some(peer) = self.peers.get_mut(&peer_id) {
@@ -206,6 +188,9 @@ impl SwarmTask {
                 }
                 if num_established == 0 {
                     self.connected.send_if_modified(|connected| connected.remove(&peer_id));
+                    if self.connected.borrow().is_empty() {
+                        self.announcements.on_alone();
+                    }
                     self.forget_some();
                 }
             }
@@ -231,6 +216,7 @@ impl SwarmTask {
             NodeBehaviourEvent::Kad(kad::Event::InboundRequest {
                 request: InboundRequest::AddProvider { record: Some(record) },
             }) => self.on_provider_record(record),
+            NodeBehaviourEvent::Kad(kad::Event::RoutingUpdated { peer, .. }) => self.hear(&peer),
             NodeBehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
                 self.on_query(id, result, step.last);
             }
@@ -253,47 +239,49 @@ impl SwarmTask {
                 self.swarm.behaviour_mut().kad.add_address(&peer_id, address.clone());
             }
         }
+        self.hear(&peer_id);
         let peer = self.peers.entry(peer_id).or_default();
-        peer.addresses = addresses;
-        peer.agent = Some(info.agent_version.chars().take(64).collect());
+        // Of a peer that names new ones all the time only the latest are dialled, and told to others.
+        let before = std::mem::replace(&mut peer.addresses, addresses);
+        // It is shown on terminals.
+        peer.agent = Some(info.agent_version.chars().filter(|c| !c.is_control()).take(64).collect());
+        for gone in before.iter().filter(|gone| !peer.addresses.contains(gone)) {
+            self.swarm.behaviour_mut().kad.remove_address(&peer_id, gone);
+        }
         self.remember(peer_id);
+    }
+
+    /// Whoever is connected and has a place in Kademlia's table can be told what this node provides.
+    fn hear(&mut self, peer: &PeerId) {
+        if !self.swarm.is_connected(peer) {
+            return;
+        }
+        let bucket = self.swarm.behaviour_mut().kad.kbucket(*peer);
+        if bucket.is_some_and(|bucket| bucket.iter().any(|entry| entry.node.key.preimage() == peer)) {
+            self.announcements.on_listener();
+        }
     }
 
     /// Provider records are kept only for providers that are nodes, and in bounded number.
     fn on_provider_record(&mut self, mut record: ProviderRecord) {
         let (key, provider, now) = (record.key.clone(), record.provider, Instant::now());
-        let known = self.provider_keys.get(&key).map(|(first, _)| *first);
-        let room = known.is_some() || self.room_for_key(&provider, now);
+        let mut expired = Vec::new();
+        let room = self.foreign.is_room(&key, &provider, now, &mut expired);
+        let local = *self.swarm.local_peer_id();
+        let store = self.swarm.behaviour_mut().kad.store_mut();
+        for key in expired {
+            for gone in store.providers(&key).into_iter().filter(|record| record.provider != local) {
+                store.remove_provider(&key, &gone.provider);
+            }
+        }
         if !room || key.as_ref().len() != 32 || libp2p_por::node_key(&provider).is_none() {
             tracing::debug!(%provider, room, "provider record refused");
             return;
         }
         record.addresses.truncate(MAX_ADDRESSES);
-        if self.swarm.behaviour_mut().kad.store_mut().add_provider(record).is_ok() {
-            self.provider_keys.insert(key, (known.unwrap_or(provider), now));
+        if store.add_provider(record).is_ok() {
+            self.foreign.note(key, provider, now);
         }
-    }
-
-    /// Whether a peer may bring one more key; drops what has expired if there is no room.
-    fn room_for_key(&mut self, provider: &PeerId, now: Instant) -> bool {
-        let full = |keys: &HashMap<RecordKey, (PeerId, Instant)>| {
-            let theirs = keys.values().filter(|(first, _)| first == provider).count();
-            keys.len() >= MAX_PROVIDER_KEYS || theirs >= MAX_KEYS_PER_PEER
-        };
-        if !full(&self.provider_keys) {
-            return true;
-        }
-        let store = self.swarm.behaviour_mut().kad.store_mut();
-        self.provider_keys.retain(|key, (_, announced)| {
-            let fresh = now.duration_since(*announced) < PROVIDER_TTL;
-            if !fresh {
-                for gone in store.providers(key) {
-                    store.remove_provider(key, &gone.provider);
-                }
-            }
-            fresh
-        });
-        !full(&self.provider_keys)
     }
 
     fn on_query(&mut self, id: QueryId, result: QueryResult, last: bool) {
@@ -327,6 +315,7 @@ impl SwarmTask {
         if last {
             self.searches.remove(&id);
             self.lookups.remove(&id);
+            self.announcements.on_ended(&mut self.swarm.behaviour_mut().kad, id);
         }
     }
 
@@ -358,15 +347,6 @@ impl SwarmTask {
         }
     }
 
-    fn announce_again(&mut self) {
-        self.reannounce = None;
-        for key in &self.provided {
-            if let Err(error) = self.swarm.behaviour_mut().kad.start_providing(record_key(key)) {
-                tracing::warn!(%error, "a provider key cannot be announced");
-            }
-        }
-    }
-
     /// Keeps the number of peers that are remembered without a connection in bounds.
     fn forget_some(&mut self) {
         if self.peers.len() > MAX_PEERS {
@@ -377,8 +357,4 @@ impl SwarmTask {
 
 fn without_peer(address: &Multiaddr) -> Multiaddr {
     address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
-}
-
-fn record_key(key: &[u8; 32]) -> RecordKey {
-    RecordKey::new(key)
 }

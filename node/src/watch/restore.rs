@@ -14,9 +14,9 @@ use por_types::interface::{ChannelView, SubmitStateArgs};
 use por_types::{AccountId, ChannelId, ChannelState, DalekVerify, NodeKey, NodeSecret, Side, Signed, Yocto};
 use serde::Serialize;
 
-use super::Handed;
 use super::tower::Ends;
 use super::wire::{Ask, Reply, TowerClient};
+use super::{Handed, MAX_PER_NODE};
 use crate::chain::{Chain, ChainConfig, MemoryIntents};
 use crate::client::{ClientError, ErrorCode};
 use crate::exit::{CliError, ExitCode};
@@ -29,6 +29,8 @@ use crate::store::{NodeStore, StoreIdentity};
 const CHECK_PATIENCE: Duration = Duration::from_secs(5);
 /// Most pages that one tower may give.
 const PAGES: usize = 64;
+/// Most channels that the chain is asked about on the word of one tower, which holds no more of a node.
+const QUESTIONS: usize = MAX_PER_NODE;
 
 /// A channel of which towers had something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,9 +62,13 @@ pub async fn restore(setup: NodeSetup, towers: &[Multiaddr]) -> Result<Vec<Resto
     let chain = ChainConfig::new(&config.network, config.account.clone(), None);
     let chain = Chain::connect(chain, Arc::new(MemoryIntents::default())).await?;
     let mut found = BTreeMap::new();
-    for handed in given {
-        for args in handed.states.into_iter().chain(handed.own) {
-            add(&chain, &node, args.signer, args.state, &mut found).await?;
+    for (tower, pages) in given {
+        let mut asked = 0;
+        for args in pages.into_iter().flat_map(|handed| handed.states.into_iter().chain(handed.own)) {
+            if !add(&chain, &node, args, &mut found, &mut asked).await? {
+                tracing::warn!(%tower, "the watchtower gives what cannot be this node's; the rest of it is left");
+                break;
+            }
         }
     }
     let kept: Vec<Recovered> = found.values().flatten().map(|(_, kept)| kept.clone()).collect();
@@ -132,11 +138,18 @@ pub(crate) async fn check(
                 .map(|args| (true, args))
                 .chain(handed.states.into_iter().map(|args| (false, args)))
         };
-        for (own, SubmitStateArgs { state, signer }) in pages.into_iter().flat_map(states) {
+        let mut asked = 0;
+        for (own, args) in pages.into_iter().flat_map(states) {
+            let SubmitStateArgs { state, signer } = &args;
             let (mine, theirs) = known.get(&state.statement.channel).copied().unwrap_or_default();
-            // Only what looks newer is worth a question to the chain.
-            if state.statement.totals.sent_by(signer) > if own { mine } else { theirs } {
-                add(chain, &node, signer, state, &mut found).await.map_err(cli_error)?;
+            // Only what looks newer, and is signed by this node where it says so, is worth a question to the chain.
+            if state.statement.totals.sent_by(*signer) <= if own { mine } else { theirs } {
+                continue;
+            }
+            let forged = own && !state.verify(chain.network(), &node, &DalekVerify);
+            if forged || !add(chain, &node, args, &mut found, &mut asked).await.map_err(cli_error)? {
+                tracing::warn!(%tower, "the watchtower gives what cannot be this node's; the rest of it is left");
+                break;
             }
         }
     }
@@ -165,7 +178,10 @@ fn raised(writes: &[Write], kept: &[Recovered]) -> Vec<ChannelId> {
 }
 
 /// What the towers give; at least one has answered.
-async fn ask_all(client: &TowerClient, towers: &[Multiaddr]) -> Result<Vec<Handed>, CliError> {
+async fn ask_all<'t>(
+    client: &TowerClient,
+    towers: &'t [Multiaddr],
+) -> Result<Vec<(&'t Multiaddr, Vec<Handed>)>, CliError> {
     let mut given = Vec::new();
     let mut failure = None;
     let mut answered = false;
@@ -173,7 +189,7 @@ async fn ask_all(client: &TowerClient, towers: &[Multiaddr]) -> Result<Vec<Hande
         match pages(client, tower).await {
             Ok(pages) => {
                 answered = true;
-                given.extend(pages);
+                given.push((tower, pages));
             }
             Err(error) => {
                 tracing::warn!(%tower, %error, "a watchtower gives nothing back");
@@ -215,36 +231,47 @@ async fn pages(client: &TowerClient, tower: &Multiaddr) -> Result<Vec<Handed>, S
 /// By channel; `None` for those that are not this node's or are over.
 type Found = BTreeMap<ChannelId, Option<(ChannelView, Recovered)>>;
 
-/// Adds a state if it is rightly signed and higher than what another tower gave.
+/// Adds a state if it is higher than what another tower gave. False if no honest tower would give it: it is not
+/// rightly signed, of a channel of others, or of more channels than one holds of a node. `asked`: questions to the
+/// chain on the word of this tower.
 async fn add(
     chain: &Chain,
     node: &NodeKey,
-    signer: Side,
-    state: Signed<ChannelState>,
+    args: SubmitStateArgs,
     found: &mut Found,
-) -> Result<(), CliError> {
+    asked: &mut usize,
+) -> Result<bool, CliError> {
+    let SubmitStateArgs { state, signer } = args;
     let channel = state.statement.channel;
     if let Entry::Vacant(free) = found.entry(channel) {
-        let view = chain.channel(channel).await?.filter(|view| !is_over(&view.status));
-        let mine = view.and_then(|view| {
+        if *asked >= QUESTIONS {
+            return Ok(false);
+        }
+        *asked += 1;
+        let view = chain.channel(channel).await?;
+        let foreign = view.as_ref().is_some_and(|view| Ends::of(view).side(node).is_none());
+        let mine = view.filter(|view| !is_over(&view.status)).and_then(|view| {
             let ends = Ends::of(&view);
             let side = ends.side(node)?;
             let peer = ends.key(side.other());
             Some((view, Recovered { channel, peer, side, own: None, theirs: None }))
         });
         free.insert(mine);
+        if foreign {
+            return Ok(false);
+        }
     }
-    let Some(Some((view, kept))) = found.get_mut(&channel) else { return Ok(()) };
+    // Over, or gone: the tower has not looked since.
+    let Some(Some((view, kept))) = found.get_mut(&channel) else { return Ok(true) };
     if !state.verify(chain.network(), &Ends::of(view).key(signer), &DalekVerify) {
-        tracing::warn!(%channel, "a watchtower gave a state that is not rightly signed");
-        return Ok(());
+        return Ok(false);
     }
     let slot = if signer == kept.side { &mut kept.own } else { &mut kept.theirs };
     let total = |state: &Signed<ChannelState>| state.statement.totals.sent_by(signer);
     if slot.as_ref().is_none_or(|held| total(&state) > total(held)) {
         *slot = Some(state);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Writes what is higher than what the store has; the channels that it raised. Durable when it

@@ -20,7 +20,7 @@ use super::wire::{self, Ask, PAGE, Reply, WatchBehaviour, WatchEvent};
 use super::{Handed, WatchError};
 use crate::chain::{Chain, ChainConfig, ChainError, MemoryIntents};
 use crate::exit::{CliError, ExitCode};
-use crate::graph::GraphSync;
+use crate::graph::{GraphSync, KeptGraph};
 use crate::keys::NodeSetup;
 use crate::swarm::listen;
 
@@ -89,10 +89,11 @@ impl WatchTower {
         let shared = Arc::new(Shared { chain, state: Mutex::new(State { guarded, store }) });
         let (stop, stopping) = watch::channel(false);
         let local = config.network.is_local();
+        let kept = KeptGraph::new(home.graph_file(), config.network(), config.network.rpc_urls.clone());
         let running = tokio::spawn(async move {
             let result = tokio::select! {
                 result = serve(shared.clone(), swarm, stopping) => result,
-                result = guard(shared.clone(), local) => result,
+                result = guard(shared.clone(), kept, local) => result,
                 error = shared.chain.clone().keep_sending() => Err(error.into()),
             };
             // Only now may another process have the home.
@@ -211,12 +212,15 @@ async fn take(
     from: NodeKey,
     handed: Handed,
 ) -> Result<Result<(), WatchError>, CliError> {
+    if handed == Handed::default() {
+        return Ok(Ok(()));
+    }
     let most = 2 * PAGE;
     if handed.states.len() > most || handed.own.len() > most || handed.orders.len() > most {
         return Ok(Err(WatchError::Full));
     }
     let known: BTreeSet<ChannelId> = shared.state.lock().guarded.ends.keys().copied().collect();
-    let ends = match look_up(&shared.chain, &known, &handed).await {
+    let ends = match look_up(&shared.chain, &known, Some(&from), &handed).await {
         Ok(ends) => ends,
         Err(error) => return Ok(Err(error)),
     };
@@ -235,19 +239,21 @@ async fn take(
 }
 
 /// Follows the chain and does what is due. Runs for ever; failures of the chain are tried again.
-async fn guard(shared: Arc<Shared>, local: bool) -> Result<(), CliError> {
+async fn guard(shared: Arc<Shared>, kept: KeptGraph, local: bool) -> Result<(), CliError> {
     let (interval, rest) = if local { (INTERVAL.0, REST.0) } else { (INTERVAL.1, REST.1) };
-    let mut sync = GraphSync::new(shared.chain.clone());
+    let (mut kept, graph) = kept.load().await.map_err(|error| broken(&error))?;
+    let mut sync = GraphSync::from_kept(shared.chain.clone(), graph);
     let mut resting: HashMap<ChannelId, Instant> = HashMap::new();
     let mut failing = false;
     loop {
         match sync.step().await {
-            Ok(_) => {
+            Ok(step) => {
                 failing = false;
                 resting.retain(|_, until| *until > Instant::now());
                 for channel in round(&shared, &sync, &resting).await? {
                     resting.insert(channel, Instant::now() + rest);
                 }
+                kept = kept.keep(sync.graph(), step.reread).await.map_err(|error| broken(&error))?;
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {

@@ -124,6 +124,8 @@ fn a_node_is_given_back_its_own_in_pages() {
     let other = Handed { own: vec![state(1, 100, 9, 0)], ..Handed::default() };
     take(&mut guarded, 1, other.clone()).expect("good");
     assert_eq!(guarded.handed(Some((&secret(1).public(), None, 200))).0.own, other.own);
+    let (_, more) = guarded.handed(Some((&secret(1).public(), None, 1)));
+    assert_eq!(more, None, "there is one channel of which it has handed over anything");
     assert!(guarded.handed(Some((&secret(3).public(), None, 200))).0.is_empty());
     let key: NodeKey = secret(2).public();
     let (mut found, mut after, mut pages) = (Vec::new(), None, 0);
@@ -145,14 +147,29 @@ fn a_node_is_given_back_its_own_in_pages() {
 fn one_node_cannot_fill_the_tower() {
     let mut guarded = Guarded::default();
     let most = MAX_PER_NODE as u64;
-    // Orders for all but the last, so that the test signs little.
     guarded.ends = views(0..most);
+    // One for all of them, so that the test signs little.
+    let signed = order(1, 0);
+    guarded.orders = (0..most).map(|id| (ChannelId(id), signed.clone())).collect();
     let handed = Handed { orders: vec![order(1, most)], ..Handed::default() };
     let key = secret(1).public();
     let result = guarded.take(&network(), Some(&key), handed.clone(), &views([most]));
     assert!(matches!(result, Err(WatchError::Full)));
-    guarded.ends.remove(&ChannelId(0));
+    // Its neighbour has room, and may use it, though all these channels are his too.
+    let his = Handed { states: vec![state(1, 0, 5, 5)], ..Handed::default() };
+    take(&mut guarded, 2, his).expect("what others hand over takes no place of his");
+    guarded.orders.remove(&ChannelId(1));
     guarded.take(&network(), Some(&key), handed, &views([most])).expect("there is room");
+}
+
+/// What can be handed over for nothing is not kept for nothing.
+#[test]
+fn a_channel_of_which_nothing_is_held_takes_no_place() {
+    let mut guarded = Guarded::default();
+    take(&mut guarded, 1, Handed { orders: vec![order(1, 7)], ..Handed::default() }).expect("good");
+    let proposed = view(ChannelStatus::Proposed, Totals::default());
+    assert_eq!(guarded.deeds(ChannelId(7), Some(&proposed), 4), [], "no edge yet");
+    assert!(guarded.channels().is_empty());
 }
 
 #[test]

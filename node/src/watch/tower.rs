@@ -23,6 +23,8 @@ pub struct Round {
     pub severed: Vec<ChannelId>,
     /// Severed channels that were paid out.
     pub finalized: Vec<ChannelId>,
+    /// Channels that could not be looked at, or for which a call failed: the next round tries again.
+    pub failed: Vec<(ChannelId, ChainError)>,
 }
 
 /// The node keys of a channel's sides, which never change.
@@ -98,6 +100,7 @@ impl Guarded {
             check_state(network, &ends, &state, signer, from.map(|from| (from, signer)))?;
             raise(&mut next.own, state, signer);
         }
+        let signers: BTreeSet<NodeKey> = handed.orders.iter().map(|order| order.statement.signer).collect();
         for order in handed.orders {
             let SeverOrder { channel, signer, .. } = order.statement;
             let ends = next.ends(channel, views)?;
@@ -109,12 +112,33 @@ impl Guarded {
             }
             next.orders.entry(channel).or_insert(order);
         }
-        let of = |from: &NodeKey| next.ends.values().filter(|ends| ends.side(from).is_some()).count();
-        if next.ends.len() > MAX_GUARDED || from.is_some_and(|from| of(from) > MAX_PER_NODE) {
+        // Of an order it is not kept who handed it over: it counts to its signer.
+        let counted = from.into_iter().chain(&signers);
+        if next.ends.len() > MAX_GUARDED || counted.into_iter().any(|node| next.held_of(node) > MAX_PER_NODE)
+        {
             return Err(WatchError::Full);
         }
         *self = next;
         Ok(())
+    }
+
+    /// Channels of which a node has handed over something, or signed an order. What its neighbours hand over takes
+    /// none of its places.
+    fn held_of(&self, node: &NodeKey) -> usize {
+        self.ends.iter().filter(|(channel, ends)| self.is_of(**channel, ends, node)).count()
+    }
+
+    fn is_of(&self, channel: ChannelId, ends: &Ends, node: &NodeKey) -> bool {
+        ends.side(node).is_some_and(|side| {
+            self.states.contains_key(&(channel, side.other()))
+                || self.own.contains_key(&(channel, side))
+                || self.orders.get(&channel).is_some_and(|order| order.statement.signer == *node)
+        })
+    }
+
+    fn holds(&self, channel: ChannelId) -> bool {
+        let of = |side| [&self.states, &self.own].iter().any(|states| states.contains_key(&(channel, side)));
+        self.orders.contains_key(&channel) || of(Side::A) || of(Side::B)
     }
 
     fn ends(&mut self, channel: ChannelId, views: &BTreeMap<ChannelId, Ends>) -> Result<Ends, WatchError> {
@@ -129,7 +153,8 @@ impl Guarded {
     pub fn handed(&self, of: Option<PageOf<'_>>) -> (Handed, Option<ChannelId>) {
         let wanted = |id: &ChannelId, ends: &Ends| match of {
             None => true,
-            Some((key, after, _)) => ends.side(key).is_some() && after.is_none_or(|after| *id > after),
+            // No pages of what its neighbours have handed over.
+            Some((key, after, _)) => self.is_of(*id, ends, key) && after.is_none_or(|after| *id > after),
         };
         let all: Vec<ChannelId> =
             self.ends.iter().filter(|(id, ends)| wanted(id, ends)).map(|(id, _)| *id).collect();
@@ -185,9 +210,11 @@ impl Guarded {
                 self.states.remove(&(channel, signer));
                 self.own.remove(&(channel, signer));
             }
-            if !self.orders.contains_key(&channel) {
-                self.ends.remove(&channel);
-            }
+        }
+        // One that is severed is finalized, whatever was handed over.
+        let severed = view.is_some_and(|view| matches!(view.status, ChannelStatus::Severed { .. }));
+        if !severed && !self.holds(channel) {
+            self.ends.remove(&channel);
         }
         deeds
     }
@@ -227,10 +254,11 @@ fn raise(states: &mut States, state: Signed<ChannelState>, signer: Side) {
     }
 }
 
-/// The ends of the channels in `handed` that are not known yet.
+/// The ends of the channels in `handed` that are not known yet; no more is asked once one is not of `from`.
 pub(super) async fn look_up(
     chain: &Chain,
     known: &BTreeSet<ChannelId>,
+    from: Option<&NodeKey>,
     handed: &Handed,
 ) -> Result<BTreeMap<ChannelId, Ends>, WatchError> {
     let states = handed.states.iter().chain(&handed.own).map(|args| args.state.statement.channel);
@@ -239,7 +267,11 @@ pub(super) async fn look_up(
     let mut found = BTreeMap::new();
     for channel in channels.difference(known) {
         let view = chain.channel(*channel).await?.ok_or(WatchError::Unknown(*channel))?;
-        found.insert(*channel, Ends::of(&view));
+        let ends = Ends::of(&view);
+        if from.is_some_and(|from| ends.side(from).is_none()) {
+            return Err(WatchError::NotYours(*channel));
+        }
+        found.insert(*channel, ends);
     }
     Ok(found)
 }
@@ -291,7 +323,7 @@ impl Tower {
     /// Errors: [`WatchError::Unknown`], [`WatchError::Forged`], [`WatchError::Full`], or of the chain.
     pub async fn take(&mut self, handed: Handed) -> Result<(), WatchError> {
         let known = self.guarded.ends.keys().copied().collect();
-        let ends = look_up(&self.chain, &known, &handed).await?;
+        let ends = look_up(&self.chain, &known, None, &handed).await?;
         let network = self.chain.network().clone();
         self.guarded.take(&network, None, handed, &ends)
     }
@@ -302,17 +334,26 @@ impl Tower {
     }
 
     /// Looks at every guarded channel once and submits what the contract does not know. Call it
-    /// several times in a challenge window.
+    /// several times in a challenge window. A channel that fails keeps none of the others waiting:
+    /// see [`Round::failed`].
     ///
-    /// Errors: of the chain; the next round tries again.
+    /// Errors: the chain does not say what time it is; the next round tries again.
     pub async fn round(&mut self) -> Result<Round, ChainError> {
         let mut round = Round::default();
         let now_ms = self.chain.head().await?.time_ms;
         for channel in self.guarded.channels() {
-            let view = self.chain.channel(channel).await?;
+            let view = match self.chain.channel(channel).await {
+                Ok(view) => view,
+                Err(error) => {
+                    round.failed.push((channel, error));
+                    continue;
+                }
+            };
             for deed in self.guarded.deeds(channel, view.as_ref(), now_ms) {
-                if carry_out(&self.chain, deed.clone()).await? {
-                    round.note(&deed);
+                match carry_out(&self.chain, deed.clone()).await {
+                    Ok(true) => round.note(&deed),
+                    Ok(false) => {}
+                    Err(error) => round.failed.push((channel, error)),
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! `por contract check`: is what is deployed what it should be?
 
 use por_types::interface::{ConfigView, STATE_VERSION};
-use por_types::{AccountId, Hash, Yocto};
+use por_types::{AccountId, Hash};
 use serde::Serialize;
 
 use super::args::CheckArgs;
@@ -189,17 +189,7 @@ async fn keys(admin: &Admin, network: &NetworkConfig) -> Result<Line, CliError> 
 
 async fn books(admin: &Admin) -> Result<Line, CliError> {
     let books = admin.books().await?;
-    let parts = [
-        books.storage,
-        books.deposits,
-        books.stakes,
-        books.bonds,
-        books.escrow,
-        books.treasury,
-        books.withdrawable,
-        books.surplus,
-    ];
-    let held = Yocto::checked_sum(parts).ok();
+    let held = books.owed().and_then(|owed| owed.checked_add(books.surplus)).ok();
     Ok(if held == Some(books.balance) {
         ok("books", format!("balance, {}", books.balance.to_near_string()))
     } else {

@@ -1,3 +1,5 @@
+use std::future::pending;
+
 use libp2p_por::{Config, MemoryStore};
 use por_core::{GraphEdge, MyChannel};
 use por_types::interface::{ChannelStatus, ChannelView};
@@ -104,9 +106,49 @@ fn lone() -> (Arc<Requester>, Control, SharedGraph, Alive) {
 async fn a_channel_that_was_just_opened_is_waited_for() {
     let (requester, _control, graph, _alive) = lone();
     *graph.write() = Graph::from_pages(1, &[], &[view(1)]);
-    let error = requester.request(&request()).await.expect_err("nobody is there");
+    let error = requester.request(&request(), pending()).await.expect_err("nobody is there");
     assert_eq!(error.code, ErrorCode::Deadline, "{error}");
     assert!(error.to_string().contains("has just been opened"), "{error}");
+}
+
+/// Nodes take no more under way on a channel than its bond makes good: such a request would find them busy for ever.
+#[tokio::test]
+async fn a_request_worth_a_bond_is_refused_at_once() {
+    let (requester, control, graph, _alive) = lone();
+    control.set_channels(vec![mine()]).await.expect("channels");
+    *graph.write() = Graph::from_pages(1, &[], &[ChannelView { deposit_a: Yocto::near(9), ..view(1) }]);
+    let worth = |server_price| ApiRequest { server_price, max_price: None, ..request() };
+    let error = carried(&requester, worth(Yocto::near(1))).await;
+    assert_eq!(error.code, ErrorCode::Budget, "{error}");
+    assert!(error.message.contains("bond of 1 NEAR"), "{error}");
+    assert!(!carried(&requester, worth(Yocto::millinear(999))).await.message.contains("bond"));
+}
+
+/// What a quote says of a request; where there is one, a message without a reason.
+async fn carried(requester: &Requester, r: ApiRequest) -> ClientError {
+    let query = QuoteRequest {
+        destination: r.destination,
+        app: None,
+        body_len: r.body.len() as u64,
+        response_limit: r.response_limit,
+        server_price: r.server_price,
+        max_latency_ms: None,
+        alternatives: None,
+    };
+    requester.quote(&query).await.err().unwrap_or_else(|| other("it is carried"))
+}
+
+/// It would be paid for, and nobody would wait for its answer.
+#[tokio::test]
+async fn without_time_nothing_is_sent() {
+    let (requester, control, graph, _alive) = lone();
+    control.set_channels(vec![mine()]).await.expect("channels");
+    *graph.write() = Graph::from_pages(1, &[], &[view(1)]);
+    let error = requester.request(&ApiRequest { deadline: Duration::ZERO, ..request() }, pending()).await;
+    let error = error.expect_err("no time");
+    assert_eq!((error.code, error.spent), (ErrorCode::Deadline, Yocto::ZERO), "{error}");
+    let channels = control.balances().await.expect("runs");
+    assert_eq!(channels[0].2, Yocto::near(1), "nothing is set aside");
 }
 
 /// A request that names a later version of the graph than its prices are of says something wrong, and is refused
@@ -129,7 +171,7 @@ async fn a_route_is_of_the_version_that_is_named() {
             *graph.write() = fresh;
             if asked.is_none() {
                 let requester = requester.clone();
-                asked = Some(tokio::spawn(async move { requester.request(&request()).await }));
+                asked = Some(tokio::spawn(async move { requester.request(&request(), pending()).await }));
             }
         }
         let ended = asked.expect("asked").await.expect("no panic");
