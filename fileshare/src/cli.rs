@@ -5,10 +5,10 @@ mod get;
 mod local;
 mod network;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{borrow::Cow, io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
-use por_node::home::Home;
+use por_node::{exit::tell, home::Home};
 use serde::Serialize;
 
 pub use self::args::{Args, Command};
@@ -18,8 +18,12 @@ use crate::{
     exit::{Exit, Failure},
     fetch::Stop,
     progress::{self, Style},
+    proto::shown,
     store::Store,
 };
+
+/// Most characters of what went wrong.
+const LONGEST: usize = 2000;
 
 /// The store's folder within a home.
 pub const STORE_FOLDER: &str = "fileshare";
@@ -119,7 +123,7 @@ impl Context {
         if self.json {
             progress::event(&serde_json::json!({ "event": "note", "text": text }));
         } else {
-            eprintln!("{text}");
+            text.lines().for_each(|line| tell(shown(line)));
         }
     }
 
@@ -163,19 +167,32 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
             exit: failure.exit.code(),
         });
     } else {
-        eprintln!("fileshare: {}", failure.what);
+        // Names in it may be of a listing that strangers made.
+        tell(format_args!("fileshare: {}", shown(&shortened(&failure.what))));
         if !failure.fix.is_empty() {
-            eprintln!("fix: {}", failure.fix);
+            tell(format_args!("fix: {}", shown(&failure.fix)));
         }
     }
     failure.exit.into()
+}
+
+/// Names may be as long as a listing.
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => Cow::Owned(format!("{} ...", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// Logs go to stderr, `default` unless `FILESHARE_LOG` says otherwise.
 fn start_log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FILESHARE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written ends nothing: told of on standard error too, the task that logs would panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // Files are read without a terminal's colours.
     let _ = builder.with_ansi(std::io::stderr().is_terminal()).try_init();
 }

@@ -95,7 +95,7 @@ pub(crate) async fn run(context: &Context, demo: Demo) -> Result<(), Failure> {
 }
 
 fn interrupted() -> Failure {
-    Failure::new(Exit::Interrupted, "interrupted", "")
+    Failure::new(Exit::Interrupted, "interrupted", "run it again; it begins anew")
 }
 
 /// Returns when the terminal is closed, unless that is to be ignored (`nohup`).

@@ -53,6 +53,7 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
+        let error = error.in_two_lines();
         let spent = error.spent;
         Failure { spent, ..Failure::new(error.code.into(), error.message, error.fix) }
     }
@@ -97,6 +98,14 @@ mod tests {
         ] {
             assert!(!Failure::io("writing x", &io::Error::from(kind)).fix.is_empty(), "{kind}");
         }
+    }
+
+    #[test]
+    fn what_a_node_says_to_do_is_the_fix() {
+        use por_node::client::ErrorCode;
+        let failure =
+            Failure::from(ClientError::new(ErrorCode::PortInUse, "port 1 is in use; take another", ""));
+        assert_eq!((failure.what.as_str(), failure.fix.as_str()), ("port 1 is in use", "take another"));
     }
 
     #[test]

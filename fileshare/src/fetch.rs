@@ -399,7 +399,7 @@ impl<N: Network> Session<N> {
         if !too_dear {
             return Ok(());
         }
-        let per_gib = price.0 / u128::from(bytes) * u128::from(GIB);
+        let per_gib = (price.0 / u128::from(bytes)).saturating_mul(u128::from(GIB));
         let what = format!(
             "it costs {} per GiB with the way to it, more than the {} allowed",
             Yocto(per_gib).to_near_string(),

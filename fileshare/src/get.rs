@@ -101,19 +101,38 @@ pub async fn resolve<N: Network>(
     Ok((found, last))
 }
 
+/// Most bytes of one download. A size that somebody names costs him nothing, and the reader 24 bytes for each
+/// window of it, before a price is known.
+const MOST: u64 = 1 << 44;
+
+fn within_bounds(goal: Goal) -> Result<Goal, Failure> {
+    if goal.len() <= MOST {
+        return Ok(goal);
+    }
+    let what = format!("it says that it has {} bytes, more than the {MOST} of one download", goal.len());
+    Err(Failure::new(
+        Exit::Usage,
+        what,
+        "get a part of it: --range of a file, --include or ID/path of a directory",
+    ))
+}
+
 /// Finds out what there is to fetch.
+///
+/// # Errors
+/// [`Exit::Usage`] if that is more than 16 TiB, whoever says so, and those of [`resolve`].
 pub async fn locate<N: Network>(session: &Session<N>, want: &Want) -> Result<Goal, Failure> {
     let (found, entry) = resolve(session, want).await?;
     if found.id.is_directory() {
         if want.range.is_some() {
             return Err(Failure::new(Exit::Usage, "a directory has no byte range", "name a file: ID/path"));
         }
-        return Ok(Goal::Tree(Tree::walk(session, found, &want.include).await?));
+        return within_bounds(Goal::Tree(Tree::walk(session, found, &want.include).await?));
     }
     let (start, end) = want.range.unwrap_or((0, None));
     let span = Span::range(found.id, found.size, start, end.unwrap_or(found.size))?;
     let executable = entry.is_some_and(|entry| entry.executable) && span.is_whole();
-    Ok(Goal::File { span, executable })
+    within_bounds(Goal::File { span, executable })
 }
 
 /// The directory that was found: its listing came with the stat, or is fetched.
@@ -282,4 +301,21 @@ fn share_tree(store: &Store, target: &Path, id: ContentId) -> Result<(), Failure
 pub(crate) fn named(path: &str) -> impl Fn(PartError) -> Failure {
     let path = crate::proto::shown(path).into_owned();
     move |error| Failure::from(error).context(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Kind;
+
+    #[test]
+    fn a_size_that_nobody_can_mean_is_refused() {
+        let id = ContentId::new(Kind::File, [7; 32]);
+        let file = |span| Goal::File { span, executable: false };
+        assert!(within_bounds(file(Span::whole(id, MOST))).is_ok());
+        let refused = within_bounds(file(Span::whole(id, 1 << 62))).expect_err("too large");
+        assert_eq!(refused.exit, Exit::Usage);
+        let part = Span::range(id, 1 << 62, 1 << 61, (1 << 61) + 5).expect("a range");
+        assert!(within_bounds(file(part)).is_ok(), "a part of it is as good as any");
+    }
 }

@@ -75,7 +75,10 @@ impl Holes {
     /// Bytes in holes of content of `size` bytes.
     pub fn bytes(&self, size: u64) -> u64 {
         let end = |first: u64, count: u64| (first + count).saturating_mul(UNIT).min(size);
-        self.0.iter().map(|&(first, count)| end(first, count) - first * UNIT).sum()
+        // They may have been told for more than this: one hash can be listed with several sizes.
+        let start = |first: u64| first.saturating_mul(UNIT);
+        let bytes = |&(first, count): &(u64, u64)| end(first, count).saturating_sub(start(first));
+        self.0.iter().map(bytes).sum()
     }
 
     /// Whole units of `file` that are holes, from unit `from` on: at most `most` runs, and where to go on.
@@ -160,6 +163,7 @@ mod tests {
         let units: Vec<u64> = (0..12).filter(|unit| holes.contains(*unit)).collect();
         assert_eq!(units, [0, 1, 5, 6, 9, 10]);
         assert_eq!(holes.bytes(size), 5 * UNIT + 1);
+        assert_eq!(holes.bytes(5), 5, "of less than they were told for");
     }
 
     #[cfg(target_os = "linux")]

@@ -88,7 +88,7 @@ fn put_get_cat_and_friends() {
     assert!(world.ok(&["cat", &id]) == data);
     assert!(world.ok(&["get", &id, "-o", "-"]) == data);
     assert_eq!(world.ok(&["cat", "--range", "70000-70010", &id]), data[70_000..70_010]);
-    world.ok(&["get", &id, "--range", "4999990-", "-o", "tail"]);
+    world.ok(&["get", &id, "--range", "4999990-", "--deadline", "500000000000y", "-o", "tail"]);
     assert_eq!(fs::read(world.path("tail")).unwrap(), data[4_999_990..]);
     let stat = String::from_utf8(world.ok(&["stat", &id])).unwrap();
     assert!(stat.contains("5000000"), "{stat}");
@@ -116,6 +116,25 @@ fn a_place_that_cannot_be_written_is_told_first() {
     if File::create(folder.join("probe")).is_err() {
         assert!(world.fails(&["get", &id, "-o", "sealed/out"], 1).contains("fix: "));
     }
+}
+
+/// Who takes a full disk for a corrupt store throws away what is in it.
+#[test]
+fn a_full_disk_is_no_corrupt_store() {
+    let world = World::new();
+    world.write("file", 100_000);
+    for args in [&["put", "file"][..], &["put", "--copy", "file"], &["pin", "ls"]] {
+        // What would become longer is refused, as on a full disk; the signal for it would end the process.
+        let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", limited, env!("CARGO_BIN_EXE_fileshare")]).args(args);
+        let output =
+            command.current_dir(world.folder.path()).env("POR_HOME", world.path("home")).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(9), "{args:?}: {told}");
+        assert!(told.contains("\nfix: free some space") && told.lines().count() == 2, "{args:?}: {told}");
+    }
+    world.ok(&["put", "file"]);
 }
 
 #[test]

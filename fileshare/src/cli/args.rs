@@ -10,9 +10,9 @@ use crate::{dir::Address, id::ContentId, net::parse_peer};
 
 const AFTER: &str = "\
 Exit codes: 0 ok, 1 other, 2 usage, 3 no route, 4 not found, 5 try again, 6 unreachable,
-7 refused for good, 8 budget, 9 disk full, 10 deadline, 11 wrong key, 13 exists,
-14 corrupt store, 15 foreign version, 32 verification failed, 40 edge severed,
-130 interrupted.";
+7 refused for good, 8 budget, 9 disk full, 10 deadline, 11 wrong key, 12 port in use,
+13 exists, 14 corrupt store, 15 foreign version, 32 verification failed,
+40 edge severed, 130 interrupted.";
 
 /// Files by their hash, paid per byte, over Proof of Response.
 ///

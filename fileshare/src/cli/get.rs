@@ -90,7 +90,8 @@ fn default_name(address: &Address) -> String {
 pub(super) fn limits(ask: &Ask, max_price: Option<Yocto>) -> Limits {
     Limits {
         max_price,
-        deadline: ask.deadline.map(|time| Instant::now() + time),
+        // One that cannot be represented is as good as none.
+        deadline: ask.deadline.and_then(|time| Instant::now().checked_add(time)),
         in_flight: ask.in_flight.into(),
         window: u64::from(ask.window) * UNIT,
         ..Limits::default()
@@ -316,8 +317,8 @@ async fn ask(context: &Context, question: String) -> Result<bool, Failure> {
         return Ok(false);
     }
     blocking(move || {
-        eprint!("{question}");
-        let _ = std::io::stderr().flush();
+        // Who cannot be asked does not answer either.
+        let _ = std::io::stderr().lock().write_all(question.as_bytes());
         let mut answer = String::new();
         let read = std::io::stdin().lock().read_line(&mut answer);
         read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")

@@ -42,7 +42,7 @@ pub async fn put(context: &Context, put: Put) -> Result<(), Failure> {
         added = adding => added??,
         () = interrupted() => {
             stop.set();
-            return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was put", ""));
+            return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was put", "run the same command again"));
         }
     };
     context.print(&added.id.to_string(), &added)

@@ -206,16 +206,7 @@ pub async fn read(chain: &Chain) -> Result<BooksView, Failure> {
 /// `surplus`: what the account held beyond its books before anybody used it (unused gas of its
 /// own deployment comes back to it); not a yocto may have been added or taken since.
 pub fn contract(books: &BooksView, surplus: Yocto) -> Result<Check, Failure> {
-    let owed = sum([
-        books.deposits,
-        books.stakes,
-        books.bonds,
-        books.escrow,
-        books.treasury,
-        books.withdrawable,
-        books.storage,
-        surplus,
-    ])?;
+    let owed = sum([books.owed().map_err(overflow)?, surplus])?;
     Ok(Check { what: "the contract holds = what it owes".into(), left: books.balance, right: owed })
 }
 

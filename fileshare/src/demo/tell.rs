@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::IsTerminal;
 
+use por_node::exit::tell;
 use por_types::Yocto;
 use serde_json::{Value, json};
 
@@ -61,7 +62,7 @@ impl Tell {
     }
 
     pub fn note(&self, text: &str) {
-        eprintln!("{text}");
+        tell(text);
     }
 
     /// A line per quarter, or a running one on a terminal.

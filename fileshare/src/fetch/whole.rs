@@ -252,7 +252,14 @@ async fn checkpoint(part: Arc<Part>) -> Result<(), Failure> {
 fn output(error: &std::io::Error) -> Failure {
     match error.kind() {
         // Whoever reads the output has enough, as `head` does.
-        std::io::ErrorKind::BrokenPipe => Failure::new(Exit::Other, "the reader of the output is gone", ""),
-        _ => Failure::io("output", error),
+        std::io::ErrorKind::BrokenPipe => {
+            let fix = "ask for a part with --range, if a part is enough";
+            Failure::new(Exit::Other, "the reader of the output is gone", fix)
+        }
+        // What is written there is kept by nobody.
+        _ => Failure {
+            fix: "see to what the system says; with -o FILE instead, what has come is kept".to_owned(),
+            ..Failure::io("output", error)
+        },
     }
 }

@@ -23,6 +23,8 @@ use crate::{
 
 /// Most files and directories of one download.
 const MAX_ENTRIES: usize = 1_000_000;
+/// Most bytes of their paths.
+const MAX_NAMES: usize = 256 << 20;
 /// Listings asked for at a time.
 const LISTINGS: usize = 8;
 /// Files under way at a time; their windows share the windows in flight.
@@ -83,6 +85,7 @@ impl Tree {
             include: include.to_vec(),
         };
         let mut level = vec![(String::new(), top)];
+        let mut bounds = Bounds::default();
         for depth in 0.. {
             if level.is_empty() {
                 break;
@@ -90,7 +93,7 @@ impl Tree {
             if depth > MAX_DEPTH {
                 return Err(DirError::TooDeep.into());
             }
-            let below = tree.take_level(session, level, depth).await?;
+            let below = tree.take_level(session, level, depth, &mut bounds).await?;
             level = stat_all(session, below).await?;
         }
         tree.drop_unused_folders();
@@ -103,6 +106,7 @@ impl Tree {
         session: &Session<N>,
         level: Vec<(String, Found)>,
         depth: usize,
+        bounds: &mut Bounds,
     ) -> Result<Vec<(String, ContentId)>, Failure> {
         let mut below = Vec::new();
         for (path, found) in level {
@@ -116,19 +120,18 @@ impl Tree {
                         return Err(DirError::Escapes { name, target }.into());
                     }
                     if self.included(&path) {
+                        bounds.note(&path)?;
                         self.links.push((path, target.clone()));
                     }
                 } else if entry.hash.is_directory() {
+                    bounds.note(&path)?;
                     self.folders.push(path.clone());
                     below.push((path, entry.hash));
                 } else if self.included(&path) {
+                    bounds.note(&path)?;
                     let (id, size, executable) = (entry.hash, entry.size, entry.executable);
                     self.files.push(FileJob { path, id, size, executable });
                 }
-            }
-            if self.files.len() + self.folders.len() + self.links.len() > MAX_ENTRIES {
-                let what = format!("the directory holds more than {MAX_ENTRIES} files");
-                return Err(Failure::new(Exit::Fatal, what, "get its parts one by one: ID/path"));
             }
         }
         Ok(below)
@@ -149,6 +152,28 @@ impl Tree {
             used.extend(path.match_indices('/').map(|(at, _)| path[..at].to_owned()));
         }
         self.folders.retain(|folder| used.contains(folder));
+    }
+}
+
+/// What is kept of a tree, which one short listing can name many times over.
+#[derive(Debug, Default)]
+struct Bounds {
+    entries: usize,
+    /// Bytes of all paths.
+    names: usize,
+}
+
+impl Bounds {
+    fn note(&mut self, path: &str) -> Result<(), Failure> {
+        self.entries += 1;
+        self.names = self.names.saturating_add(path.len());
+        let what = match self {
+            Bounds { entries, .. } if *entries > MAX_ENTRIES => format!("more than {MAX_ENTRIES} entries"),
+            Bounds { names, .. } if *names > MAX_NAMES => format!("more than {MAX_NAMES} bytes of paths"),
+            _ => return Ok(()),
+        };
+        let what = format!("the directory holds {what}");
+        Err(Failure::new(Exit::Fatal, what, "get its parts one by one: ID/path"))
     }
 }
 
@@ -239,4 +264,19 @@ async fn fetch_one<N: Network>(
 /// A path of a tree below a folder of this machine. Names were checked one by one.
 pub(super) fn relative(folder: &Path, path: &str) -> PathBuf {
     path.split('/').fold(folder.to_owned(), |at, name| at.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_and_their_paths_are_bounded() {
+        let mut bounds = Bounds { entries: MAX_ENTRIES - 1, names: 0 };
+        bounds.note("last").expect("room");
+        assert!(bounds.note("one more").is_err());
+        let mut bounds = Bounds { entries: 1, names: MAX_NAMES - 4 };
+        bounds.note("last").expect("room");
+        assert!(bounds.note("x").is_err());
+    }
 }

@@ -203,13 +203,18 @@ fn corrupt(root: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt { path: root.to_owned(), why: why.to_string() }
 }
 
-fn storage(root: &Path, error: StorageError) -> StoreError {
+/// A disk that fails or is full says nothing against the store: who takes it for corrupt throws it away.
+fn failed(root: &Path, error: redb::Error) -> StoreError {
     match error {
-        StorageError::Io(error) if error.kind() != std::io::ErrorKind::InvalidData => {
+        redb::Error::Io(error) if error.kind() != std::io::ErrorKind::InvalidData => {
             StoreError::Io { path: root.join("meta.redb"), error }
         }
         other => corrupt(root, other),
     }
+}
+
+fn storage(root: &Path, error: StorageError) -> StoreError {
+    failed(root, error.into())
 }
 
 /// What became of an attempt to open the database.
@@ -260,8 +265,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         guarded(&self.root, || {
             let database = self.open_database()?;
-            let bad = |error: redb::Error| corrupt(&self.root, error);
-            let transaction = database.begin_write().map_err(|error| bad(error.into()))?;
+            let transaction = database.begin_write().map_err(|error| failed(&self.root, error.into()))?;
             let mut tables = Tables {
                 root: &self.root,
                 items: transaction.open_table(ITEMS).map_err(|error| table_error(&self.root, error))?,
@@ -271,12 +275,10 @@ impl Store {
             drop(tables);
             match result {
                 Ok(value) => {
-                    transaction.commit().map_err(|error| match error {
-                        redb::CommitError::Storage(error) => storage(&self.root, error),
-                        other => corrupt(&self.root, other),
-                    })?;
-                    self.bump_generation()?;
+                    transaction.commit().map_err(|error| failed(&self.root, error.into()))?;
+                    // First what frees space: on a full disk nothing else could be written.
                     then(&value);
+                    self.bump_generation()?;
                     Ok(value)
                 }
                 Err(error) => {
@@ -294,7 +296,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         guarded(&self.root, || {
             let database = self.open_for_reading()?;
-            let transaction = database.begin_read().map_err(|error| corrupt(&self.root, error))?;
+            let transaction = database.begin_read().map_err(|error| failed(&self.root, error.into()))?;
             let view = View {
                 root: &self.root,
                 items: transaction.open_table(ITEMS).map_err(|error| table_error(&self.root, error))?,
@@ -315,17 +317,14 @@ impl Store {
             let database = Builder::new()
                 .set_cache_size(CACHE_BYTES)
                 .create(temporary.path())
-                .map_err(|error| corrupt(&self.root, error))?;
+                .map_err(|error| failed(&self.root, error.into()))?;
             let made = || -> Result<(), redb::Error> {
                 let transaction = database.begin_write()?;
                 transaction.open_table(ITEMS)?;
                 transaction.open_table(PINS)?;
                 Ok(transaction.commit()?)
             };
-            made().map_err(|error| match error {
-                redb::Error::Io(error) => io_at(temporary.path())(error),
-                other => corrupt(&self.root, other),
-            })?;
+            made().map_err(|error| failed(&self.root, error))?;
         }
         match temporary.persist_noclobber(&path) {
             Ok(_) => sync_dir(&path),

@@ -13,7 +13,7 @@ use por_fileshare::{
     fetch::Limits,
     get::{self, Place},
     pool::Choice,
-    proto::GET_APP,
+    proto::{GET_APP, STAT_APP, STAT_LIMIT},
 };
 
 use super::providers::{MIB, World, failure, fault, key, make_tree, quick, want};
@@ -130,8 +130,10 @@ async fn a_file_that_fails_lets_the_windows_of_others_arrive() {
     fs::write(top.join("large"), vec![2; 40 * MIB as usize]).unwrap();
     let id = put_tree(&world.store, &top, TreeOptions::default(), &mut |_| ()).unwrap().id;
     fs::remove_file(top.join("gone")).unwrap();
-    // The lost file is answered for when the others are under way, and they when it has failed.
+    // The lost file is answered for when the others are under way, and they when it has failed. The large one begins
+    // after it, or its windows could take all places.
     world.net.gate = Some(|net, call| match call.limit {
+        STAT_LIMIT if call.app == STAT_APP => net.in_flight.load(Ordering::SeqCst) >= 2,
         _ if call.app != GET_APP => true,
         ..MIB => net.in_flight.load(Ordering::SeqCst) >= 8,
         MIB.. => net.asked(1) >= 1,
