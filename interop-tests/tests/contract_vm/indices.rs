@@ -3,8 +3,8 @@
 
 use borsh::BorshDeserialize;
 use por_types::interface::{
-    ChangesView, ChannelStatus, ChannelView, CheckedEvent, ChecksView, Event, MAX_INDICES, NodeView, code,
-    method,
+    ChangeKind, ChangesView, ChannelStatus, ChannelView, CheckedEvent, ChecksView, Event, MAX_INDICES,
+    NodeView, code, method,
 };
 use por_types::{ChannelId, Yocto};
 use serde_json::json;
@@ -170,7 +170,7 @@ fn a_proposal_to_a_node_that_has_left_is_not_for_the_next_one() {
     assert_eq!(vm.channel(id).status, ChannelStatus::Open);
 }
 
-/// A follower reads records as they are now: that a node has left shows when another has its index.
+/// A follower reads records as they are now, and which of them are gone.
 #[test]
 fn the_log_tells_who_has_an_index() {
     let mut vm = Vm::with_nodes(&[ANCHOR]);
@@ -182,13 +182,16 @@ fn the_log_tells_who_has_an_index() {
     };
     let gone = page(&mut vm, since, 100);
     assert_eq!((gone.upto, gone.nodes.len()), (since + 2, 0));
+    assert_eq!(gone.gone, [ChangeKind::Node { index: 1 }], "once, though it has come and gone");
     vm.now_ms += 1;
     enter(&mut vm, "new.test");
     let holds = |view: &ChangesView| -> Vec<(u32, String)> {
         view.nodes.iter().map(|node| (node.index, node.account.to_string())).collect()
     };
     for (from, limit) in [(since, 100), (since, 1), (since + 1, 1), (since + 2, 1)] {
-        assert_eq!(holds(&page(&mut vm, from, limit)), [(1, "new.test".to_owned())]);
+        let page = page(&mut vm, from, limit);
+        assert_eq!(holds(&page), [(1, "new.test".to_owned())]);
+        assert!(page.gone.is_empty(), "{page:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the contract does for those who follow the rules.
 
 use por_types::interface::{
-    ChangesView, ChannelStatus, ChannelView, NeighbourView, NodeView, Params, code, method,
+    ChangeKind, ChangesView, ChannelStatus, ChannelView, NeighbourView, NodeView, Params, code, method,
 };
 use por_types::{ChannelId, CooperativeClose, Side, Yocto};
 use serde_json::{Value, json};
@@ -392,6 +392,22 @@ fn changes_bring_a_follower_to_the_present() {
     assert_eq!(page.nodes[0].index, 1);
     let none: ChangesView = vm.view(method::CHANGES, &json!({ "since": 4, "limit": 100 }));
     assert_eq!((none.upto, none.nodes.len(), none.channels.len()), (4, 0, 0));
+    assert!(all.gone.is_empty() && page.gone.is_empty() && none.gone.is_empty());
+}
+
+/// Who was away while a channel ended and its record went would take it for open, as he knew it.
+#[test]
+fn changes_name_what_is_gone() {
+    let mut vm = Vm::with_nodes(&["alice.test", "bob.test"]);
+    let id = vm.propose("alice.test", "bob.test", Yocto::ZERO).expect("propose");
+    let since = vm.config().graph_version;
+    vm.act("alice.test", method::CANCEL_PROPOSAL, json!({ "channel": id })).expect("cancel");
+    let there: ChangesView = vm.view(method::CHANGES, &json!({ "since": since, "limit": 100 }));
+    assert_eq!((there.channels.len(), there.gone.len()), (1, 0));
+    vm.act("bob.test", method::FORGET_CHANNEL, json!({ "channel": id })).expect("forget");
+    let away: ChangesView = vm.view(method::CHANGES, &json!({ "since": since, "limit": 100 }));
+    assert_eq!((away.upto, away.channels.len()), (away.version, 0));
+    assert_eq!(away.gone, [ChangeKind::Channel { channel: id }]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One channel from registration to the last withdrawal, and its closes.
 
 use por_interop::sandbox::with_sandbox;
-use por_types::interface::{ChangesView, ChannelStatus, ChannelView, NodeView, code, method};
+use por_types::interface::{ChangeKind, ChangesView, ChannelStatus, ChannelView, NodeView, code, method};
 use por_types::{ChannelId, CooperativeClose, Side, Yocto};
 use serde_json::json;
 
@@ -52,7 +52,8 @@ async fn open_and_top_up(net: &mut Net) -> ChannelId {
     assert_eq!((channel.bond, &channel.terms), (Yocto::near(1), &terms()));
     let changes: ChangesView = net.view(method::CHANGES, json!({ "since": 0, "limit": 100 })).await;
     assert_eq!((changes.upto, changes.nodes.len()), (changes.version, 2));
-    assert_eq!(changes.channels, [channel], "the forgotten one is gone");
+    assert_eq!(changes.channels, [channel]);
+    assert_eq!(changes.gone, [ChangeKind::Channel { channel: withdrawn }], "the forgotten one");
     id
 }
 

@@ -103,16 +103,7 @@ pub fn refused<T>(result: Result<T, String>, expected: &str) {
 }
 
 fn parts(books: &BooksView) -> i128 {
-    let parts = [
-        books.storage,
-        books.deposits,
-        books.stakes,
-        books.bonds,
-        books.escrow,
-        books.treasury,
-        books.withdrawable,
-    ];
-    i128::try_from(Yocto::checked_sum(parts).expect("sum").0).expect("fits")
+    i128::try_from(books.owed().expect("sum").0).expect("fits")
 }
 
 impl Net {

@@ -98,6 +98,7 @@ pub fn change(graph: &mut Graph, network: &Network) -> anyhow::Result<f64> {
         upto: version,
         nodes: Vec::new(),
         channels: channels.to_vec(),
+        gone: Vec::new(),
         oldest: 1,
     });
     let pages: Vec<ChangesView> = pages.collect();

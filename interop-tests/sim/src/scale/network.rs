@@ -110,7 +110,14 @@ impl Network {
             self.channel(id, if number % 2 == 0 { ChannelStatus::Open } else { ChannelStatus::Cancelled })
         });
         let version = since + u64::from(count);
-        ChangesView { version, upto: version, nodes: Vec::new(), channels: channels.collect(), oldest: 1 }
+        ChangesView {
+            version,
+            upto: version,
+            nodes: Vec::new(),
+            channels: channels.collect(),
+            gone: Vec::new(),
+            oldest: 1,
+        }
     }
 }
 
