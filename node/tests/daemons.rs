@@ -62,7 +62,8 @@ async fn two_nodes_open_pay_close_and_settle() {
     let info = eventually("the refund is counted", || async {
         let info = alice.channel(channel).await?;
         let spent = info.totals.sent_a.checked_sub(info.totals.sent_b).ok()?;
-        (spent == answer.price && info.unfinished == 0).then_some(info)
+        // Less if the answer was late.
+        (spent <= answer.price && info.unfinished == 0).then_some(info)
     })
     .await;
     assert_eq!((info.side, info.status), (Side::A, ChannelStatus::Open));

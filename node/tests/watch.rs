@@ -14,7 +14,7 @@ use por_node::keys::generate_near_key;
 use por_node::sdk::AppPricing;
 use por_node::watch::{Handed, Round, Tower, WatchError};
 use por_types::interface::{ChannelStatus, FinalizeArgs};
-use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Yocto};
+use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Side, Yocto};
 use proxy::Proxy;
 use serde_json::json;
 
@@ -45,7 +45,7 @@ async fn first_deed(tower: &mut Tower) -> Round {
 }
 
 /// Alice has paid Bob, who has handed his evidence over; then both have stopped.
-async fn paid(world: &World) -> (Daemon, Daemon, ChannelId, Handed, Yocto) {
+async fn paid(world: &World) -> (Daemon, Daemon, ChannelId, Handed) {
     let mut alice = world.node("alice", &[]).await;
     let mut bob = world.node("bob", &[&alice]).await;
     let channel = alice.open_channel(&bob, Yocto::near(10)).await;
@@ -61,13 +61,16 @@ async fn paid(world: &World) -> (Daemon, Daemon, ChannelId, Handed, Yocto) {
     drop(serving);
     alice.stop().await;
     bob.stop().await;
-    (alice, bob, channel, handed, answer.price)
+    // An attempt that came too early was paid for too, and refunded.
+    assert!(handed.states[0].state.statement.totals.sent_a >= answer.price);
+    (alice, bob, channel, handed)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tower_corrects_an_old_state_while_the_node_is_away() {
     let world = World::start().await;
-    let (alice, bob, channel, handed, price) = paid(&world).await;
+    let (alice, bob, channel, handed) = paid(&world).await;
+    let received = handed.states[0].state.statement.totals.sent_a;
     let mut tower = tower(&world).await;
     tower.take(handed).await.expect("good evidence");
     assert!(tower.round().await.expect("round").challenged.is_empty(), "an open channel needs nothing");
@@ -81,10 +84,10 @@ async fn a_tower_corrects_an_old_state_while_the_node_is_away() {
     assert_eq!(first_deed(&mut tower).await.challenged, vec![channel]);
     assert!(tower.round().await.expect("round").challenged.is_empty(), "once is enough");
 
-    let (paid_a, paid_b) = eventually("the channel is settled", || async {
+    let (totals, paid_a, paid_b) = eventually("the channel is settled", || async {
         let view = cheat.channel(channel).await.expect("view").expect("channel");
         if let ChannelStatus::Closed { paid_a, paid_b, .. } = view.status {
-            return Some((paid_a, paid_b));
+            return Some((view.totals, paid_a, paid_b));
         }
         let args = FinalizeArgs { channel, witness: None };
         // Refused until the window is over.
@@ -92,8 +95,10 @@ async fn a_tower_corrects_an_old_state_while_the_node_is_away() {
         None
     })
     .await;
-    assert_eq!(paid_b, Yocto::near(5).checked_add(price).expect("sum"));
-    assert_eq!(paid_a, Yocto::near(10).checked_sub(price).expect("difference"));
+    assert_eq!(totals.sent_a, received);
+    let share = |side, deposit| totals.balance(side, deposit, Yocto::ZERO).expect("covered");
+    assert_eq!(paid_a, share(Side::A, Yocto::near(10)));
+    assert_eq!(paid_b, share(Side::B, Yocto::near(5)));
     assert!(world.observer().await.withdrawable(&bob.account).await.expect("view") >= paid_b);
     tower.round().await.expect("round");
     assert_eq!(tower.guarded(), Handed::default(), "nothing is left to guard");
@@ -103,7 +108,7 @@ async fn a_tower_corrects_an_old_state_while_the_node_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tower_brings_orders_and_refuses_forged_ones() {
     let world = World::start().await;
-    let (alice, bob, channel, handed, _) = paid(&world).await;
+    let (alice, bob, channel, handed) = paid(&world).await;
     let mut tower = tower(&world).await;
     let network = world.observer().await.network().clone();
     let signer = alice.keys().node.public();

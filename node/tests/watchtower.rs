@@ -15,7 +15,7 @@ use por_node::watch::restore;
 use por_node::watch::service::WatchTower;
 use por_node::watch::wire::{Ask, Reply, TowerClient};
 use por_types::interface::ChannelStatus;
-use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Side, Yocto};
+use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Side, Totals, Yocto};
 
 /// The home of a tower with an account; starts it again and again.
 struct TowerHome {
@@ -47,14 +47,16 @@ impl TowerHome {
     }
 }
 
-/// Alice has paid Bob several times; the tower has what Bob has.
-async fn paid(world: &World, tower: &WatchTower) -> (Daemon, Daemon, ChannelId, Yocto) {
+/// Alice has paid Bob several times; the tower has what Bob has: the totals.
+async fn paid(world: &World, tower: &WatchTower) -> (Daemon, Daemon, ChannelId, Totals) {
     let alice = world.node("alice", &[]).await;
     let bob = world.node("bob", &[&alice]).await;
     let channel = alice.open_channel(&bob, Yocto::near(10)).await;
     let price = pay(&alice, &bob, 3).await;
-    handed_over(&bob, tower, channel).await;
-    (alice, bob, channel, price)
+    let totals = handed_over(&bob, tower, channel).await;
+    // An attempt that came too early was paid for too, and refunded.
+    assert!(totals.sent_a >= price, "{totals:?}");
+    (alice, bob, channel, totals)
 }
 
 async fn pay(alice: &Daemon, bob: &Daemon, times: u32) -> Yocto {
@@ -71,16 +73,17 @@ async fn pay(alice: &Daemon, bob: &Daemon, times: u32) -> Yocto {
     sum
 }
 
-/// Waits until the tower would give the node back what it has itself.
-async fn handed_over(node: &Daemon, tower: &WatchTower, channel: ChannelId) {
+/// Waits until the tower would give the node back what it has itself: these totals.
+async fn handed_over(node: &Daemon, tower: &WatchTower, channel: ChannelId) -> Totals {
     let client = TowerClient::start(&node.keys().node).expect("client");
-    eventually("the tower has the latest state", || async {
+    let totals = eventually("the tower has the latest state", || async {
         let info = node.channel(channel).await?;
         let evidence = node.node().evidence().await.expect("evidence");
         let reply = client.ask(&tower.addresses()[0], Ask::GiveBack { after: None }).await.ok()?;
         let Reply::Given { handed, more: None } = reply else { panic!("{reply:?}") };
         let own = handed.own.first().map(|args| args.state.statement.totals);
-        (handed.states == evidence.states && own == Some(info.totals) && info.unfinished == 0).then_some(())
+        let whole = handed.states == evidence.states && own == Some(info.totals) && info.unfinished == 0;
+        whole.then_some(info.totals)
     })
     .await;
     let status = eventually("the daemon knows that", || async {
@@ -89,6 +92,13 @@ async fn handed_over(node: &Daemon, tower: &WatchTower, channel: ChannelId) {
     })
     .await;
     assert_eq!(status.error, None);
+    totals
+}
+
+/// What the two sides get by these totals, of their deposits.
+fn shares(totals: Totals) -> (Yocto, Yocto) {
+    let share = |side, deposit| totals.balance(side, deposit, Yocto::ZERO).expect("covered");
+    (share(Side::A, Yocto::near(10)), share(Side::B, Yocto::near(5)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +107,7 @@ async fn a_tower_challenges_an_old_state_by_itself() {
     let mut tower_home = TowerHome::new(&world).await;
     let tower = tower_home.start().await;
     world.watchtowers = tower.addresses();
-    let (mut alice, mut bob, channel, price) = paid(&world, &tower).await;
+    let (mut alice, mut bob, channel, totals) = paid(&world, &tower).await;
 
     // Nobody else is given anything.
     let stranger = TowerClient::start(&generate_node_key()).expect("client");
@@ -121,20 +131,19 @@ async fn a_tower_challenges_an_old_state_by_itself() {
     cheat.sever(alice.keys().node.sign(cheat.network(), order)).await.expect("sever");
     eventually("the tower shows the payments", || async {
         let view = cheat.channel(channel).await.expect("view").expect("channel");
-        (view.totals.sent_a == price).then_some(())
+        (view.totals.sent_a == totals.sent_a).then_some(())
     })
     .await;
-    let (paid_a, paid_b) = eventually("the tower has the channel paid out", || async {
+    let (settled, paid) = eventually("the tower has the channel paid out", || async {
         let view = cheat.channel(channel).await.expect("view").expect("channel");
         // Nobody else is there to finalize it.
         match view.status {
-            ChannelStatus::Closed { paid_a, paid_b, .. } => Some((paid_a, paid_b)),
+            ChannelStatus::Closed { paid_a, paid_b, .. } => Some((view.totals, (paid_a, paid_b))),
             _ => None,
         }
     })
     .await;
-    assert_eq!(paid_b, Yocto::near(5).checked_add(price).expect("sum"));
-    assert_eq!(paid_a, Yocto::near(10).checked_sub(price).expect("difference"));
+    assert_eq!((settled.sent_a, paid), (totals.sent_a, shares(settled)));
     let client = TowerClient::start(&bob.keys().node).expect("client");
     eventually("nothing is left to guard", || async {
         let reply = client.ask(&tower.addresses()[0], Ask::GiveBack { after: None }).await.ok()?;
@@ -155,7 +164,7 @@ async fn a_node_that_lost_its_disk_goes_on() {
     let mut tower_home = TowerHome::new(&world).await;
     let tower = tower_home.start().await;
     world.watchtowers = tower.addresses();
-    let (mut alice, mut bob, channel, price) = paid(&world, &tower).await;
+    let (mut alice, mut bob, channel, totals) = paid(&world, &tower).await;
     let before = bob.channel(channel).await.expect("channel");
     alice.stop().await;
     bob.stop().await;
@@ -182,7 +191,7 @@ async fn a_node_that_lost_its_disk_goes_on() {
     let towers = [nowhere, tower.addresses()[0].clone()];
     let restored = restore(bob.setup(), &towers).await.expect("restored");
     assert_eq!(restored.len(), 1);
-    assert_eq!((restored[0].channel, restored[0].received), (channel, price));
+    assert_eq!((restored[0].channel, restored[0].received), (channel, totals.sent_a));
     assert!(restored[0].raised);
     let again = restore(bob.setup(), &towers).await.expect("restored");
     assert!(!again[0].raised, "never below, and nothing twice");
@@ -201,9 +210,14 @@ async fn a_node_that_lost_its_disk_goes_on() {
     })
     .await;
     let more = pay(&alice, &bob, 2).await;
-    let sum = price.checked_add(more).expect("sum");
+    let both = eventually("both have the same books", || async {
+        let (here, there) = (alice.channel(channel).await?, bob.channel(channel).await?);
+        (here.totals == there.totals && here.unfinished + there.unfinished == 0).then_some(here.totals)
+    })
+    .await;
+    assert!(both.sent_a.checked_sub(totals.sent_a).expect("never less") >= more, "{both:?} after {totals:?}");
     alice.client().close_channel(channel).await.expect("close");
-    let (paid_a, paid_b) = eventually("the channel is closed", || async {
+    let paid = eventually("the channel is closed", || async {
         let info = bob.channel(channel).await?;
         assert_eq!(info.side, Side::B);
         match info.status {
@@ -212,8 +226,7 @@ async fn a_node_that_lost_its_disk_goes_on() {
         }
     })
     .await;
-    assert_eq!(paid_a, Yocto::near(10).checked_sub(sum).expect("difference"));
-    assert_eq!(paid_b, Yocto::near(5).checked_add(sum).expect("sum"));
+    assert_eq!(paid, shares(both));
     tower.shutdown().await.expect("a clean end");
     world.check_books().await;
 }

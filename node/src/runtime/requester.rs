@@ -222,6 +222,7 @@ impl Requester {
                         Ok(response) => return Ok(ApiResponse { attempts, ..response }),
                         Err(failure) if failure.next == Next::GiveUp => return Err(failure.error),
                         Err(failure) => {
+                            tracing::debug!(error = %failure.error, attempts, "an attempt failed; another follows");
                             after = failure.next;
                             if failure.error.code == ErrorCode::Severed {
                                 // It may have been under way for long: what comes instead has its own time.
