@@ -89,6 +89,22 @@ impl Peer {
         self.last_failure = Some(failure);
     }
 
+    fn failed(&mut self, severity: Severity, paid: Yocto, failure: Failure) {
+        match severity {
+            // Questions that fail together are one failure.
+            Severity::Passing if self.rests(Instant::now()) => (),
+            Severity::Passing => {
+                self.allowed = (f64::from(self.in_flight + 1) / 2.0).clamp(1.0, MOST_ALLOWED);
+                self.streak = self.streak.saturating_add(1);
+                let pause = FIRST_PAUSE.saturating_mul(1 << (self.streak - 1).min(10));
+                self.rests_until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+            }
+            Severity::Lacks => (),
+            Severity::Never => self.tally.banned = Some(failure.what.clone()),
+        }
+        self.missed(paid, failure);
+    }
+
     fn answered(&mut self, bytes: u64, paid: Yocto, time: Duration) {
         self.streak = 0;
         self.rests_until = None;
@@ -157,6 +173,18 @@ impl Pool {
         peers.iter().filter(|peer| peer.tally.banned.is_none()).map(|peer| peer.offer).collect()
     }
 
+    /// The same, whoever probably answers first before the others: for questions beside the windows.
+    pub fn ranked(&self) -> Vec<Offer> {
+        let now = Instant::now();
+        let peers = self.lock();
+        let mut able: Vec<&Peer> = peers.iter().filter(|peer| peer.tally.banned.is_none()).collect();
+        able.sort_by(|a, b| {
+            let rank = |peer: &Peer| (peer.rests(now), peer.streak);
+            rank(a).cmp(&rank(b)).then(a.time.total_cmp(&b.time))
+        });
+        able.into_iter().map(|peer| peer.offer).collect()
+    }
+
     /// Providers that answered lately, for the progress line.
     pub fn active(&self) -> usize {
         let peers = self.lock();
@@ -211,21 +239,14 @@ impl Pool {
 
     /// A question failed; `paid` may have been paid nevertheless.
     pub fn failed(&self, node: NodeKey, severity: Severity, paid: Yocto, failure: Failure) {
-        self.with(node, |peer| {
-            match severity {
-                // Questions that fail together are one failure.
-                Severity::Passing if peer.rests(Instant::now()) => (),
-                Severity::Passing => {
-                    peer.allowed = (f64::from(peer.in_flight + 1) / 2.0).clamp(1.0, MOST_ALLOWED);
-                    peer.streak = peer.streak.saturating_add(1);
-                    let pause = FIRST_PAUSE.saturating_mul(1 << (peer.streak - 1).min(10));
-                    peer.rests_until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
-                }
-                Severity::Lacks => (),
-                Severity::Never => peer.tally.banned = Some(failure.what.clone()),
-            }
-            peer.missed(paid, failure);
-        });
+        self.with(node, |peer| peer.failed(severity, paid, failure));
+    }
+
+    /// The same of a question that [`Self::choose`] did not choose.
+    pub fn failed_beside(&self, node: NodeKey, severity: Severity, paid: Yocto, failure: Failure) {
+        if let Some(peer) = self.lock().iter_mut().find(|peer| peer.offer.node == node) {
+            peer.failed(severity, paid, failure);
+        }
     }
 
     /// A question failed, and it was not the provider's fault: it goes on being asked.

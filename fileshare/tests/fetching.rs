@@ -13,3 +13,5 @@ mod lies;
 mod names;
 #[path = "fetching/providers.rs"]
 mod providers;
+#[path = "fetching/silent.rs"]
+mod silent;

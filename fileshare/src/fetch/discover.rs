@@ -8,11 +8,12 @@ use por_types::{NodeKey, Yocto};
 
 use super::{Session, judge};
 use crate::{
+    dir::Directory,
     exit::{Exit, Failure},
     id::{ContentId, Kind},
-    net::{Call, Network},
+    net::{Call, Network, Reply},
     part::UNIT,
-    pool::Offer,
+    pool::{Offer, Severity},
     proto::{Answer, ProtoError, Question, STAT_APP, STAT_LIMIT, STAT_LISTING_LIMIT},
     slice::{MAX_WINDOW, verify_size_proof},
 };
@@ -22,7 +23,7 @@ const MAX_PROVIDERS: usize = 16;
 /// Longest search for providers.
 const SEARCH_TIME: Duration = Duration::from_secs(10);
 /// Longest time for a stat.
-const STAT_TIME: Duration = Duration::from_secs(15);
+pub(super) const STAT_TIME: Duration = Duration::from_secs(15);
 /// How long others may take once the first has answered.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -39,8 +40,8 @@ pub struct Found {
 impl<N: Network> Session<N> {
     /// Finds out who has the content (or asks just `from`), and fills the pool.
     ///
-    /// With `sure` false the id's kind is a guess (64 hex digits); then a provider's word
-    /// that it is a directory is taken, since the listing is checked when it is read.
+    /// With `sure` false the id's kind is a guess (64 hex digits); then it is a directory if a provider says
+    /// so and gives its listing.
     pub async fn discover(&self, id: ContentId, sure: bool, from: &[NodeKey]) -> Result<Found, Failure> {
         let providers = if from.is_empty() {
             let wait = self.time_left()?.min(SEARCH_TIME);
@@ -65,8 +66,10 @@ impl<N: Network> Session<N> {
                         until = until.min(Instant::now() + GRACE);
                     }
                     self.pool.add(offer);
-                    let better = found.as_ref().is_none_or(|found| found.listing.is_none());
-                    if better {
+                    // Anybody can call a small file a directory: that counts if its bytes are a listing.
+                    let is_listing = |bytes: &Bytes| sure || Directory::decode(bytes).is_ok();
+                    let answer = Found { listing: answer.listing.filter(is_listing), ..answer };
+                    if found.as_ref().is_none_or(|found| found.listing.is_none()) {
                         found = Some(answer);
                     }
                 }
@@ -81,24 +84,56 @@ impl<N: Network> Session<N> {
         Ok(found)
     }
 
-    /// Asks the providers at hand, one after the other, until one has this content too.
+    /// Asks the providers at hand, one after the other, until one has this content too: those first that
+    /// have answered so far.
     pub async fn stat_any(&self, id: ContentId) -> Result<Found, Failure> {
         let mut failures = Vec::new();
-        for offer in self.pool.offers() {
+        for offer in self.pool.ranked() {
             match self.stat(offer.node, id, id.is_directory()).await {
                 Ok((_, found)) => return Ok(found),
-                Err(failure) => failures.push(failure.context(format_args!("provider {}", offer.node))),
+                Err(failure) => {
+                    self.failed_beside(offer.node, &failure).await;
+                    failures.push(failure.context(format_args!("provider {}", offer.node)));
+                }
             }
         }
         Err(nobody(id, failures))
     }
 
+    /// A question beside the windows was not answered: others are asked first from here on. Whether that was
+    /// the provider's doing.
+    pub(super) async fn failed_beside(&self, node: NodeKey, failure: &Failure) -> bool {
+        let own = failure.exit == Exit::Budget || self.time_left().is_err() || self.is_outage(failure).await;
+        if !own {
+            let severity = if failure.exit == Exit::NotFound { Severity::Lacks } else { Severity::Passing };
+            self.pool.failed_beside(node, severity, failure.spent, failure.clone());
+        }
+        !own
+    }
+
     /// Asks one provider what it has and what it costs. The size is proven.
     pub async fn stat(&self, node: NodeKey, id: ContentId, listing: bool) -> Result<(Offer, Found), Failure> {
-        let question = Question::Stat { id, listing };
-        let body = question.encode().map_err(|error| judge(&error).1)?;
         let limit = if listing { STAT_LISTING_LIMIT } else { STAT_LIMIT };
         let started = Instant::now();
+        let reply = self.ask_beside(node, Question::Stat { id, listing }, limit, STAT_TIME).await?;
+        let (offer, found, sparse) = read_stat(node, id, &reply.body).map_err(|error| judge(&error).1)?;
+        if sparse {
+            self.maps.note(&id, node);
+        }
+        self.pool.add(offer);
+        self.pool.told(node, reply.price, started.elapsed());
+        Ok((offer, found))
+    }
+
+    /// Asks one provider something that it charges nothing for.
+    pub(super) async fn ask_beside(
+        &self,
+        node: NodeKey,
+        question: Question,
+        limit: u64,
+        longest: Duration,
+    ) -> Result<Reply, Failure> {
+        let body = question.encode().map_err(|error| judge(&error).1)?;
         let price = self.net.quote(node, STAT_APP, body.len() as u64, limit, Yocto::ZERO).await?;
         let reservation = self.budget.reserve(price)?;
         let call = Call {
@@ -108,16 +143,9 @@ impl<N: Network> Session<N> {
             limit,
             server_price: Yocto::ZERO,
             max_price: price,
-            deadline: self.time_left()?.min(STAT_TIME),
+            deadline: self.time_left()?.min(longest),
         };
-        let reply = self.pay(reservation, call).await?;
-        let (offer, found, sparse) = read_stat(node, id, &reply.body).map_err(|error| judge(&error).1)?;
-        if sparse {
-            self.maps.note(&id, node);
-        }
-        self.pool.add(offer);
-        self.pool.told(node, reply.price, started.elapsed());
-        Ok((offer, found))
+        self.pay(reservation, call).await
     }
 }
 

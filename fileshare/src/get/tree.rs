@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 
 use super::{listing, staging::Staging};
 use crate::{
-    dir::{DirError, MAX_DEPTH, glob_matches, link_stays_inside},
+    dir::{DirError, Directory, MAX_DEPTH, glob_matches, link_stays_inside},
     exit::{Exit, Failure},
     fetch::{Found, Session},
     id::ContentId,
@@ -84,54 +84,61 @@ impl Tree {
             links: Vec::new(),
             include: include.to_vec(),
         };
-        let mut level = vec![(String::new(), top)];
         let mut bounds = Bounds::default();
-        for depth in 0.. {
+        let top = listing(session, &top).await?;
+        let mut level = tree.take("", &top, 0, &mut bounds)?;
+        for depth in 1.. {
             if level.is_empty() {
                 break;
             }
             if depth > MAX_DEPTH {
                 return Err(DirError::TooDeep.into());
             }
-            let below = tree.take_level(session, level, depth, &mut bounds).await?;
-            level = stat_all(session, below).await?;
+            // One by one as they come: somebody else's directory decides how many there are.
+            let mut listings = stream::iter(std::mem::take(&mut level))
+                .map(|(path, id)| async move {
+                    let found = session.stat_any(id).await?;
+                    Ok::<_, Failure>((path, listing(session, &found).await?))
+                })
+                .buffered(LISTINGS);
+            while let Some(read) = listings.next().await {
+                let (path, directory) = read?;
+                level.extend(tree.take(&path, &directory, depth, &mut bounds)?);
+            }
         }
         tree.drop_unused_folders();
         Ok(tree)
     }
 
-    /// Sorts a level's entries; returns the directories of the next.
-    async fn take_level<N: Network>(
+    /// Takes the entries of the directory at `folder`; returns the directories among them.
+    fn take(
         &mut self,
-        session: &Session<N>,
-        level: Vec<(String, Found)>,
+        folder: &str,
+        directory: &Directory,
         depth: usize,
         bounds: &mut Bounds,
     ) -> Result<Vec<(String, ContentId)>, Failure> {
         let mut below = Vec::new();
-        for (path, found) in level {
-            let directory = listing(session, &found).await?;
-            for entry in directory.entries() {
-                let path =
-                    if path.is_empty() { entry.name.clone() } else { format!("{path}/{}", entry.name) };
-                if let Some(target) = &entry.symlink {
-                    if !link_stays_inside(target, depth) {
-                        let (name, target) = (path, target.clone());
-                        return Err(DirError::Escapes { name, target }.into());
-                    }
-                    if self.included(&path) {
-                        bounds.note(&path)?;
-                        self.links.push((path, target.clone()));
-                    }
-                } else if entry.hash.is_directory() {
-                    bounds.note(&path)?;
-                    self.folders.push(path.clone());
-                    below.push((path, entry.hash));
-                } else if self.included(&path) {
-                    bounds.note(&path)?;
-                    let (id, size, executable) = (entry.hash, entry.size, entry.executable);
-                    self.files.push(FileJob { path, id, size, executable });
+        for entry in directory.entries() {
+            let path =
+                if folder.is_empty() { entry.name.clone() } else { format!("{folder}/{}", entry.name) };
+            if let Some(target) = &entry.symlink {
+                if !link_stays_inside(target, depth) {
+                    let (name, target) = (path, target.clone());
+                    return Err(DirError::Escapes { name, target }.into());
                 }
+                if self.included(&path) {
+                    bounds.note(&path)?;
+                    self.links.push((path, target.clone()));
+                }
+            } else if entry.hash.is_directory() {
+                bounds.note(&path)?;
+                self.folders.push(path.clone());
+                below.push((path, entry.hash));
+            } else if self.included(&path) {
+                bounds.note(&path)?;
+                let (id, size, executable) = (entry.hash, entry.size, entry.executable);
+                self.files.push(FileJob { path, id, size, executable });
             }
         }
         Ok(below)
@@ -175,20 +182,6 @@ impl Bounds {
         let what = format!("the directory holds {what}");
         Err(Failure::new(Exit::Fatal, what, "get its parts one by one: ID/path"))
     }
-}
-
-async fn stat_all<N: Network>(
-    session: &Session<N>,
-    below: Vec<(String, ContentId)>,
-) -> Result<Vec<(String, Found)>, Failure> {
-    let mut stats = stream::iter(below)
-        .map(|(path, id)| async move { session.stat_any(id).await.map(|found| (path, found)) })
-        .buffered(LISTINGS);
-    let mut level = Vec::new();
-    while let Some(stat) = stats.next().await {
-        level.push(stat?);
-    }
-    Ok(level)
 }
 
 /// Fetches every file of a tree that is not there yet.

@@ -2,23 +2,21 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use por_fileshare::{
     budget::Budget,
     dir::{DirEntry, Directory},
-    exit::{Exit, Failure},
+    exit::Exit,
     fetch::{Limits, Session, Stop},
     get,
     id::Kind,
-    net::{Call, Network, Reply},
+    net::{Call, Reply},
     proto::{Answer, STAT_APP, Stat},
     tree::GROUP,
 };
-use por_types::{NodeKey, Yocto};
 use proptest::prelude::*;
 
-use super::providers::{MIB, Net, World, failure, fault, flips_a_bit, key, quick, want};
+use super::providers::{Changed, MIB, Net, World, failure, fault, flips_a_bit, key, quick, want};
 
 #[tokio::test]
 async fn a_lying_provider_is_found_out_and_the_others_deliver() {
@@ -56,40 +54,16 @@ async fn a_flipped_byte_from_the_only_provider_fails_the_get() {
     }
 }
 
-/// Rewrites a stat on its way.
-struct Liar(Net, u64);
-
-impl Network for Liar {
-    async fn providers(
-        &self,
-        hash: &[u8; 32],
-        limit: usize,
-        wait: Duration,
-    ) -> Result<Vec<NodeKey>, Failure> {
-        self.0.providers(hash, limit, wait).await
-    }
-
-    async fn quote(
-        &self,
-        to: NodeKey,
-        app: &'static str,
-        body_len: u64,
-        limit: u64,
-        price: Yocto,
-    ) -> Result<Yocto, Failure> {
-        self.0.quote(to, app, body_len, limit, price).await
-    }
-
-    async fn request(&self, call: Call) -> Result<Reply, Failure> {
-        let is_stat = call.app == STAT_APP;
-        let mut reply = self.0.request(call).await?;
-        if is_stat {
+/// Rewrites stats on their way.
+fn stats(net: Net, change: impl Fn(Stat<'_>) -> Vec<u8> + Send + Sync + 'static) -> Changed {
+    let change = move |call: &Call, mut reply: Reply| {
+        if call.app == STAT_APP {
             let stat = Answer::decode(&reply.body).unwrap().into_stat().unwrap();
-            let lie = Answer::Stat(Stat { size: self.1, ..stat });
-            reply.body = lie.encode().unwrap().into();
+            reply.body = change(stat).into();
         }
         Ok(reply)
-    }
+    };
+    Changed { net, change: Box::new(change) }
 }
 
 #[tokio::test]
@@ -97,12 +71,33 @@ async fn a_lie_about_the_size_is_caught_before_anything_is_bought() {
     for lie in [0, 1, GROUP, 3 * MIB - 1, 3 * MIB + 1, 4 * MIB, u64::MAX] {
         let world = World::new().provider(1, 5, None);
         let (id, _) = world.put(3 * MIB);
-        let net = Arc::new(Liar(world.net, lie));
+        let lying = move |stat: Stat<'_>| Answer::Stat(Stat { size: lie, ..stat }).encode().unwrap();
+        let net = Arc::new(stats(world.net, lying));
         let session = Session::new(Arc::clone(&net), Budget::new(None), quick(), Stop::default());
         let failed = get::locate(&session, &want(id)).await.unwrap_err();
         assert_eq!(failed.exit, Exit::VerificationFailed, "size {lie}: {failed}");
-        assert_eq!(net.0.asked(1), 0);
+        assert_eq!(net.net.asked(1), 0);
     }
+}
+
+/// An id without a kind is what its bytes are, not what one of its providers calls them.
+#[tokio::test]
+async fn a_file_that_somebody_calls_a_directory_is_a_file() {
+    let world = World::new().provider(1, 5, None);
+    let (id, data) = world.put(300);
+    let bytes = data.clone();
+    let lying = move |stat: Stat<'_>| {
+        let listing = Some(serde_bytes::Bytes::new(&bytes));
+        Answer::Stat(Stat { directory: true, listing, ..stat }).encode().unwrap()
+    };
+    let net = Arc::new(stats(world.net, lying));
+    let session = Session::new(net, Budget::new(None), quick(), Stop::default());
+    let mut want = want(id);
+    want.address = hex::encode(id.hash()).parse().unwrap();
+    let goal = get::locate(&session, &want).await.unwrap();
+    let mut out = Vec::new();
+    get::fetch_out(&session, &goal, &mut out).await.unwrap();
+    assert!(out == data);
 }
 
 #[tokio::test]

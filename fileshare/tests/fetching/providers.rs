@@ -142,6 +142,42 @@ impl Network for Net {
     }
 }
 
+/// What becomes of an answer on its way.
+pub type Change = Box<dyn Fn(&Call, Reply) -> Result<Reply, Failure> + Send + Sync>;
+
+/// A network that changes answers.
+pub struct Changed {
+    pub net: Net,
+    pub change: Change,
+}
+
+impl Network for Changed {
+    async fn providers(
+        &self,
+        hash: &[u8; 32],
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Vec<NodeKey>, Failure> {
+        self.net.providers(hash, limit, wait).await
+    }
+
+    async fn quote(
+        &self,
+        to: NodeKey,
+        app: &'static str,
+        body_len: u64,
+        limit: u64,
+        price: Yocto,
+    ) -> Result<Yocto, Failure> {
+        self.net.quote(to, app, body_len, limit, price).await
+    }
+
+    async fn request(&self, call: Call) -> Result<Reply, Failure> {
+        let reply = self.net.request(call.clone()).await?;
+        (self.change)(&call, reply)
+    }
+}
+
 /// A folder with a store that holds `content`, and providers that serve from it.
 pub struct World {
     pub folder: tempfile::TempDir,
