@@ -118,8 +118,10 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         }
     };
     tokio::select! {
-        result = verb(&context, args.command) => result,
+        // First listened for: until then a signal ends the process with whatever it has begun to write.
+        biased;
         _ = tokio::signal::ctrl_c() => Err(CliError::new(ExitCode::Interrupted, "interrupted", fix)),
+        result = verb(&context, args.command) => result,
     }
 }
 

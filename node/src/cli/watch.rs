@@ -37,10 +37,11 @@ async fn give_back(context: &Context, from: Vec<Multiaddr>) -> Result<(), CliErr
     let setup = load(context, Overrides::default()).await?;
     let towers = if from.is_empty() { setup.config.p2p.watchtowers.clone() } else { from };
     let channels = tokio::select! {
-        result = restore(setup, &towers) => result?,
+        biased;
         _ = tokio::signal::ctrl_c() => {
             return Err(CliError::new(ExitCode::Interrupted, "interrupted", "run the same command again"));
         }
+        result = restore(setup, &towers) => result?,
     };
     context.output.print(&channels, |channels| table(channels))
 }
