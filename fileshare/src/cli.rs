@@ -15,10 +15,9 @@ pub use self::args::{Args, Command};
 #[cfg(feature = "demo")]
 pub(crate) use self::network::{ended, parent_gone, run_node};
 use crate::{
-    exit::{Exit, Failure},
+    exit::{Exit, Failure, shown},
     fetch::Stop,
     progress::{self, Style},
-    proto::shown,
     store::Store,
 };
 

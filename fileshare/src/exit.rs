@@ -3,7 +3,7 @@
 use std::{fmt, io};
 
 /// What a command's exit code means; `por` and `fileshare` share the table.
-pub use por_node::exit::ExitCode as Exit;
+pub use por_node::exit::{ExitCode as Exit, shown};
 use por_node::{client::ClientError, exit::CliError};
 use por_types::Yocto;
 

@@ -299,7 +299,7 @@ fn share_tree(store: &Store, target: &Path, id: ContentId) -> Result<(), Failure
 
 /// Maps an error of a file's own to one that names the file.
 pub(crate) fn named(path: &str) -> impl Fn(PartError) -> Failure {
-    let path = crate::proto::shown(path).into_owned();
+    let path = crate::exit::shown(path).into_owned();
     move |error| Failure::from(error).context(&path)
 }
 

@@ -5,8 +5,6 @@
 //! version is the last part of the app's name. Unknown fields are ignored, unknown
 //! questions are answered with [`Fault::Unsupported`].
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use por_types::{AmountError, Yocto};
 use serde::{Deserialize, Serialize};
@@ -287,33 +285,12 @@ pub fn slice_of(answer: &Bytes) -> Result<Bytes, ProtoError> {
     Ok(answer.slice_ref(slice))
 }
 
-/// A text for people from a listing or a name that strangers chose: nothing in it moves a terminal's cursor, or
-/// makes it read otherwise than it is written.
-pub fn shown(text: &str) -> Cow<'_, str> {
-    // Besides controls the marks that turn the direction of what follows.
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if text.chars().any(hidden) {
-        Cow::Owned(text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect())
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::slice::MAX_WINDOW;
-
-    #[test]
-    fn what_strangers_name_moves_no_cursor() {
-        assert_eq!(shown("caf\u{e9}/\u{1b}[2J\u{202e}txt.\n"), "caf\u{e9}/\u{fffd}[2J\u{fffd}txt.\u{fffd}");
-        assert!(matches!(shown("plain"), Cow::Borrowed("plain")));
-    }
 
     fn id() -> ContentId {
         ContentId::file(blake3::hash(b"x"))

@@ -1,5 +1,6 @@
 //! Exit codes of the command line tools, and the error that carries one.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::{fmt, io};
 
@@ -184,7 +185,22 @@ pub fn tell(line: impl fmt::Display) {
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    shown(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+}
+
+/// A text for people that strangers chose, or a part of: nothing in it moves a terminal's cursor, or
+/// makes it read otherwise than it is written.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    // Besides controls the marks that turn the direction of what follows.
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.chars().any(hidden) {
+        Cow::Owned(text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 impl std::error::Error for CliError {}
@@ -202,6 +218,12 @@ impl From<ClientError> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_strangers_name_moves_no_cursor() {
+        assert_eq!(shown("caf\u{e9}/\u{1b}[2J\u{202e}txt.\n"), "caf\u{e9}/\u{fffd}[2J\u{fffd}txt.\u{fffd}");
+        assert!(matches!(shown("plain"), Cow::Borrowed("plain")));
+    }
 
     #[test]
     fn codes_are_those_of_the_table() {
@@ -235,6 +257,8 @@ mod tests {
         let error = CliError::usage("bad\nthing", "do  this");
         assert_eq!(error.to_string(), "error: bad thing\nfix: do this");
         assert_eq!(CliError::usage("bad", "").to_string(), "error: bad");
+        let hostile = CliError::usage("the tower says: \u{1b}[2Jall is well\u{7}", "");
+        assert_eq!(hostile.to_string(), "error: the tower says: \u{fffd}[2Jall is well\u{fffd}");
         let joined = ClientError::new(ErrorCode::PortInUse, "port 1 is in use; take another", "");
         assert_eq!(CliError::from(joined).to_string(), "error: port 1 is in use\nfix: take another");
     }

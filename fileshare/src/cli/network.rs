@@ -20,14 +20,14 @@ use super::{
 use crate::{
     budget::{ASKING, Budget},
     dir::DirEntry,
-    exit::Failure,
+    exit::{Failure, shown},
     fetch::{Found, Plan, Session, Stop},
     get::{self, Goal, Want},
     id::ContentId,
     net::{Daemon, Local, Network, blocking},
     node::Files,
     progress::bytes,
-    proto::{Pricing, shown},
+    proto::Pricing,
     serve::{Served, ServerLock, per_byte},
 };
 

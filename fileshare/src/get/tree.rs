@@ -242,7 +242,7 @@ async fn fetch_one<N: Network>(
     let part = Arc::new(part);
     session.meter.add_done(part.done());
     let filled = session.fill_until(&part, failed).await;
-    filled.map_err(|failure| failure.context(crate::proto::shown(&job.path)))?;
+    filled.map_err(|failure| failure.context(crate::exit::shown(&job.path)))?;
     blocking(move || {
         let part = Arc::into_inner(part)
             .ok_or_else(|| Failure::new(Exit::Other, "internal error: the download is still in use", ""))?;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::exit::CliError;
+use crate::exit::{CliError, shown};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
@@ -49,10 +49,11 @@ fn write_all(bytes: &[u8]) -> Result<(), CliError> {
     }
 }
 
-/// Columns as wide as their widest cell.
+/// Columns as wide as their widest cell. What strangers have named keeps to its cell.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -62,14 +63,17 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let mut lines = vec![line(head.to_vec())];
-    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    lines.extend(rows.iter().map(|row| line(row.iter().map(|cell| &**cell).collect())));
     lines.join("\n")
 }
 
 /// `name  value` lines.
 pub(super) fn facts(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}")).collect::<Vec<_>>().join("\n")
+    rows.iter()
+        .map(|(name, value)| format!("{name:<width$}  {}", shown(value)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -80,6 +84,9 @@ mod tests {
     fn tables_are_aligned() {
         let rows = [vec!["1".to_owned(), "open".to_owned()], vec!["100".to_owned(), "x".to_owned()]];
         assert_eq!(table(&["id", "state"], &rows), "id   state\n1    open\n100  x");
+        let hostile = [vec!["a\n9".to_owned(), "\u{1b}[1A".to_owned()]];
+        assert_eq!(table(&["id", "state"], &hostile), "id   state\na\u{fffd}9  \u{fffd}[1A");
+        assert_eq!(facts(&[("tower", "\u{1b}[2J".into())]), "tower  \u{fffd}[2J");
         assert_eq!(facts(&[("a", "1".into()), ("long", "2".into())]), "a     1\nlong  2");
     }
 }
