@@ -89,7 +89,7 @@ pub enum RouteError {
     #[error("no route of open channels carries the request within the bounds")]
     NoRoute,
     /// There are routes, but none within the price bound or the own channels' balance.
-    #[error("the cheapest route costs {cheapest} yocto, more than the bound or the channels' balance")]
+    #[error("the cheapest route costs {}, more than the bound or the channels' balance", cheapest.to_near_string())]
     TooDear { cheapest: Yocto },
     /// The bounds leave too many combinations: relax one of them.
     #[error("the search took too many steps")]

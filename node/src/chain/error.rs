@@ -33,7 +33,7 @@ pub enum ChainError {
     #[error("the chain refuses the transaction: {reason}")]
     Rejected { reason: String },
     /// The account cannot pay for the call.
-    #[error("{account} has {have} yocto and the call needs {need}")]
+    #[error("{account} has {} and the call needs {}", have.to_near_string(), need.to_near_string())]
     Funds { account: AccountId, have: Yocto, need: Yocto },
     #[error("account {account} does not exist on {chain_id}")]
     NoAccount { account: AccountId, chain_id: String },
@@ -156,10 +156,40 @@ fn contract_error_code(contract: Option<&str>) -> ErrorCode {
     }
 }
 
+/// The contract names amounts in yoctoNEAR, as machines do: with `Yocto` of more than 15 digits in NEAR.
+fn in_near(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let digits = &rest[start..];
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        // Nothing that is a part of a name or of another number.
+        let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        // A dot may be the sentence's.
+        let after = digits[end..].strip_prefix('.').unwrap_or(&digits[end..]);
+        let alone = !rest[..start].ends_with(part) && !after.starts_with(part);
+        told.push_str(&rest[..start]);
+        match digits[..end].parse::<u128>() {
+            Ok(amount) if alone && end > 15 => {
+                told.push_str(&Yocto(amount).to_near_string());
+                rest = digits[end..].strip_prefix(" yocto").unwrap_or(&digits[end..]);
+            }
+            _ => {
+                told.push_str(&digits[..end]);
+                rest = &digits[end..];
+            }
+        }
+    }
+    told + rest
+}
+
 impl From<ChainError> for ClientError {
     fn from(error: ChainError) -> ClientError {
         let code = error.error_code();
-        let message = error.to_string();
+        let message = match &error {
+            ChainError::Contract { .. } => in_near(&error.to_string()),
+            _ => error.to_string(),
+        };
         // The contract says what happened and, after a semicolon, what to do.
         match (&error, message.rsplit_once("; ")) {
             (ChainError::Contract { .. }, Some((what, fix))) => ClientError::new(code, what, fix),
@@ -178,6 +208,27 @@ impl From<ChainError> for CliError {
 mod tests {
     use super::*;
     use crate::store::StoreError;
+
+    #[test]
+    fn people_are_told_of_near() {
+        let said = "alice.near has 5250000000000000000000000 yocto withdrawable; ask for at most that";
+        assert_eq!(in_near(said), "alice.near has 5.25 NEAR withdrawable; ask for at most that");
+        let said =
+            "1 yocto attached, of which 1 are left for the bond of 2000000000000000000000000; attach more";
+        assert_eq!(
+            in_near(said),
+            "1 yocto attached, of which 1 are left for the bond of 2 NEAR; attach more"
+        );
+        for other in [
+            "channel 7 closes at 1763878130000",
+            "a1234567890123456789.near",
+            "1234567890123456789.near",
+            "9999999999999999999999999999999999999999999",
+            "",
+        ] {
+            assert_eq!(in_near(other), other);
+        }
+    }
 
     #[test]
     fn a_full_disk_is_not_a_damaged_store() {
