@@ -394,17 +394,6 @@ impl Node {
         fee.checked_mul(noticed_ms * u128::from(load.requests)).unwrap_or(Yocto(u128::MAX >> 1))
     }
 
-    /// The upstream node's bound, less what the way between takes (protocol section 5).
-    fn clock_from(&self, head: &RequestHead, from: &Leg) -> Clock {
-        let bound = head.bound_ms_at(usize::from(from.hop));
-        let declared =
-            self.channels.get(&from.channel).and_then(|c| c.info.as_ref()).map_or(0, |i| i.terms.rtt_ms);
-        let measured = self.edges.get(&from.peer).and_then(|edge| edge.rtt_ms).unwrap_or(u64::MAX);
-        // More than was promised is no reason to be early: the peer can make every round trip look long, and
-        // would be paid for lateness that is none.
-        Clock::new(self.now, bound.saturating_sub(measured.min(u64::from(declared))))
-    }
-
     fn accept(&mut self, id: RequestId, from: &Leg, body_len: u64, relay: bool) {
         let reserved = self.reservation(from, body_len, relay);
         self.load(from, true);

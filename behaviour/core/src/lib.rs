@@ -82,6 +82,7 @@ mod streams;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trip;
 pub mod verified;
 pub mod wire;
 

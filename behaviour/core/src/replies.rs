@@ -40,21 +40,6 @@ impl Node {
         Ok(())
     }
 
-    /// The first answer to a small request tells the edge's round trip.
-    fn measure(&mut self, peer: NodeKey, id: RequestId) {
-        let Some(job) = self.jobs.get(&id).filter(|job| !job.is_acked()) else { return };
-        let Some(to) = job.to().filter(|_| job.head.body_len <= u64::from(self.config.limits.max_inline))
-        else {
-            return;
-        };
-        let (sample, since) = (self.now.since_ms(to.clock.since), to.clock.since);
-        let edge = self.edge(peer);
-        // What was sent again over a later session says nothing.
-        if since >= edge.turned {
-            edge.rtt_ms = Some(edge.rtt_ms.map_or(sample, |rtt| rtt.min(sample)));
-        }
-    }
-
     /// The downstream node is under obligation.
     pub(crate) fn acked(&mut self, request: RequestId) {
         let Some(job) = self.jobs.get_mut(&request) else { return };

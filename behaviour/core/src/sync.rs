@@ -238,8 +238,8 @@ impl Node {
         if let Some((conn, epoch, known)) = opened {
             edge.out = Outgoing::Open { conn, epoch };
             edge.away.end(now);
-            let sample = now.since_ms(edge.probed);
-            edge.rtt_ms = Some(edge.rtt_ms.map_or(sample, |rtt| rtt.min(sample)));
+            let since = edge.probed;
+            self.measured(peer, since);
             self.syncing.retain(|(_, syncing, _)| *syncing != peer);
             self.excuse(peer);
             self.open(peer, known)?;

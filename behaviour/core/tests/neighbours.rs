@@ -60,6 +60,36 @@ fn who_answers_syncs_slowly_is_not_paid_for_that() {
     assert_eq!(late(&frames), 0);
 }
 
+/// A request may come before the first round trip is measured. Its time is short by the longest one that the
+/// terms allow only until then.
+#[test]
+fn a_request_that_comes_before_the_first_round_trip_is_measured_has_its_time() {
+    // By the bound less the promised round trip, and by so much more.
+    for (more_ms, late_ms) in [(0, 0), (60, 0), (80, 0), (81, 1)] {
+        let mut rig = Rig::new();
+        rig.input(Input::LateFee { per_ms: LATE_FEE });
+        let up = rig.up.public();
+        for conn in (1..=8).map(por_core::ConnId) {
+            rig.input(Input::Disconnected { peer: up, conn });
+        }
+        let trip_ms = 20;
+        let head = rig.head_here(b"question", 100);
+        let mut asked = None;
+        rig.connect_with(up, |rig| {
+            asked = Some(rig.ask(&head, b"question").0);
+            rig.later(trip_ms);
+        });
+        let spare_ms = head.bound_ms_at(0) - u64::from(rig.terms.rtt_ms);
+        rig.later(spare_ms + more_ms - trip_ms);
+        let request = asked.expect("it was asked");
+        rig.input(Input::Command(por_core::Command::Respond { request, body: b"answer".as_slice().into() }));
+        rig.later(0);
+        let frames = rig.up_got();
+        assert!(frames.iter().any(|frame| matches!(frame, Frame::Response(_))), "{frames:?}");
+        assert_eq!(late(&frames), late_ms * LATE_FEE.0, "{more_ms}");
+    }
+}
+
 fn send_body(rig: &mut Rig, exchange: ExchangeId, body: &Bytes, upto: u64) {
     let (encoder, mut offset) = (Encoder::new(body.clone()), 0);
     while offset < encoder.len().min(upto) {
