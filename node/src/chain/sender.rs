@@ -247,7 +247,10 @@ impl Sender {
                     tracing::warn!(transaction = sent.hash, %error, "waiting for the chain");
                     tokio::time::sleep(RECONNECT).await;
                 }
-                Push::Invalid { error, tries } if may_be_itself(&error) => {
+                // Where nobody else may have it there is nothing to wait for.
+                Push::Invalid { error, tries }
+                    if may_be_itself(&error) || (may_be_behind(&error) && !(first && tries == 1)) =>
+                {
                     match self.look_up(sent).await? {
                         Some(Push::Outcome(view)) => return Ok(Fate::Final(view)),
                         // The first endpoint that ever saw it refused it, and does not know it: it is
@@ -282,8 +285,8 @@ impl Sender {
     /// Nor need it be: who is behind, and has not seen the block on which it was signed, says the same.
     async fn is_spent(&self, sent: &SentTx, refused_for: &InvalidTxError) -> Option<bool> {
         match refused_for {
-            InvalidTxError::Expired => self.reader.is_used(&self.key, sent.nonce, sent.height).await,
-            _ => Some(true),
+            InvalidTxError::InvalidNonce { .. } => Some(true),
+            _ => self.reader.is_used(&self.key, sent.nonce, sent.height).await,
         }
     }
 
@@ -367,6 +370,11 @@ fn resign_helps(error: &InvalidTxError) -> bool {
 /// A transaction that has been included is refused like this when it is sent again.
 fn may_be_itself(error: &InvalidTxError) -> bool {
     matches!(error, InvalidTxError::InvalidNonce { .. } | InvalidTxError::Expired)
+}
+
+/// So says who has not seen what the account was given, also of what another endpoint has taken.
+fn may_be_behind(error: &InvalidTxError) -> bool {
+    matches!(error, InvalidTxError::NotEnoughBalance { .. } | InvalidTxError::LackBalanceForState { .. })
 }
 
 /// Passes by itself.

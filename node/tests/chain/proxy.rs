@@ -54,6 +54,8 @@ pub enum Mood {
     /// Is behind: says the height that it had when it turned, knows no transaction, and of what was signed on a
     /// later block it says that it is too old.
     Behind,
+    /// Is behind as well, and has not seen what the account was given.
+    Poor,
     /// Takes no transactions.
     Deaf,
     /// Does not say how high the chain is.
@@ -206,7 +208,7 @@ async fn answer_of(shared: Arc<Shared>, body: Bytes) -> Response {
         shared.spoiled.fetch_add(1, Ordering::SeqCst);
         return axum::Json(answer).into_response();
     }
-    if mood == Mood::Behind && shared.hold_back(&mut answer) {
+    if matches!(mood, Mood::Behind | Mood::Poor) && shared.hold_back(&mut answer) {
         shared.spoiled.fetch_add(1, Ordering::SeqCst);
         return axum::Json(answer).into_response();
     }
@@ -232,7 +234,11 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
             }
             (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response()
         }
-        Mood::Behind => match request["method"].as_str() {
+        Mood::Poor if request["method"] == "send_tx" => {
+            let why = json!({ "signer_id": "alice.localnet", "balance": "0", "cost": "1" });
+            invalid(request, json!({ "NotEnoughBalance": why }))
+        }
+        Mood::Behind | Mood::Poor => match request["method"].as_str() {
             Some("tx") => unknown(request),
             Some("send_tx") => invalid(request, json!("Expired")),
             _ => return None,

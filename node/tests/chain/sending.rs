@@ -135,6 +135,12 @@ async fn an_endpoint_that_is_behind_does_not_say_that_a_transaction_is_dead() {
     refused_elsewhere(Mood::Behind, 15).await;
 }
 
+/// Who is told that it has failed makes it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_elsewhere_does_not_say_that_a_transaction_is_dead() {
+    refused_elsewhere(Mood::Poor, 4).await;
+}
+
 /// While one call waits for the chain, others that give up are told that they were never sent; and are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_not_signed_in_time_is_taken_back() {
