@@ -18,6 +18,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rand::RngCore as _;
+use tempfile::{NamedTempFile, PersistError};
 use zeroize::Zeroizing;
 
 use crate::client::TOKEN_FILE;
@@ -174,17 +175,41 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
 /// Writes a file that only the user can read. Replaces an existing one in one step, so that a
 /// crash leaves the old or the new content.
 pub fn write_secret(path: &Path, content: &[u8]) -> Result<(), CliError> {
-    write_private(path, content).map_err(|error| CliError::io(format!("writing {}", path.display()), &error))
+    let written = write_private(path, content, |file| file.persist(path));
+    written.map_err(|error| CliError::io(format!("writing {}", path.display()), &error))
 }
 
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+/// The same for a file that is not there yet: an existing one is never replaced.
+///
+/// Errors: also [`ExitCode::Exists`].
+pub(crate) fn create_secret(path: &Path, content: &[u8]) -> Result<(), CliError> {
+    let written = write_private(path, content, |file| file.persist_noclobber(path));
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => CliError::io(format!("writing {}", path.display()), &error),
+    })
+}
+
+pub(crate) fn exists(path: &Path) -> CliError {
+    CliError::new(
+        ExitCode::Exists,
+        format!("{} exists", path.display()),
+        "keep it, or move it away if you really want another one",
+    )
+}
+
+fn write_private(
+    path: &Path,
+    content: &[u8],
+    persist: impl FnOnce(NamedTempFile) -> Result<File, PersistError>,
+) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_private_dir(dir)?;
     // tempfile creates with mode 0600.
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut file = NamedTempFile::new_in(dir)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    persist(file).map_err(|error| error.error)?;
     File::open(dir)?.sync_all()
 }
 
