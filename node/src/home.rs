@@ -120,12 +120,7 @@ impl Home {
         self.create()?;
         let path = self.data.join("lock");
         let failed = |error: &io::Error| CliError::io(format!("locking {}", path.display()), error);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|error| failed(&error))?;
+        let file = open_lock(&path).map_err(|error| failed(&error))?;
         match file.try_lock() {
             Ok(()) => Ok(HomeLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(CliError::new(
@@ -170,6 +165,18 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir)
+}
+
+/// Nobody else may open it: whoever can, can hold its lock.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// Writes a file that only the user can read. Replaces an existing one in one step, so that a
@@ -273,6 +280,23 @@ mod tests {
         assert_eq!(home.lock().expect_err("second").code, ExitCode::Exists);
         drop(lock);
         home.lock().expect("free again");
+    }
+
+    /// Whoever can open the file can hold its lock, and keep the daemon from starting.
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_can_take_the_lock() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("tempdir");
+        let home = Home::at(dir.path());
+        let path = dir.path().join("lock");
+        for _ in 0..2 {
+            drop(home.lock().expect("free"));
+            let mode = std::fs::metadata(&path).expect("metadata").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            // As an earlier version left it.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+        }
     }
 
     #[cfg(unix)]
