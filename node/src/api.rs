@@ -3,10 +3,11 @@
 //!
 //! Access: a bearer token that only the daemon's user can read; compared in constant time. Against
 //! web pages in the user's browser: the `Host` must be a loopback name (DNS rebinding), and
-//! requests with an `Origin` are refused.
+//! requests with an `Origin` are refused. Who has no token cannot stay, see [`door`].
 
 mod apps;
 mod chain;
+mod door;
 mod errors;
 mod guard;
 mod params;
@@ -24,6 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::client::{ADDR_FILE, ChannelInfo, ClientError, ErrorCode, GraphInfo, News, PeerInfo, Status};
 use crate::runtime::{Daemon, Stop};
+use door::{Door, Guest};
 use errors::ApiError;
 
 /// Calls in progress at once, long polls included.
@@ -83,7 +85,7 @@ impl ApiListener {
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
         let token = Arc::new(blake3::hash(token.as_bytes()));
         let app = router(Api { daemon, token, calls, stop: stop.clone() });
-        axum::serve(self.listener, app)
+        axum::serve(Door::new(self.listener), app.into_make_service_with_connect_info::<Guest>())
             .with_graceful_shutdown(async move { stop.stopping().await })
             .await
             .map_err(|error| ClientError::new(ErrorCode::Other, format!("the API has stopped: {error}"), ""))

@@ -18,6 +18,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rand::RngCore as _;
+use tempfile::{NamedTempFile, PersistError};
 use zeroize::Zeroizing;
 
 use crate::client::TOKEN_FILE;
@@ -119,12 +120,7 @@ impl Home {
         self.create()?;
         let path = self.data.join("lock");
         let failed = |error: &io::Error| CliError::io(format!("locking {}", path.display()), error);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|error| failed(&error))?;
+        let file = open_lock(&path).map_err(|error| failed(&error))?;
         match file.try_lock() {
             Ok(()) => Ok(HomeLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(CliError::new(
@@ -171,20 +167,56 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
+/// Nobody else may open it: whoever can, can hold its lock.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(file)
+}
+
 /// Writes a file that only the user can read. Replaces an existing one in one step, so that a
 /// crash leaves the old or the new content.
 pub fn write_secret(path: &Path, content: &[u8]) -> Result<(), CliError> {
-    write_private(path, content).map_err(|error| CliError::io(format!("writing {}", path.display()), &error))
+    let written = write_private(path, content, |file| file.persist(path));
+    written.map_err(|error| CliError::io(format!("writing {}", path.display()), &error))
 }
 
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+/// The same for a file that is not there yet: an existing one is never replaced.
+///
+/// Errors: also [`ExitCode::Exists`].
+pub(crate) fn create_secret(path: &Path, content: &[u8]) -> Result<(), CliError> {
+    let written = write_private(path, content, |file| file.persist_noclobber(path));
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => CliError::io(format!("writing {}", path.display()), &error),
+    })
+}
+
+pub(crate) fn exists(path: &Path) -> CliError {
+    CliError::new(
+        ExitCode::Exists,
+        format!("{} exists", path.display()),
+        "keep it, or move it away if you really want another one",
+    )
+}
+
+fn write_private(
+    path: &Path,
+    content: &[u8],
+    persist: impl FnOnce(NamedTempFile) -> Result<File, PersistError>,
+) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_private_dir(dir)?;
     // tempfile creates with mode 0600.
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut file = NamedTempFile::new_in(dir)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    persist(file).map_err(|error| error.error)?;
     File::open(dir)?.sync_all()
 }
 
@@ -248,6 +280,23 @@ mod tests {
         assert_eq!(home.lock().expect_err("second").code, ExitCode::Exists);
         drop(lock);
         home.lock().expect("free again");
+    }
+
+    /// Whoever can open the file can hold its lock, and keep the daemon from starting.
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_can_take_the_lock() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("tempdir");
+        let home = Home::at(dir.path());
+        let path = dir.path().join("lock");
+        for _ in 0..2 {
+            drop(home.lock().expect("free"));
+            let mode = std::fs::metadata(&path).expect("metadata").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            // As an earlier version left it.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+        }
     }
 
     #[cfg(unix)]

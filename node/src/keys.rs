@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::{Config, Overrides};
 use crate::exit::{CliError, ExitCode};
-use crate::home::{Home, HomeLock, read_secret, write_secret};
+use crate::home::{Home, HomeLock, create_secret, exists, read_secret};
 
 pub use password::PasswordSource;
 
@@ -135,11 +135,7 @@ impl Keys {
     pub fn save(&self, home: &Home, password: Option<&str>) -> Result<(), CliError> {
         for path in [home.node_key_file(), home.near_key_file()] {
             if path.exists() {
-                return Err(CliError::new(
-                    ExitCode::Exists,
-                    format!("{} exists", path.display()),
-                    "keep it, or move it away if you really want another key",
-                ));
+                return Err(exists(&path));
             }
         }
         let node = near_key_of(&self.node)?;
@@ -238,14 +234,14 @@ fn write_key_file(
     };
     let json = Zeroizing::new(serde_json::to_vec_pretty(&file).map_err(|error| damaged(path, error))?);
     match password {
-        None => write_secret(path, &json),
+        None => create_secret(path, &json),
         Some(password) => {
             let recipient =
                 age::scrypt::Recipient::new(age::secrecy::SecretString::from(password.to_owned()));
             let sealed = age::encrypt(&recipient, &json).map_err(|error| {
                 CliError::new(ExitCode::Other, format!("encrypting {}: {error}", path.display()), "")
             })?;
-            write_secret(path, &sealed)
+            create_secret(path, &sealed)
         }
     }
 }

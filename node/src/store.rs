@@ -83,11 +83,17 @@ impl std::fmt::Debug for NodeStore {
 impl NodeStore {
     /// Opens the store at `path`, or creates it where there is none.
     ///
-    /// Errors: [`StoreError::Damaged`], [`StoreError::Foreign`], [`StoreError::InUse`] if another
+    /// Errors: [`StoreError::Damaged`], also for a journal whose database is missing, [`StoreError::Foreign`], [`StoreError::InUse`] if another
     /// process has it open, [`StoreError::DiskFull`], [`StoreError::Io`].
     pub fn open(path: &Path, identity: &StoreIdentity) -> Result<NodeStore, StoreError> {
-        let exists = path.try_exists().map_err(|error| StoreError::io(path, &error))?;
-        if !exists {
+        if !is_there(path)? {
+            if let Some(left) = journal::left_behind(path)? {
+                let cause = format!(
+                    "it is missing, and {} is here; if it is lost for good, move the journal and the mark away",
+                    left.display()
+                );
+                return Err(StoreError::damaged(path, cause));
+            }
             create(path, identity)?;
         }
         let database = guarded(path, || open_checked(path))??;
@@ -187,6 +193,15 @@ fn guarded<T>(path: &Path, f: impl FnOnce() -> T) -> Result<T, StoreError> {
             .unwrap_or_else(|| "inconsistent pages".to_owned());
         StoreError::damaged(path, cause)
     })
+}
+
+/// A link counts though it leads nowhere: the disk with the store may not be mounted yet.
+fn is_there(path: &Path) -> Result<bool, StoreError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io(path, &error)),
+    }
 }
 
 fn open_checked(path: &Path) -> Result<Database, StoreError> {

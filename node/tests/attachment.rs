@@ -2,7 +2,15 @@
 
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod common;
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "chain/proxy.rs"]
+mod proxy;
 
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use common::{Daemon, World, eventually};
 use near_crypto::SecretKey;
 use near_jsonrpc_client::{JsonRpcClient, methods};
@@ -114,4 +122,37 @@ async fn nodes_attach_themselves_are_cut_off_and_come_back() {
     bob.open_channel(&carol, Yocto::near(5)).await;
     carol.becomes_attached(true).await;
     world.check_books().await;
+}
+
+/// A ping that the contract refuses costs its gas all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_calls_a_node_unattached_does_not_have_it_ping_without_end() {
+    let mut world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let proxy = proxy::Proxy::start(world.chain.rpc_url()).await;
+    world.rpc_url = Some(proxy.url());
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(5)).await;
+    bob.becomes_attached(true).await;
+
+    let pings: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let (noted, account) = (pings.clone(), bob.account.to_string());
+    proxy.lie(move |question, asks, answer| match question {
+        "node" if asks["account"] == account => answer["attached"] = serde_json::json!(false),
+        "send_tx" => {
+            let sent = BASE64.decode(asks["signed_tx_base64"].as_str().expect("text")).expect("base64");
+            if sent.windows(4).any(|part| part == b"ping") {
+                noted.lock().expect("no panic").push(Instant::now());
+            }
+        }
+        _ => {}
+    });
+    let times = eventually("bob pings", || async {
+        let times = pings.lock().expect("no panic").clone();
+        (times.len() >= 6).then_some(times)
+    })
+    .await;
+    // Each time he waits twice as long as the time before, from half a second on.
+    let rest = times[5] - times[4];
+    assert!(rest >= Duration::from_secs(4), "{rest:?}: {times:?}");
 }

@@ -168,7 +168,9 @@ async fn a_node_that_lost_its_disk_goes_on() {
     let before = bob.channel(channel).await.expect("channel");
     alice.stop().await;
     bob.stop().await;
-    std::fs::remove_file(bob.home().store_file()).expect("the disk is lost");
+    for file in ["por.redb", "por.journal", "por.mark"] {
+        std::fs::remove_file(bob.home().data_dir().join(file)).expect("the disk is lost");
+    }
 
     // An empty store must not sign: it would begin below what Bob has promised.
     let error = Node::start(bob.setup()).await.err().expect("the tower holds more");

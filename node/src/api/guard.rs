@@ -3,19 +3,23 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
+use super::door::Guest;
 use super::errors::ApiError;
 use crate::client::{ClientError, ErrorCode};
 
 pub(super) async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response {
     if let Err(error) = check(request.headers(), &api.token) {
         return ApiError(error).into_response();
+    }
+    if let Some(ConnectInfo(guest)) = request.extensions().get::<ConnectInfo<Guest>>() {
+        guest.is_known();
     }
     let Ok(_permit) = Arc::clone(&api.calls).try_acquire_owned() else {
         let error = ClientError::new(ErrorCode::Retryable, "too many calls at once", "try again later");

@@ -39,6 +39,10 @@ pub(super) struct IntentRecord {
 pub(super) struct SentTx {
     pub(super) hash: String,
     pub(super) nonce: u64,
+    /// Height of the block on which it was signed: for who has not seen that, it is too old. 0 in records of
+    /// earlier versions.
+    #[serde(default)]
+    pub(super) height: u64,
     /// Base64 of the borsh bytes: sending them again cannot have a second effect.
     pub(super) bytes: String,
 }

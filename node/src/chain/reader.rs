@@ -261,8 +261,9 @@ impl Reader {
         }
     }
 
-    /// The highest nonce that any endpoint says the key has used at a final block; `None` if none says.
-    pub(super) async fn highest_nonce(&self, key: &SecretKey) -> Option<u64> {
+    /// Whether a key has used this nonce at a final block, by any endpoint; that it has not, only one can say
+    /// that is at block `since` or later, and not behind what was seen. `None` if none says.
+    pub(super) async fn is_used(&self, key: &SecretKey, nonce: u64, since: u64) -> Option<bool> {
         let request = RpcQueryRequest {
             block_reference: BlockReference::Finality(Finality::Final),
             request: QueryRequest::ViewAccessKey {
@@ -270,12 +271,14 @@ impl Reader {
                 public_key: key.public_key(),
             },
         };
+        let since = since.max(self.rpc.floor());
         let answers = self.rpc.ask_all(&request, self.rpc.limits().try_timeout).await;
-        let nonce = |(_, answer): (&str, RpcQueryResponse)| match answer.kind {
-            QueryResponseKind::AccessKey(view) => Some(view.nonce),
+        let used = |(_, answer): (&str, RpcQueryResponse)| match answer.kind {
+            QueryResponseKind::AccessKey(view) if view.nonce >= nonce => Some(true),
+            QueryResponseKind::AccessKey(_) if answer.block_height >= since => Some(false),
             _ => None,
         };
-        answers.into_iter().filter_map(nonce).max()
+        answers.into_iter().filter_map(used).max()
     }
 
     pub(super) async fn query(

@@ -138,7 +138,7 @@ impl Sender {
         let nonce = used.max(signed).saturating_add(1);
         let Reader { account, network, .. } = &*self.reader;
         let signed = tx::sign_actions(&self.key, account, &network.contract, nonce, head.hash, vec![action]);
-        let record = IntentRecord { intent, sent: SentTx::of(&signed)? };
+        let record = IntentRecord { intent, sent: SentTx::of(&signed, head.height)? };
         let bytes = serde_json::to_vec(&record).map_err(|error| ChainError::Store(error.to_string()))?;
         self.store.put(record.intent.id, bytes).await.map_err(ChainError::Store)?;
         self.nonce = nonce;
@@ -156,7 +156,10 @@ impl Sender {
                     self.see(&view).await;
                     break tx::outcome(method, &view);
                 }
-                Fate::Dead(error) if resign_helps(&error) && signings < MAX_SIGNINGS => true,
+                Fate::Dead(error) if resign_helps(&error) && signings < MAX_SIGNINGS => {
+                    self.reader.rpc.pass_over();
+                    true
+                }
                 Fate::Dead(error) => {
                     // Whoever repeats the call is to have another opinion.
                     self.reader.rpc.pass_over();
@@ -244,7 +247,10 @@ impl Sender {
                     tracing::warn!(transaction = sent.hash, %error, "waiting for the chain");
                     tokio::time::sleep(RECONNECT).await;
                 }
-                Push::Invalid { error, tries } if may_be_itself(&error) => {
+                // Where nobody else may have it there is nothing to wait for.
+                Push::Invalid { error, tries }
+                    if may_be_itself(&error) || (may_be_behind(&error) && !(first && tries == 1)) =>
+                {
                     match self.look_up(sent).await? {
                         Some(Push::Outcome(view)) => return Ok(Fate::Final(view)),
                         // The first endpoint that ever saw it refused it, and does not know it: it is
@@ -254,12 +260,14 @@ impl Sender {
                     }
                     looks += 1;
                     if looks >= LOOKS {
-                        match self.is_spent(sent.nonce, &error).await {
+                        match self.is_spent(sent, &error).await {
                             Some(true) => return Ok(Fate::Overtaken),
                             Some(false) => return Ok(Fate::Dead(error)),
                             None => tokio::time::sleep(RECONNECT).await,
                         }
                     }
+                    // Another one may know more of it, or take it.
+                    self.reader.rpc.pass_over();
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 Push::Invalid { error, tries: 1 } if first => return Ok(Fate::Dead(error)),
@@ -274,13 +282,11 @@ impl Sender {
     /// may have had its effect long ago. `None`: nobody says.
     ///
     /// That a transaction is too old is judged before its nonce is, so it says nothing about that.
-    async fn is_spent(&self, nonce: u64, refused_for: &InvalidTxError) -> Option<bool> {
+    /// Nor need it be: who is behind, and has not seen the block on which it was signed, says the same.
+    async fn is_spent(&self, sent: &SentTx, refused_for: &InvalidTxError) -> Option<bool> {
         match refused_for {
-            InvalidTxError::Expired => {
-                let highest = self.reader.highest_nonce(&self.key).await?;
-                Some(highest >= nonce)
-            }
-            _ => Some(true),
+            InvalidTxError::InvalidNonce { .. } => Some(true),
+            _ => self.reader.is_used(&self.key, sent.nonce, sent.height).await,
         }
     }
 
@@ -364,6 +370,11 @@ fn resign_helps(error: &InvalidTxError) -> bool {
 /// A transaction that has been included is refused like this when it is sent again.
 fn may_be_itself(error: &InvalidTxError) -> bool {
     matches!(error, InvalidTxError::InvalidNonce { .. } | InvalidTxError::Expired)
+}
+
+/// So says who has not seen what the account was given, also of what another endpoint has taken.
+fn may_be_behind(error: &InvalidTxError) -> bool {
+    matches!(error, InvalidTxError::NotEnoughBalance { .. } | InvalidTxError::LackBalanceForState { .. })
 }
 
 /// Passes by itself.

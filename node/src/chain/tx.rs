@@ -55,12 +55,13 @@ pub(crate) fn function_call(method: &str, args: Vec<u8>, gas: u64, attached: Yoc
 }
 
 impl SentTx {
-    pub(super) fn of(transaction: &SignedTransaction) -> Result<SentTx, ChainError> {
+    pub(super) fn of(transaction: &SignedTransaction, height: u64) -> Result<SentTx, ChainError> {
         let bytes =
             borsh::to_vec(transaction).map_err(|error| ChainError::Rejected { reason: error.to_string() })?;
         Ok(SentTx {
             hash: transaction.get_hash().to_string(),
             nonce: transaction.transaction.nonce().nonce(),
+            height,
             bytes: BASE64.encode(bytes),
         })
     }

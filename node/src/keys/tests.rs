@@ -1,4 +1,5 @@
 use super::*;
+use crate::home::write_secret;
 
 fn keys() -> Keys {
     Keys {
@@ -35,6 +36,31 @@ fn keys_come_back_with_and_without_password() {
     let error = Keys::load(&sealed, &wrong).expect_err("wrong password");
     assert_eq!(error.code, ExitCode::WrongKey);
     assert!(error.message.contains("wrong password"), "{error}");
+}
+
+/// A key that is lost while an account was made for it takes the account with it.
+#[test]
+fn of_two_who_save_keys_at_once_one_is_refused() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let home = Home::at(dir.path());
+        let both = [keys(), keys()];
+        let start = std::sync::Barrier::new(2);
+        let saved = std::thread::scope(|scope| {
+            let (home, start) = (&home, &start);
+            let save = move |keys: &Keys| {
+                start.wait();
+                keys.save(home, None)
+            };
+            let threads = both.each_ref().map(|keys| scope.spawn(move || save(keys)));
+            threads.map(|thread| thread.join().expect("no panic"))
+        });
+        let loaded = Keys::load(&home, &PasswordSource::default()).expect("loaded");
+        let refused = saved.iter().filter_map(|saved| saved.as_ref().err());
+        assert_eq!(refused.map(|error| error.code).collect::<Vec<_>>(), [ExitCode::Exists]);
+        let kept = if saved[0].is_ok() { &both[0] } else { &both[1] };
+        assert!(same(&loaded, kept), "the keys of who was told that they are saved");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use por_core::{Table, Write};
 use super::error::StoreError;
 
 use device::BLOCK;
-pub(super) use device::{Blocks, Device, Files, file};
+pub(super) use device::{Blocks, Device, Files, file, left_behind};
 #[cfg(test)]
 pub(super) use {device::mark_file, tests::in_small_blocks};
 

@@ -48,6 +48,14 @@ pub enum Mood {
     Forgetful,
     /// Asks a second backend as well, and passes on what that one says: the nonce is used.
     Twice,
+    /// Shows the chain until it gets a transaction; keeps that until it is [told](Proxy::let_go) to pass it on, and
+    /// answers nothing any more.
+    Taking,
+    /// Is behind: says the height that it had when it turned, knows no transaction, and of what was signed on a
+    /// later block it says that it is too old.
+    Behind,
+    /// Is behind as well, and has not seen what the account was given.
+    Poor,
     /// Takes no transactions.
     Deaf,
     /// Does not say how high the chain is.
@@ -87,6 +95,10 @@ struct Shared {
     told: AtomicU64,
     /// Transactions that were sent while it was honest.
     sent: Mutex<HashSet<String>>,
+    /// A transaction that it has taken and not passed on.
+    withheld: Mutex<Option<Value>>,
+    /// The height that it has not gone beyond since it turned.
+    height: AtomicU64,
     /// The last answer to a transaction.
     made: Mutex<Value>,
     lie: Mutex<Option<Lie>>,
@@ -106,6 +118,8 @@ impl Proxy {
             answers: Mutex::default(),
             told: AtomicU64::new(0),
             sent: Mutex::default(),
+            withheld: Mutex::default(),
+            height: AtomicU64::new(u64::MAX),
             made: Mutex::default(),
             lie: Mutex::default(),
             behind: Mutex::default(),
@@ -126,6 +140,15 @@ impl Proxy {
         *self.shared.mood.lock() = mood;
         self.shared.spoiled.store(0, Ordering::SeqCst);
         self.shared.told.store(0, Ordering::SeqCst);
+        self.shared.height.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// Passes on the transaction that it withheld; true once it is on chain.
+    pub async fn let_go(&self) -> bool {
+        let Some(request) = self.shared.withheld.lock().clone() else { return false };
+        let sent = self.shared.http.post(&self.shared.upstream).json(&request).send().await;
+        let answer: Value = sent.expect("upstream").json().await.expect("JSON");
+        answer.get("result").is_some()
     }
 
     /// Changes its answers from now on.
@@ -185,6 +208,10 @@ async fn answer_of(shared: Arc<Shared>, body: Bytes) -> Response {
         shared.spoiled.fetch_add(1, Ordering::SeqCst);
         return axum::Json(answer).into_response();
     }
+    if matches!(mood, Mood::Behind | Mood::Poor) && shared.hold_back(&mut answer) {
+        shared.spoiled.fetch_add(1, Ordering::SeqCst);
+        return axum::Json(answer).into_response();
+    }
     if mood == Mood::Lying {
         falsify(&shared, &request, &mut answer);
         return axum::Json(answer).into_response();
@@ -197,6 +224,25 @@ async fn answer_of(shared: Arc<Shared>, body: Bytes) -> Response {
 fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option<Response> {
     Some(match mood {
         Mood::Honest | Mood::Ahead | Mood::Twice | Mood::Lying => return None,
+        Mood::Taking => {
+            let mut withheld = shared.withheld.lock();
+            if withheld.is_none() && request["params"]["signed_tx_base64"].is_string() {
+                *withheld = Some(request.clone());
+            }
+            if withheld.is_none() {
+                return None;
+            }
+            (StatusCode::TOO_MANY_REQUESTS, "slow down").into_response()
+        }
+        Mood::Poor if request["method"] == "send_tx" => {
+            let why = json!({ "signer_id": "alice.localnet", "balance": "0", "cost": "1" });
+            invalid(request, json!({ "NotEnoughBalance": why }))
+        }
+        Mood::Behind | Mood::Poor => match request["method"].as_str() {
+            Some("tx") => unknown(request),
+            Some("send_tx") => invalid(request, json!("Expired")),
+            _ => return None,
+        },
         Mood::Pretending => {
             let transaction = request["params"]["signed_tx_base64"].as_str()?;
             if shared.spoiled.load(Ordering::SeqCst) > 0 {
@@ -222,10 +268,7 @@ fn spoil(shared: &Shared, mood: Mood, request: &Value, question: &str) -> Option
             _ => return None,
         },
         Mood::Forgetful => match (request["method"].as_str(), &request["params"]["signed_tx_base64"]) {
-            (Some("tx"), _) => {
-                let info = json!({ "requested_transaction_hash": request["params"]["tx_hash"] });
-                refusal(request, "UNKNOWN_TRANSACTION", info, Value::Null)
-            }
+            (Some("tx"), _) => unknown(request),
             (_, Value::String(sent)) if shared.sent.lock().contains(sent) => {
                 invalid(request, json!("Expired"))
             }
@@ -327,17 +370,39 @@ fn invalid(request: &Value, why: Value) -> Response {
     refusal(request, "INVALID_TRANSACTION", json!({}), data)
 }
 
+fn unknown(request: &Value) -> Response {
+    let info = json!({ "requested_transaction_hash": request["params"]["tx_hash"] });
+    refusal(request, "UNKNOWN_TRANSACTION", info, Value::Null)
+}
+
 /// Raises the heights that an answer names. True if there were any.
 fn raise(answer: &mut Value) -> bool {
-    let places = ["/result/block_height", "/result/header/height", "/result/sync_info/latest_block_height"];
     let mut any = false;
-    for place in places {
+    heights(answer, |height| {
+        any = true;
+        height + 1_000_000_000
+    });
+    any
+}
+
+impl Shared {
+    /// Lowers the heights that an answer names to the first that it has named. True if there were any.
+    fn hold_back(&self, answer: &mut Value) -> bool {
+        let mut any = false;
+        heights(answer, |height| {
+            any = true;
+            self.height.fetch_min(height, Ordering::SeqCst).min(height)
+        });
+        any
+    }
+}
+
+fn heights(answer: &mut Value, mut change: impl FnMut(u64) -> u64) {
+    for place in ["/result/block_height", "/result/header/height", "/result/sync_info/latest_block_height"] {
         if let Some(height) = answer.pointer_mut(place)
             && let Some(number) = height.as_u64()
         {
-            *height = Value::from(number + 1_000_000_000);
-            any = true;
+            *height = Value::from(change(number));
         }
     }
-    any
 }

@@ -91,6 +91,56 @@ async fn a_refusal_of_what_was_sent_twice_on_the_way_makes_no_second_call() {
     assert_eq!(stake_of(&chain).await, Yocto::millinear(1_010), "once");
 }
 
+/// One endpoint takes a transaction and is gone before it answers; the other is behind, knows nothing of it, and
+/// refuses it in that mood. It gets to the chain once the other has been asked `times` questions.
+async fn refused_elsewhere(mood: Mood, times: u64) {
+    // Until then the blocks for which a transaction is valid must not be over.
+    let slow = LocalNetworkConfig { block_time: Duration::from_secs(1), ..Default::default() };
+    let world = World { net: LocalNetwork::start(slow).await.expect("local chain") };
+    let (_, chain, behind, config) = behind_a_proxy(&world).await;
+    let takes = proxy::Proxy::start(world.net.rpc_url()).await;
+    let config = ChainConfig { rpc_urls: vec![takes.url(), behind.url()], ..config };
+    let caller = Chain::connect(config, Arc::new(MemoryIntents::default())).await.expect("connects");
+    behind.turn(mood);
+    // What it names from now on is the height at which it stays.
+    let status = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "status", "params": [] });
+    let asked = reqwest::Client::new().post(behind.url()).json(&status).send().await.expect("answers");
+    let status: serde_json::Value = asked.json().await.expect("JSON");
+    let stays = status["result"]["sync_info"]["latest_block_height"].as_u64().expect("a height");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while caller.head().await.expect("the first endpoint's").height <= stays {
+        assert!(Instant::now() < patience, "the chain goes on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    takes.turn(Mood::Taking);
+    let made = tokio::spawn(async move { caller.call(Intent::new(STAKE)).await });
+    while behind.spoiled() < times && !made.is_finished() {
+        assert!(Instant::now() < patience, "the second endpoint is asked");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    while !takes.let_go().await {
+        assert!(Instant::now() < patience, "it gets to the chain");
+    }
+    behind.turn(Mood::Honest);
+    takes.turn(Mood::Honest);
+    made.await.expect("no panic").expect("it was made");
+    assert_eq!(stake_of(&chain).await, Yocto::millinear(1_010), "once");
+}
+
+/// Who has not seen the block on which it was signed says that it is too old, and that its nonce is free; but it
+/// is on its way, and another one would be a second stake.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_behind_does_not_say_that_a_transaction_is_dead() {
+    // Before, two of each look, of which there are six, and one for the nonce.
+    refused_elsewhere(Mood::Behind, 15).await;
+}
+
+/// Who is told that it has failed makes it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_elsewhere_does_not_say_that_a_transaction_is_dead() {
+    refused_elsewhere(Mood::Poor, 4).await;
+}
+
 /// While one call waits for the chain, others that give up are told that they were never sent; and are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_not_signed_in_time_is_taken_back() {

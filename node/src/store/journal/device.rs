@@ -40,6 +40,19 @@ pub(in crate::store) fn mark_file(store: &Path) -> PathBuf {
     store.with_extension("mark")
 }
 
+/// What is here of a store's journal, if anything was ever written to it.
+pub(in crate::store) fn left_behind(store: &Path) -> Result<Option<PathBuf>, StoreError> {
+    for path in [file(store), mark_file(store)] {
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if found.len() > 0 => return Ok(Some(path)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io(&path, &error)),
+        }
+    }
+    Ok(None)
+}
+
 /// The two files of a journal.
 #[derive(Debug)]
 pub(in crate::store) struct Files {

@@ -26,7 +26,9 @@ async fn cut(dir: &Path, name: &str, groups: u64) -> PathBuf {
     copy_store(&path, &copy);
     drop(ledger);
     store.close().await.expect("close");
-    std::fs::remove_file(&path).expect("remove");
+    for file in [path.clone(), journal::file(&path), journal::mark_file(&path)] {
+        std::fs::remove_file(file).expect("remove");
+    }
     copy
 }
 
@@ -65,6 +67,37 @@ async fn a_store_that_was_not_closed_needs_its_own_journal() {
     let error = rows(&three).expect_err("the journal is missing");
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("three.journal"), "{error}");
+}
+
+/// What the counterparties have paid is in the journal: a new database must not write over it, nor sign below
+/// what was promised.
+#[tokio::test]
+async fn a_journal_without_its_database_is_no_new_store() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (path, aside) = (cut(dir.path(), "cut.redb", 5).await, dir.path().join("aside.redb"));
+    std::fs::rename(&path, &aside).expect("lost");
+    for without in [None, Some(journal::mark_file(&path))] {
+        if let Some(file) = without {
+            std::fs::remove_file(file).expect("remove");
+        }
+        let error = rows(&path).expect_err("the database is missing");
+        assert_eq!(error.code(), ErrorCode::CorruptStore, "{error}");
+        assert!(error.to_string().contains("cut.journal"), "{error}");
+    }
+    std::fs::rename(&aside, &path).expect("found");
+    assert_eq!(rows(&path), Ok(vec![5]), "nothing was written over");
+}
+
+/// The disk that a link leads to is not there yet.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_that_leads_nowhere_is_no_new_store() {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("link.redb");
+    std::os::unix::fs::symlink(dir.path().join("not-mounted/por.redb"), &path).expect("link");
+    let error = rows(&path).expect_err("nothing is there");
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    assert!(path.is_symlink(), "it stays");
 }
 
 /// What was written to a journal, without the zeros ahead of it.
