@@ -47,6 +47,12 @@ impl Contract {
     /// it is.
     pub fn migrate() {
         let MigrateArgs { limit } = args();
+        // near-sdk refuses deposits only where a method changes a state that it has loaded.
+        require!(
+            env::attached_deposit().is_zero(),
+            code::ARGUMENT,
+            "migrate doesn't accept deposit; attach nothing"
+        );
         let Some(bytes) = env::storage_read(b"STATE") else {
             fail!(code::STATE_VERSION, "there is no state; call new");
         };

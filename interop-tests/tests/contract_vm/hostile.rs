@@ -122,6 +122,8 @@ fn calls_that_take_no_deposit_refuse_one() {
     ] {
         refused_deposit(vm.call("alice.test", method, &close, ONE));
     }
+    // The account itself, which alone may begin it.
+    refused_deposit(vm.call(CONTRACT, method::MIGRATE, &json!({}), ONE));
 }
 
 #[test]
