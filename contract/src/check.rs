@@ -251,7 +251,8 @@ impl Contract {
         }
     }
 
-    /// Whether the witness is a path between the ends.
+    /// Whether the witness is a path between the ends that comes to no node twice: it then costs about
+    /// what a search may, and not as much as somebody likes.
     fn is_path(&self, job: &Job, work: &mut Work<'_>) -> bool {
         let path = std::mem::take(&mut work.path);
         let mut ends = [path.first(), path.last()];
@@ -261,7 +262,13 @@ impl Contract {
         if ends != [Some(&job.a), Some(&job.b)] {
             return false;
         }
-        path.windows(2).all(|pair| work.lasts() && work.graph.linked(pair[0], pair[1]))
+        let mut passed = Bits::new(self.nodes);
+        let once = path.iter().all(|node| {
+            let first = *node < self.nodes && !passed.has(*node);
+            passed.add(*node);
+            first
+        });
+        once && path.windows(2).all(|pair| work.lasts() && work.graph.linked(pair[0], pair[1]))
     }
 
     /// The smaller side is known.

@@ -153,6 +153,19 @@ fn a_witness_that_is_no_path_earns_nothing() {
     assert!(earned < Yocto::ONE_NEAR.portion(Yocto(3), Yocto(10_000)).expect("small"), "{earned}");
 }
 
+/// Nor does who goes to and fro on a path, which shows no more than the path itself.
+#[test]
+fn a_witness_that_goes_to_and_fro_earns_nothing() {
+    let (mut vm, ids) = parallel(2);
+    vm.register("greedy.test", Yocto::ZERO).expect("register");
+    sever_later(&mut vm, ANCHOR, ids[0]);
+    let path = [0, 1].repeat(20_000);
+    vm.act("greedy.test", method::CHECK, json!({ "witness": { "path": path } })).expect("check");
+    refused(vm.act("crank.test", method::CHECK, json!({})), code::NO_CHECK);
+    let earned = vm.withdrawable("greedy.test");
+    assert!(earned < Yocto::ONE_NEAR.portion(Yocto(3), Yocto(10_000)).expect("small"), "{earned}");
+}
+
 /// A SeverOrder attaches what its bringer has read some blocks before, and is not to be refused for
 /// that.
 #[test]
