@@ -225,10 +225,14 @@ impl Hub {
         store::remove(Table::Pages, &self.key(at));
         if at > 0 {
             self.bounds.remove(at);
-            self.write();
-        } else if self.bounds.len() == 1 {
+        }
+        // The first page keeps its bound when it is emptied before others.
+        if self.bounds.len() == 1 && (at == 0 || self.page(0).is_empty()) {
             store::remove(Table::Pages, &self.node.to_le_bytes());
             return true;
+        }
+        if at > 0 {
+            self.write();
         }
         false
     }

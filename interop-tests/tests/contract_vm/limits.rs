@@ -197,3 +197,22 @@ fn the_check_that_comes_next_is_shown() {
         }
     }
 }
+
+/// The pages of a hub go with its last channel, whichever page that is in.
+#[test]
+fn a_hub_whose_channels_are_over_leaves_no_litter() {
+    let channels = 600;
+    let mut vm = Vm::started();
+    vm.register("hub.test", Yocto::near(5_000)).expect("register");
+    let names: Vec<String> = (0..channels).map(|number| format!("n{number}.test")).collect();
+    for name in &names {
+        vm.register(name, Yocto::near(10)).expect("register");
+    }
+    let ids: Vec<ChannelId> =
+        names.iter().map(|name| vm.open("hub.test", name, Yocto::ZERO, Yocto::ZERO)).collect();
+    for id in ids {
+        vm.act("anyone.test", method::SEVER, json!({ "order": order("hub.test", id) })).expect("sever");
+    }
+    let pages: Vec<Vec<u8>> = vm.stored().keys().filter(|key| key[0] == b'v').cloned().collect();
+    assert!(pages.is_empty(), "{pages:?}");
+}
