@@ -31,8 +31,8 @@ impl Bits {
 
     /// The members from `from` on, in order.
     pub fn from(&self, from: u32) -> impl Iterator<Item = u32> {
-        let first = (from / 8).saturating_sub(self.skipped);
-        let bytes = self.bytes.iter().zip(self.skipped..).skip(first as usize);
+        let first = (from / 8).saturating_sub(self.skipped).min(self.bytes.len() as u32);
+        let bytes = self.bytes[first as usize..].iter().zip(self.skipped + first..);
         bytes
             .filter(|(byte, _)| **byte != 0)
             .flat_map(move |(byte, at)| {

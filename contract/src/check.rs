@@ -70,7 +70,7 @@ enum Phase {
         from: u32,
         stats: [Stats; 2],
     },
-    /// The other half is searched until it is clear which is smaller.
+    /// The other half is searched, and both weighed again, until it is clear which is smaller.
     Compare {
         exhausted: u8,
         stats: [Stats; 2],

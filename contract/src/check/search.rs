@@ -132,13 +132,12 @@ pub fn search(halves: &mut [Half; 2], only: Option<usize>, graph: &mut Graph, bu
     }
 }
 
-/// Goes on with one half, until `enough` says so after a step; that is told which nodes are new.
-pub fn continue_half(half: &mut Half, graph: &mut Graph, mut enough: impl FnMut(&Graph, &[u32]) -> bool) {
+/// Goes on with one half until it has `most` nodes, as far as the budget lasts, but at least a step.
+pub fn continue_half(half: &mut Half, most: u32, graph: &mut Graph, budget: &Budget) {
     let mut links = Vec::new();
     while !half.is_exhausted() {
-        let known = half.queue.len();
         half.grow(graph, &mut links, |_| false);
-        if enough(graph, &half.queue[known..]) {
+        if half.count >= most || !budget.lasts(graph.bytes) {
             return;
         }
     }

@@ -39,26 +39,37 @@ impl Contract {
         job: &mut Job,
         work: &mut Work<'_>,
         exhausted: u8,
-        mut from: u32,
+        from: u32,
         mut stats: [Stats; 2],
     ) -> (Phase, bool) {
         let halves = work.halves.take().unwrap_or_else(|| self.halves(job));
-        while from < self.nodes {
+        if !work.lasts() {
+            work.halves = Some(halves);
+            return (Phase::Weigh { exhausted, from, stats }, false);
+        }
+        // The first node of each half that is not weighed yet, so that none is looked for twice.
+        let mut next = halves.each_ref().map(|half| half.visited.from(from).next());
+        while let Some(at) = next.into_iter().flatten().min() {
             if !work.lasts() {
                 work.halves = Some(halves);
-                return (Phase::Weigh { exhausted, from, stats }, false);
+                return (Phase::Weigh { exhausted, from: at, stats }, false);
             }
-            let end = (from / GROUP + 1) * GROUP;
+            let end = (at / GROUP + 1) * GROUP;
             let mut weights = Weights::default();
-            for (half, stats) in halves.iter().zip(&mut stats) {
-                for node in half.visited.from(from).take_while(|node| *node < end) {
-                    stats.add(weights.of(node));
+            for ((half, stats), next) in halves.iter().zip(&mut stats).zip(&mut next) {
+                if next.is_none_or(|next| next >= end) {
+                    continue;
                 }
+                let mut left = half.visited.from(at);
+                *next = left.find(|node| {
+                    let within = *node < end;
+                    if within {
+                        stats.add(weights.of(*node));
+                    }
+                    !within
+                });
             }
             work.budget.bytes += weights.bytes + 200;
-            // Skip groups that neither side has visited.
-            let next = halves.iter().filter_map(|half| half.visited.from(end).next()).min();
-            from = next.unwrap_or(self.nodes);
         }
         work.halves = Some(halves);
         (Phase::Compare { exhausted, stats }, true)
@@ -70,43 +81,42 @@ impl Contract {
         job: &mut Job,
         work: &mut Work<'_>,
         exhausted: u8,
-        mut stats: [Stats; 2],
+        stats: [Stats; 2],
     ) -> (Phase, bool) {
         let mut halves = work.halves.take().unwrap_or_else(|| self.halves(job));
         let done = usize::from(exhausted);
         let other = 1 - done;
-        let mut weights = Weights::default();
-        let mut lasts = true;
         let total = (!self.flow.split).then_some(self.flow.attached_stake);
-        if decide_early(stats[done], stats[other], total).is_none() {
-            let budget = &*work.budget;
-            continue_half(&mut halves[other], &mut work.graph, |graph, new| {
-                for node in new {
-                    stats[other].add(weights.of(*node));
-                }
-                lasts = budget.lasts(graph.bytes + weights.bytes);
-                !lasts || decide_early(stats[done], stats[other], total).is_some()
-            });
-        }
-        work.budget.bytes += weights.bytes;
         let early = decide_early(stats[done], stats[other], total);
+        if early.is_none() && !halves[other].is_exhausted() {
+            // What comes anew is weighed a group at a time, since one part of a hub's neighbours can be
+            // in more groups than a call may read; and not before there is about twice as much.
+            let half = &mut halves[other];
+            let most = half.count.saturating_add(1).next_power_of_two().max(GROUP);
+            if work.lasts() {
+                continue_half(half, most, &mut work.graph, work.budget);
+            }
+            let enough = half.count >= most || half.is_exhausted();
+            work.halves = Some(halves);
+            return if enough {
+                (Phase::Weigh { exhausted, from: 0, stats: Default::default() }, true)
+            } else {
+                (Phase::Compare { exhausted, stats }, false)
+            };
+        }
         let smaller = match early {
-            Some(()) => Some(done),
-            None if halves[other].is_exhausted() => {
+            Some(()) => done,
+            None => {
                 let known = |half: usize| {
                     let node = halves[half].visited.first();
                     // The side that has the lowest node index is the larger one.
                     (stats[half].attached, stats[half].weight, halves[half].count, std::cmp::Reverse(node))
                 };
-                Some(if known(done) < known(other) { done } else { other })
+                if known(done) < known(other) { done } else { other }
             }
-            None => None,
         };
         work.halves = Some(halves);
-        match smaller {
-            Some(smaller) => (self.decided(job, work, Decision { smaller }), true),
-            None => (Phase::Compare { exhausted, stats }, lasts),
-        }
+        (self.decided(job, work, Decision { smaller }), true)
     }
 }
 

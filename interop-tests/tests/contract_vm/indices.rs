@@ -277,3 +277,42 @@ fn a_check_of_the_largest_network_comes_to_an_end() {
     let cost = vm.propose_cost(Yocto::ZERO);
     vm.call("c.test", method::PROPOSE_CHANNEL, &args, cost).expect("all goes on");
 }
+
+/// A hub at the anchor with attached nodes around it, one in each group of indices, whose groups have
+/// all the weights that they can.
+fn spread(nodes: u32) -> (Vm, ChannelId) {
+    /// As `contract/src/adjacency.rs` groups nodes.
+    const GROUP: u32 = 256;
+    let mut vm = Vm::started();
+    vm.register(ANCHOR, Yocto::near(100_000)).expect("register");
+    vm.register("hub.test", Yocto::near(1_000)).expect("register");
+    let id = vm.open(ANCHOR, "hub.test", Yocto::ZERO, Yocto::ZERO);
+    act(&mut vm, "hub.test", method::PING, json!({ "through": ANCHOR }));
+    for number in 1..=nodes {
+        let name = format!("n{number}.test");
+        set_indices(&mut vm, number * GROUP);
+        vm.register(&name, Yocto::near(10)).expect("register");
+        vm.open("hub.test", &name, Yocto::ZERO, Yocto::ZERO);
+        act(&mut vm, &name, method::PING, json!({ "through": "hub.test" }));
+        let weights = vm.stored().get_mut([b"w".as_slice(), &number.to_le_bytes()].concat().as_slice());
+        let weights = weights.expect("the weight of an attached node");
+        weights[..4].copy_from_slice(&GROUP.to_le_bytes());
+        for slot in 1..=u8::MAX {
+            weights.push(slot);
+            weights.extend(0u128.to_le_bytes());
+        }
+    }
+    vm.now_ms += params().activation_ms;
+    (vm, id)
+}
+
+/// One part of a hub's neighbours can be in more groups than what is left of a call can read.
+#[test]
+fn a_hub_with_neighbours_in_many_groups_stops_no_check() {
+    let (mut vm, id) = spread(500);
+    let deposit = vm.config().check_deposit;
+    vm.gas = 200_000_000_000_000;
+    vm.call("closer.test", method::SEVER, &json!({ "order": order(ANCHOR, id) }), deposit).expect("sever");
+    crank(&mut vm);
+    assert!(!vm.node("hub.test").attached && !vm.node("n500.test").attached);
+}
