@@ -6,6 +6,7 @@ use por_types::{ChannelId, Yocto};
 
 use super::{Job, Kind, Phase, Smaller, Work};
 use crate::Contract;
+use crate::adjacency::GROUP;
 use crate::answers::emit;
 use crate::books::Part;
 use crate::budget::EVENT_LOG;
@@ -221,9 +222,15 @@ impl Contract {
     pub(super) fn step_cut(&mut self, job: &mut Job, work: &mut Work<'_>, from: u32) -> (Phase, bool) {
         let side = Self::side(job, work);
         let mut weights = Weights::default();
+        let mut group = 0;
         let mut events = Vec::new();
         let mut reached = None;
         for node in side.nodes.from(from) {
+            // Written as soon as they are done with, so that the budget counts it.
+            if node / GROUP != group {
+                std::mem::take(&mut weights).save();
+                group = node / GROUP;
+            }
             if !work.lasts() {
                 reached = Some(node);
                 break;

@@ -306,6 +306,21 @@ fn spread(nodes: u32) -> (Vm, ChannelId) {
     (vm, id)
 }
 
+/// A call keeps what it takes to weigh nodes and to note that it has cut them off, however they lie.
+#[test]
+fn a_side_in_many_groups_is_cut_off_by_calls_of_any_gas() {
+    for tgas in [25, 35, 60, 80, 110, 300] {
+        let (mut vm, id) = spread(100);
+        let deposit = vm.config().check_deposit;
+        vm.gas = SHORT_OF_GAS;
+        let args = json!({ "order": order(ANCHOR, id) });
+        vm.call("closer.test", method::SEVER, &args, deposit).expect("sever");
+        vm.gas = tgas * 1_000_000_000_000;
+        crank(&mut vm);
+        assert!(!vm.node("hub.test").attached && !vm.node("n100.test").attached);
+    }
+}
+
 /// One part of a hub's neighbours can be in more groups than what is left of a call can read.
 #[test]
 fn a_hub_with_neighbours_in_many_groups_stops_no_check() {
