@@ -8,6 +8,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
 
 use super::Api;
 use super::door::Guest;
@@ -25,12 +26,16 @@ pub(super) async fn admit(State(api): State<Api>, request: Request, next: Next) 
         let error = ClientError::new(ErrorCode::Retryable, "too many calls at once", "try again later");
         return ApiError(error).into_response();
     };
+    let mut answer = std::pin::pin!(next.run(request));
     tokio::select! {
-        // A request knows what it has cost by then.
         biased;
-        response = next.run(request) => readable(response),
+        response = &mut answer => readable(response),
         // Long polls must not outlive the daemon.
         () = api.stop.stopping() => {
+            // A request knows what it has cost once it is told too, which may be since the look before.
+            if let Some(response) = answer.as_mut().now_or_never() {
+                return readable(response);
+            }
             let fix = "start it again, and see what it has done before you repeat a call that changes something";
             let error = ClientError::new(ErrorCode::Retryable, "the daemon is stopping", fix);
             ApiError(error).into_response()
