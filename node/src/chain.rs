@@ -8,6 +8,7 @@ mod error;
 mod faucet;
 mod http;
 mod intent;
+mod others;
 mod reader;
 mod rpc;
 mod sender;
@@ -39,6 +40,7 @@ pub use faucet::faucet;
 pub use intent::{Intent, IntentId, IntentStore, MemoryIntents};
 pub use rpc::{Head, RpcLimits};
 
+pub(crate) use others::{Others, Page, Shown, agree_on_totals, pages};
 pub(crate) use sound::MAX_RECORDS;
 
 use reader::Reader;
@@ -288,6 +290,22 @@ impl Chain {
     /// proposed; asks all of them. False if there is only one, which is believed.
     pub(crate) async fn is_still_shown(&self, channel: ChannelId) -> bool {
         self.reader.is_still_shown(channel).await
+    }
+
+    /// What each endpoint at the head of the chain shows of a page of channels; nothing if there is only one, which
+    /// is believed.
+    pub(crate) async fn shown(&self, page: Page) -> Vec<Shown> {
+        self.reader.shown(page).await
+    }
+
+    /// There is one endpoint, which is believed.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.reader.rpc.is_alone()
+    }
+
+    /// The highest final block that an answer was of.
+    pub(crate) fn height_seen(&self) -> u64 {
+        self.reader.rpc.floor()
     }
 
     /// Whether more than half of the endpoints at the head of the chain say that this is the late fee; asks

@@ -6,6 +6,7 @@
 //! Only channels that are open at a final block are spent on.
 
 mod decide;
+mod floors;
 mod leaving;
 mod start;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::alarm::failed;
-use crate::chain::{Chain, ChainError, Intent};
+use crate::chain::{Chain, ChainError, Intent, Others, Page, Shown};
 use crate::client::{ChannelInfo, ClientError, ErrorCode};
 use crate::config::PolicyConfig;
 use crate::graph::{SharedGraph, is_over};
@@ -33,6 +34,7 @@ use crate::store::{AppTable, NodeStore};
 use crate::swarm::SwarmHandle;
 
 use decide::{Action, Situation, decide};
+use floors::Floors;
 use leaving::Leaving;
 
 /// Passes happen at every change of the graph and at least this often, for what depends on time.
@@ -152,6 +154,7 @@ impl Channels {
                 () = nudge.notified() => {}
                 _ = timer.tick() => {}
                 Some(done) = manager.calls.join_next() => manager.on_done(done)?,
+                Some(looked) = manager.looks.join_next() => manager.on_looked(looked)?,
             }
         }
     }
@@ -172,7 +175,7 @@ impl Channels {
 
     fn info(&self, view: &ChannelView, ledger: Option<&ChannelSnapshot>, connected: bool) -> ChannelInfo {
         let mine = my_channel(view, self.side(view), false);
-        let totals = ledger.map_or(view.totals, |ledger| ledger.totals.max(view.totals));
+        let totals = ledger.map_or(view.totals, |ledger| ledger.totals);
         let balance = |side: Side, deposit, drawn| totals.balance(side, deposit, drawn).unwrap_or_default();
         let (side, other) = (mine.side, mine.side.other());
         let closing = self.closing.lock().contains(&view.channel) && view.status == ChannelStatus::Open;
@@ -204,6 +207,8 @@ struct Done {
     name: &'static str,
     /// The totals of a close request.
     stated: Option<por_types::Totals>,
+    /// Derived from what only some endpoints show.
+    by_others: bool,
     result: Result<(), ChainError>,
 }
 
@@ -226,12 +231,17 @@ struct Manager {
     /// back and forth on chain.
     stated: HashMap<ChannelId, por_types::Totals>,
     leaving: Leaving,
+    floors: Floors,
+    /// What all endpoints show of this node's channels, and the question that is under way.
+    others: Others,
+    looks: JoinSet<(Page, Vec<Shown>)>,
     /// Since when this run has seen that a channel is over.
     over: HashMap<ChannelId, Instant>,
 }
 
 impl Manager {
     fn new(channels: Channels, known: Option<Known>) -> Manager {
+        let others = Others::new(&channels.parts.chain.config_found().params);
         Manager {
             channels,
             calls: JoinSet::new(),
@@ -242,15 +252,20 @@ impl Manager {
             known,
             stated: HashMap::new(),
             leaving: Leaving::default(),
+            floors: Floors::default(),
+            others,
+            looks: JoinSet::new(),
             over: HashMap::new(),
         }
     }
 
     async fn pass(&mut self) -> Result<(), ClientError> {
         let read = self.channels.parts.graph.read().height() > 0;
-        let views = self.channels.views();
+        let mut views = self.channels.views();
         // The protocol takes a channel that is missing for gone: it is told of the whole set or of none.
         let ledger = self.channels.ledger().await?;
+        self.look_at_others(&views);
+        self.floors.check(&self.channels.parts.chain, &mut views, &ledger).await;
         if read && self.tell_protocol(&views, &ledger, true).await? {
             self.channels.told.send_replace(true);
             self.ask_again = None;
@@ -282,10 +297,43 @@ impl Manager {
                 policy: &self.channels.parts.policy,
             };
             if let Some(action) = decide(&situation) {
-                self.carry_out(view, action);
+                self.carry_out(view, action, false);
+                continue;
+            }
+            let others = self.others.act_on(view.channel);
+            if let Some((view, action)) = decide::for_others(&situation, &others) {
+                self.carry_out(view, action, true);
             }
         }
         self.forget_closed(&views).await
+    }
+
+    /// Asks all endpoints of some of the channels, if it is time.
+    fn look_at_others(&mut self, views: &[ChannelView]) {
+        let chain = &self.channels.parts.chain;
+        if chain.is_alone() {
+            return;
+        }
+        let known = views.iter().map(|view| (view.channel, Some(view)));
+        self.others.know(known, chain.height_seen());
+        if self.looks.is_empty()
+            && let Some(page) = self.others.due_pages(1).pop()
+        {
+            let chain = chain.clone();
+            self.looks.spawn(async move { (page, chain.shown(page).await) });
+        }
+    }
+
+    fn on_looked(
+        &mut self,
+        looked: Result<(Page, Vec<Shown>), tokio::task::JoinError>,
+    ) -> Result<(), ClientError> {
+        let (page, shown) = looked.map_err(|error| {
+            let what = error.try_into_panic().map(|panic| failed("channel manager's look", &*panic));
+            failure(what.unwrap_or_else(|_| "a look of the channel manager has stopped".to_owned()))
+        })?;
+        self.others.take(page, &shown);
+        Ok(())
     }
 
     /// Tells the protocol of the channels that it has used already, before the graph is read: what is unfinished
@@ -299,7 +347,8 @@ impl Manager {
         };
         match read.await {
             Ok((_, views)) if views.is_empty() => self.ask_again = None,
-            Ok((time_ms, views)) => {
+            Ok((time_ms, mut views)) => {
+                self.floors.check(&self.channels.parts.chain, &mut views, ledger).await;
                 self.tell_graph(time_ms, &views).await?;
                 let told = self.tell_protocol(&views, ledger, true).await?;
                 self.ask_again = (!told).then(|| Instant::now() + BACKOFF.0);
@@ -323,7 +372,7 @@ impl Manager {
         let views = &known.channels;
         if ledger.keys().all(|id| views.iter().any(|view| view.channel == *id)) {
             self.tell_graph(known.time_ms, views).await?;
-            self.tell_protocol(views, ledger, false).await?;
+            self.tell_protocol(&floors::lowered(views, ledger), ledger, false).await?;
         }
         Ok(())
     }
@@ -354,7 +403,9 @@ impl Manager {
             .iter()
             .filter(usable)
             .map(|view| {
-                let open = seen && view.status == ChannelStatus::Open && !closing.contains(&view.channel);
+                let id = view.channel;
+                let open = seen && view.status == ChannelStatus::Open && !closing.contains(&id);
+                let open = open && !self.others.doubt_open(id);
                 my_channel(view, self.channels.side(view), open)
             })
             .collect();
@@ -374,7 +425,7 @@ impl Manager {
         Ok(true)
     }
 
-    fn carry_out(&mut self, view: &ChannelView, action: Action) {
+    fn carry_out(&mut self, view: &ChannelView, action: Action, by_others: bool) {
         let (channel, name) = (view.channel, action.name());
         tracing::info!(%channel, "{name}");
         self.busy.insert(channel);
@@ -390,13 +441,13 @@ impl Manager {
                 parts.graph.write().forget(channel);
                 result = Ok(());
             }
-            Done { channel, name, stated, result }
+            Done { channel, name, stated, by_others, result }
         });
     }
 
     fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), ClientError> {
         // Derived again it would fail again, and the channel with it: evidence has its time.
-        let Done { channel, name, stated, result } = done.map_err(|error| {
+        let Done { channel, name, stated, by_others, result } = done.map_err(|error| {
             let what = error.try_into_panic().map(|panic| failed("channel manager's call", &*panic));
             failure(what.unwrap_or_else(|_| "a call of the channel manager has stopped".to_owned()))
         })?;
@@ -415,6 +466,8 @@ impl Manager {
                 // Until the graph shows the effect, the same would be derived again.
                 self.resting.insert(channel, (Instant::now() + BACKOFF.0, BACKOFF.0));
             }
+            // Those that showed it were wrong; what is due by the others does not wait for that.
+            Err(error) if by_others => tracing::warn!(%channel, %error, "{name} by another endpoint failed"),
             Err(error) => {
                 tracing::warn!(%channel, %error, "{name} failed");
                 self.rest(channel);

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use common::{Daemon, World, eventually, request, terms};
 use por_node::client::ErrorCode;
-use por_node::sdk::AppPricing;
+use por_node::sdk::{AppPricing, ServingApp};
 use por_types::interface::{ChannelStatus, ChannelView};
-use por_types::{ChannelId, Side, Terms, Yocto};
-use proxy::{Mood, Proxy};
+use por_types::{ChannelId, SeverOrder, SeverReason, Side, Terms, Yocto};
+use proxy::{Lie, Mood, Proxy, shown_as};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -201,5 +201,127 @@ async fn an_edge_that_one_endpoint_calls_severed_stays_while_another_shows_it() 
         let info = node.channel(channel).await.expect("the channel");
         assert_eq!(info.status, ChannelStatus::Open, "{info:?}");
     }
+    world.check_books().await;
+}
+
+async fn echo(node: &Daemon) -> ServingApp {
+    let serving =
+        node.node().serve("echo", AppPricing::default(), 16, |incoming| async move { incoming.body });
+    serving.await.expect("serve")
+}
+
+/// Alice has paid Bob, who follows the chain through an endpoint that lies from here on, and an honest one.
+async fn paid_to_the_deceived(world: &World) -> (Daemon, Daemon, ChannelId, Yocto, Proxy) {
+    let alice = world.node("alice", &[]).await;
+    let mut bob = world.node("bob", &[&alice]).await;
+    let liar = Proxy::start(world.chain.rpc_url()).await;
+    bob.stop().await;
+    bob.follow_through(vec![liar.url(), world.chain.rpc_url()]);
+    bob.start().await;
+    let channel = open(&alice, &bob).await;
+    let _serving = echo(&bob).await;
+    alice.ask(&bob, "echo", b"hello").await;
+    let paid = eventually("the books agree", || async {
+        let (mine, theirs) = (alice.channel(channel).await?, bob.channel(channel).await?);
+        (mine.unfinished + theirs.unfinished == 0 && mine.totals == theirs.totals).then_some(mine.totals)
+    })
+    .await;
+    assert!(!paid.sent_a.is_zero());
+    (alice, bob, channel, paid.sent_a, liar)
+}
+
+/// Alice leaves with an old state, by the key of her account alone.
+async fn leave(world: &World, alice: &mut Daemon, channel: ChannelId) {
+    alice.stop().await;
+    let cheat = world.chain.connect(alice.account.clone(), Some(alice.keys().near.clone())).await;
+    let cheat = cheat.expect("chain");
+    let signer = alice.keys().node.public();
+    let order = SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
+    cheat.sever(alice.keys().node.sign(cheat.network(), order)).await.expect("sever");
+}
+
+async fn evidence_comes_though(lie: impl FnOnce(ChannelId, Yocto) -> Lie) {
+    let world = World::start_with(|params| params.challenge_ms = 120_000).await;
+    let (mut alice, bob, channel, paid, liar) = paid_to_the_deceived(&world).await;
+    liar.lie(lie(channel, paid));
+    leave(&world, &mut alice, channel).await;
+    let chain = world.observer().await;
+    eventually("the evidence is on chain", || async {
+        let view = chain.channel(channel).await.expect("view").expect("known");
+        assert!(matches!(view.status, ChannelStatus::Severed { .. }), "{view:?}");
+        (view.totals.sent_a == paid).then_some(())
+    })
+    .await;
+    assert!(liar.spoiled() > 0, "the endpoint was never asked");
+    drop(bob);
+    world.check_books().await;
+}
+
+/// Evidence has its time, which nobody must let go by because an endpoint hides that it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_comes_though_the_endpoint_in_use_hides_that_it_is_time() {
+    let lie = |channel, _| shown_as(json!(channel), |record| record["status"] = json!(ChannelStatus::Open));
+    evidence_comes_though(lie).await;
+}
+
+/// Nor because one says that the contract knows of all payments already.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_comes_though_the_endpoint_in_use_says_that_it_is_there() {
+    let lie =
+        |channel, paid| shown_as(json!(channel), move |record| record["totals"]["sent_a"] = json!(paid));
+    evidence_comes_though(lie).await;
+}
+
+/// Nor because one says that all is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_comes_though_the_endpoint_in_use_says_that_all_is_over() {
+    let over = ChannelStatus::Closed {
+        paid_a: Yocto::near(1),
+        paid_b: Yocto::near(1),
+        bonds_until_ms: None,
+        severed: true,
+    };
+    let lie = move |channel, _| {
+        shown_as(json!(channel), move |record| {
+            if record["status"]["state"] != "open" {
+                record["status"] = json!(over);
+            }
+        })
+    };
+    evidence_comes_though(lie).await;
+}
+
+/// A node's books are raised to what the contract knows, which cannot be taken back: nobody pays twice because one
+/// endpoint says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_that_one_endpoint_makes_up_are_not_paid() {
+    let world = World::start().await;
+    let (alice, mut bob, channel, paid, liar) = paid_to_the_deceived(&world).await;
+    let lie = |record: &mut serde_json::Value| {
+        record["totals"] = json!({ "sent_a": Yocto::near(9), "sent_b": Yocto::near(4) });
+    };
+    liar.lie(shown_as(json!(channel), lie));
+    // A start reads the records of its own channels.
+    bob.stop().await;
+    bob.start().await;
+    if std::env::var_os("DBG").is_some() {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        eprintln!("{:?} {:?}", bob.channel(channel).await, alice.channel(channel).await);
+        eprintln!("{:?}", bob.client().status().await);
+    }
+    let before = alice.channel(channel).await.expect("the channel").totals;
+    assert_eq!(before.sent_a, paid);
+    let _serving = echo(&bob).await;
+    alice.ask(&bob, "echo", b"hello").await;
+    bob.client().close_channel(channel).await.expect("asks for the close");
+    let chain = world.observer().await;
+    let settled = eventually("the channel closes", || async {
+        let view = chain.channel(channel).await.expect("view").expect("known");
+        matches!(view.status, ChannelStatus::Closed { .. }).then_some(view.totals)
+    })
+    .await;
+    assert!(liar.spoiled() > 0, "the endpoint was never asked");
+    let most = Yocto::millinear(1);
+    assert!(settled.sent_a < most && settled.sent_b < most, "{settled:?}");
     world.check_books().await;
 }

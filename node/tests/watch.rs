@@ -15,19 +15,19 @@ use por_node::sdk::AppPricing;
 use por_node::watch::{Handed, Round, Tower, WatchError};
 use por_types::interface::{ChannelStatus, FinalizeArgs};
 use por_types::{AccountId, ChannelId, SeverOrder, SeverReason, Side, Yocto};
-use proxy::Proxy;
+use proxy::{Proxy, shown_as};
 use serde_json::json;
 
 async fn tower(world: &World) -> Tower {
-    tower_through(world, world.chain.rpc_url()).await
+    tower_through(world, vec![world.chain.rpc_url()]).await
 }
 
-async fn tower_through(world: &World, rpc_url: String) -> Tower {
+async fn tower_through(world: &World, rpc_urls: Vec<String>) -> Tower {
     let account: AccountId = "tower.localnet".parse().expect("account");
     let key = generate_near_key();
     world.chain.faucet(&account, &key.public_key(), Yocto::near(10)).await.expect("faucet");
     let mut network = world.chain.network_config();
-    network.rpc_urls = vec![rpc_url];
+    network.rpc_urls = rpc_urls;
     let config = ChainConfig::new(&network, account, Some(key));
     Tower::new(Chain::connect(config, Arc::new(MemoryIntents::default())).await.expect("chain"))
 }
@@ -151,7 +151,7 @@ async fn a_channel_that_fails_keeps_no_other_waiting() {
     alice.stop().await;
 
     let blind = Proxy::start(world.chain.rpc_url()).await;
-    let mut tower = tower_through(&world, blind.url()).await;
+    let mut tower = tower_through(&world, vec![blind.url()]).await;
     let network = world.observer().await.network().clone();
     let signer = alice.keys().node.public();
     let order = |channel| SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
@@ -169,4 +169,48 @@ async fn a_channel_that_fails_keeps_no_other_waiting() {
     assert_eq!(failed, vec![hidden]);
     blind.lie(|_, _, _| {});
     assert_eq!(tower.round().await.expect("round").severed, vec![hidden], "it is tried again");
+}
+
+/// A tower that follows the chain through an endpoint that lies and an honest one has Bob's evidence; Alice leaves with
+/// an old state.
+async fn corrected_though(status: impl Fn(&ChannelStatus) -> ChannelStatus + Send + Sync + 'static) {
+    let world = World::start_with(|params| params.challenge_ms = 120_000).await;
+    let (alice, _bob, channel, handed) = paid(&world).await;
+    let received = handed.states[0].state.statement.totals.sent_a;
+    let liar = Proxy::start(world.chain.rpc_url()).await;
+    let mut tower = tower_through(&world, vec![liar.url(), world.chain.rpc_url()]).await;
+    tower.take(handed.clone()).await.expect("good evidence");
+    liar.lie(shown_as(json!(channel), move |record| {
+        let shown = serde_json::from_value(record["status"].clone()).expect("a status");
+        record["status"] = json!(status(&shown));
+    }));
+    for _ in 0..3 {
+        assert!(tower.round().await.expect("round").challenged.is_empty(), "an open channel needs nothing");
+        assert_eq!(
+            tower.guarded().states,
+            handed.states,
+            "evidence is forgotten by the word of one endpoint"
+        );
+    }
+    let cheat = world.chain.connect(alice.account.clone(), Some(alice.keys().near.clone())).await;
+    let cheat = cheat.expect("chain");
+    let signer = alice.keys().node.public();
+    let order = SeverOrder { channel, signer, reason: SeverReason::Operator, request: None };
+    cheat.sever(alice.keys().node.sign(cheat.network(), order)).await.expect("sever");
+    assert_eq!(first_deed(&mut tower).await.challenged, vec![channel]);
+    let view = cheat.channel(channel).await.expect("view").expect("channel");
+    assert_eq!(view.totals.sent_a, received);
+    assert!(liar.spoiled() > 0, "the endpoint was never asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tower_is_not_told_by_one_endpoint_that_a_channel_is_open() {
+    corrected_though(|_| ChannelStatus::Open).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tower_is_not_told_by_one_endpoint_that_a_channel_is_over() {
+    let (paid_a, paid_b) = (Yocto::near(10), Yocto::near(5));
+    corrected_though(move |_| ChannelStatus::Closed { paid_a, paid_b, bonds_until_ms: None, severed: true })
+        .await;
 }

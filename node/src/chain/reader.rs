@@ -6,12 +6,15 @@ use near_jsonrpc_primitives::types::query::QueryResponseKind;
 use near_primitives::account::AccessKey;
 use near_primitives::types::{BlockReference, Finality};
 use near_primitives::views::QueryRequest;
-use por_types::interface::{ChannelArgs, ChannelView, ConfigView, STATE_VERSION, error_code, method};
+use por_types::interface::{
+    ChannelArgs, ChannelView, ConfigView, PageArgs, STATE_VERSION, error_code, method,
+};
 use por_types::{AccountId, ChannelId, Network, Yocto};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ChainError;
+use super::others::{Page, Shown};
 use super::rpc::{Head, Rpc, RpcFailure, Skip};
 use super::{ChainConfig, sound, tx};
 
@@ -96,6 +99,16 @@ impl Reader {
         self.sound_view(method::CHANNEL, &ChannelArgs { channel }, sound).await
     }
 
+    pub(super) async fn shown(&self, (from, limit): Page) -> Vec<Shown> {
+        let args = PageArgs { from: from.0, limit };
+        let found: Vec<(u64, Vec<ChannelView>)> = self.ask_live_dated(method::CHANNELS, &args).await;
+        let sound = found.into_iter().filter(|(height, page)| {
+            sound::count("block", *height).is_ok() && sound::channels(from.0, limit, page).is_ok()
+        });
+        let by_id = |page: Vec<ChannelView>| page.into_iter().map(|view| (view.channel, view)).collect();
+        sound.map(|(height, page)| Shown { height, channels: by_id(page) }).collect()
+    }
+
     pub(super) async fn is_still_shown(&self, channel: ChannelId) -> bool {
         let found: Vec<Option<ChannelView>> = self.ask_live(method::CHANNEL, &ChannelArgs { channel }).await;
         let sound = |found: &Option<ChannelView>| {
@@ -125,6 +138,15 @@ impl Reader {
     /// What the endpoints at the head of the chain answer to a view, those that answer; nobody is asked if
     /// there is one endpoint in all.
     async fn ask_live<A: Serialize, T: DeserializeOwned>(&self, method: &str, args: &A) -> Vec<T> {
+        self.ask_live_dated(method, args).await.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// The same, each with the height of its block.
+    async fn ask_live_dated<A: Serialize, T: DeserializeOwned>(
+        &self,
+        method: &str,
+        args: &A,
+    ) -> Vec<(u64, T)> {
         let Ok(args) = serde_json::to_vec(args) else { return Vec::new() };
         let request = QueryRequest::CallFunction {
             account_id: self.network.contract.clone(),
@@ -134,7 +156,9 @@ impl Reader {
         let request = RpcQueryRequest { block_reference: BlockReference::Finality(Finality::Final), request };
         let answers = self.rpc.ask_live(&request).await;
         let read = |answer: RpcQueryResponse| match answer.kind {
-            QueryResponseKind::CallResult(result) => serde_json::from_slice(&result.result).ok(),
+            QueryResponseKind::CallResult(result) => {
+                Some((answer.block_height, serde_json::from_slice(&result.result).ok()?))
+            }
             _ => None,
         };
         answers.into_iter().filter_map(read).collect()

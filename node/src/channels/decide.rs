@@ -95,6 +95,18 @@ pub(super) fn decide(s: &Situation<'_>) -> Option<Action> {
     }
 }
 
+/// The next step by what other endpoints show of the channel, of those that the contract refuses if it is not so:
+/// the copy of the graph comes from one endpoint, and the time for evidence does not wait for the truth.
+pub(super) fn for_others<'v>(
+    s: &Situation<'_>,
+    others: &'v [ChannelView],
+) -> Option<(&'v ChannelView, Action)> {
+    others.iter().find_map(|view| {
+        let action = decide(&Situation { view, ..*s })?;
+        matches!(action, Action::Evidence(_) | Action::Finalize).then_some((view, action))
+    })
+}
+
 /// Proposals to this node are confirmed if the operator's policy says so.
 fn confirm(s: &Situation<'_>) -> Option<Action> {
     let PolicyConfig { auto_confirm, confirm_accounts, confirm_deposit, .. } = s.policy;

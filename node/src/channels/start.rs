@@ -4,10 +4,10 @@
 use futures::TryStreamExt;
 use futures::stream::FuturesOrdered;
 use por_core::GraphEdge;
-use por_types::interface::{ChannelView, MAX_PAGE};
+use por_types::interface::ChannelView;
 use por_types::{ChannelId, NodeKey};
 
-use crate::chain::{Chain, ChainError};
+use crate::chain::{Chain, ChainError, Page, pages};
 use crate::graph::is_open;
 
 /// Questions at a time.
@@ -41,21 +41,6 @@ pub(super) async fn read(
     Ok(views)
 }
 
-/// Ids that one question asks for: the first, and how many from there on.
-type Page = (ChannelId, u32);
-
-/// The fewest questions for these ids, which are in order.
-fn pages(known: &[ChannelId]) -> Vec<Page> {
-    let mut pages: Vec<Page> = Vec::new();
-    for id in known {
-        match pages.last_mut() {
-            Some((first, len)) if id.0 - first.0 < u64::from(MAX_PAGE) => *len = (id.0 - first.0 + 1) as u32,
-            _ => pages.push((*id, 1)),
-        }
-    }
-    pages
-}
-
 async fn ask(chain: &Chain, (first, len): Page) -> Result<Vec<ChannelView>, ChainError> {
     match len {
         // A record by itself is a shorter answer.
@@ -74,17 +59,4 @@ pub(super) fn edges(views: &[ChannelView]) -> Vec<GraphEdge> {
         open: is_open(&view.status),
     };
     views.iter().map(edge).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_that_lie_together_share_a_question() {
-        let known = [3, 4, 102, 103, 500, u64::MAX - 1, u64::MAX].map(ChannelId);
-        let questions = [(3, 100), (103, 1), (500, 1), (u64::MAX - 1, 2)];
-        assert_eq!(pages(&known), questions.map(|(first, len)| (ChannelId(first), len)));
-        assert!(pages(&[]).is_empty());
-    }
 }

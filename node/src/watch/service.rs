@@ -1,6 +1,6 @@
 //! `por watch`: a tower as a daemon, with a key, an account and a store of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,15 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm};
 use libp2p_request_response::{Event, Message, ProtocolSupport, ResponseChannel};
 use parking_lot::Mutex;
-use por_types::interface::ChannelView;
 use por_types::{ChannelId, NodeKey};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::store::{WatchStore, WatchStoreError};
-use super::tower::{Deed, Guarded, carry_out, look_up};
+use super::tower::{Deed, Guarded, Views, carry_out, look, look_up};
 use super::wire::{self, Ask, PAGE, Reply, WatchBehaviour, WatchEvent};
 use super::{Handed, WatchError};
-use crate::chain::{Chain, ChainConfig, ChainError, MemoryIntents};
+use crate::chain::{Chain, ChainConfig, ChainError, MemoryIntents, Others};
 use crate::exit::{CliError, ExitCode};
 use crate::graph::{GraphSync, KeptGraph};
 use crate::keys::NodeSetup;
@@ -30,6 +29,8 @@ const STORE_FILE: &str = "watch.redb";
 const ANSWERING: usize = 32;
 /// Between two looks at the chain: on a local chain, and elsewhere. Far below any challenge window.
 const INTERVAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// Most questions of a round that go to all endpoints.
+const LOOKS: usize = 16;
 /// How long a channel is left alone after a call: on a local chain, and elsewhere.
 const REST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
@@ -245,12 +246,15 @@ async fn guard(shared: Arc<Shared>, kept: KeptGraph, local: bool) -> Result<(), 
     let mut sync = GraphSync::from_kept(shared.chain.clone(), graph);
     let mut resting: HashMap<ChannelId, Instant> = HashMap::new();
     let mut failing = false;
+    let mut others = Others::new(&shared.chain.config_found().params);
     loop {
         match sync.step().await {
             Ok(step) => {
                 failing = false;
                 resting.retain(|_, until| *until > Instant::now());
-                for channel in round(&shared, &sync, &resting).await? {
+                let (acted, looked) = round(&shared, &sync, others, &resting).await?;
+                others = looked;
+                for channel in acted {
                     resting.insert(channel, Instant::now() + rest);
                 }
                 kept = kept.keep(sync.graph(), step.reread).await.map_err(|error| broken(&error))?;
@@ -265,17 +269,15 @@ async fn guard(shared: Arc<Shared>, kept: KeptGraph, local: bool) -> Result<(), 
     }
 }
 
-/// Looks at everything once. Channels for which a call was made, well or not.
+/// Looks at everything once. Channels for which a call was made, well or not, and what the other endpoints show.
 async fn round(
     shared: &Arc<Shared>,
     sync: &GraphSync,
+    mut others: Others,
     resting: &HashMap<ChannelId, Instant>,
-) -> Result<Vec<ChannelId>, CliError> {
-    let channels: Vec<ChannelId> = {
-        let state = shared.state.lock();
-        state.guarded.channels().into_iter().filter(|channel| !resting.contains_key(channel)).collect()
-    };
-    let mut views: BTreeMap<ChannelId, Option<ChannelView>> = BTreeMap::new();
+) -> Result<(Vec<ChannelId>, Others), CliError> {
+    let channels = shared.state.lock().guarded.channels();
+    let mut views = Views::new();
     for channel in channels {
         let known = sync.graph().read().edge(channel).map(|edge| edge.view.clone());
         let view = match known {
@@ -291,19 +293,18 @@ async fn round(
         };
         views.insert(channel, view);
     }
+    let believed = look(&shared.chain, &mut others, &views, LOOKS).await.is_none();
+    views.retain(|channel, _| !resting.contains_key(channel));
     let now_ms = sync.graph().read().chain_time_ms();
-    let due = {
+    let (due, others) = {
         let shared = shared.clone();
         let look = tokio::task::spawn_blocking(move || {
             let mut state = shared.state.lock();
             let mut next = state.guarded.clone();
-            let deeds: Vec<Deed> = views
-                .iter()
-                .flat_map(|(channel, view)| next.deeds(*channel, view.as_ref(), now_ms))
-                .collect();
+            let deeds: Vec<Deed> = next.deeds(&views, (!believed).then_some(&mut others), now_ms);
             state.store.save(&next)?;
             state.guarded = next;
-            Ok(deeds)
+            Ok((deeds, others))
         });
         look.await.map_err(|error| broken(&error))?.map_err(store_error)?
     };
@@ -311,7 +312,7 @@ async fn round(
     for deed in due {
         busy.push(act(&shared.chain, deed).await);
     }
-    Ok(busy)
+    Ok((busy, others))
 }
 
 async fn act(chain: &Chain, deed: Deed) -> ChannelId {

@@ -9,7 +9,7 @@ use por_types::{
 };
 
 use super::store::{WatchStore, WatchStoreError};
-use super::tower::{Deed, Ends, Guarded};
+use super::tower::{Deed, Ends, Guarded, Views};
 use super::{Handed, MAX_PER_NODE, WatchError};
 
 fn account(name: &str) -> AccountId {
@@ -78,6 +78,11 @@ fn view(status: ChannelStatus, totals: Totals) -> ChannelView {
         sequence: 0,
         status,
     }
+}
+
+/// On the channel 7, by the only endpoint there is.
+fn deeds(guarded: &mut Guarded, view: Option<&ChannelView>, now_ms: u64) -> Vec<Deed> {
+    guarded.deeds(&Views::from([(ChannelId(7), view.cloned())]), None, now_ms)
 }
 
 const SEVERED: ChannelStatus = ChannelStatus::Severed { by: Side::A, severed_ms: 1, settles_ms: 9 };
@@ -168,7 +173,7 @@ fn a_channel_of_which_nothing_is_held_takes_no_place() {
     let mut guarded = Guarded::default();
     take(&mut guarded, 1, Handed { orders: vec![order(1, 7)], ..Handed::default() }).expect("good");
     let proposed = view(ChannelStatus::Proposed, Totals::default());
-    assert_eq!(guarded.deeds(ChannelId(7), Some(&proposed), 4), [], "no edge yet");
+    assert_eq!(deeds(&mut guarded, Some(&proposed), 4), [], "no edge yet");
     assert!(guarded.channels().is_empty());
 }
 
@@ -185,28 +190,28 @@ fn what_is_due_follows_from_the_chain() {
     let zero = Totals::default();
     let submit = Deed::Submit(whole.states[0].clone());
     assert_eq!(
-        guarded.clone().deeds(id, Some(&view(ChannelStatus::Open, zero)), 4),
+        deeds(&mut guarded.clone(), Some(&view(ChannelStatus::Open, zero)), 4),
         [Deed::Sever(order(2, 7))]
     );
     let mut severed = guarded.clone();
-    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), 4), std::slice::from_ref(&submit));
+    assert_eq!(deeds(&mut severed, Some(&view(SEVERED, zero)), 4), std::slice::from_ref(&submit));
     assert!(severed.orders.is_empty() && !severed.states.is_empty());
-    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), 9), [], "the window is over");
+    assert_eq!(deeds(&mut severed, Some(&view(SEVERED, zero)), 9), [], "the window is over");
     // Its sides go first; one that stays away loses nothing.
     let late = 9 + 20_000;
-    assert_eq!(severed.deeds(id, Some(&view(SEVERED, zero)), late), [Deed::Finalize(id)]);
+    assert_eq!(deeds(&mut severed, Some(&view(SEVERED, zero)), late), [Deed::Finalize(id)]);
     // What the chain knows already, and own states, are not brought.
     let known = Totals { sent_a: Yocto(60), sent_b: Yocto::ZERO };
-    assert_eq!(severed.deeds(id, Some(&view(SEVERED, known)), 4), []);
+    assert_eq!(deeds(&mut severed, Some(&view(SEVERED, known)), 4), []);
     let asked = ChannelStatus::Closing { by: Side::A, totals: zero, confirmed: false, closes_ms: 0 };
-    assert_eq!(severed.deeds(id, Some(&view(asked, zero)), 4), []);
+    assert_eq!(deeds(&mut severed, Some(&view(asked, zero)), 4), []);
     let closing = ChannelStatus::Closing { by: Side::A, totals: zero, confirmed: true, closes_ms: 5 };
-    assert_eq!(severed.deeds(id, Some(&view(closing, zero)), 4), [submit]);
+    assert_eq!(deeds(&mut severed, Some(&view(closing, zero)), 4), [submit]);
     let closed =
         ChannelStatus::Closed { paid_a: Yocto(1), paid_b: Yocto(1), bonds_until_ms: None, severed: true };
-    assert_eq!(severed.deeds(id, Some(&view(closed, zero)), 4), []);
+    assert_eq!(deeds(&mut severed, Some(&view(closed, zero)), 4), []);
     assert!(severed.handed(None).0.is_empty() && severed.channels().is_empty());
-    assert_eq!(guarded.deeds(id, None, 4), [], "gone from the chain");
+    assert_eq!(deeds(&mut guarded, None, 4), [], "gone from the chain");
     assert!(guarded.channels().is_empty());
 }
 
@@ -227,7 +232,7 @@ fn the_store_keeps_everything_and_recognises_damage() {
     {
         let (mut store, mut guarded) = WatchStore::open(&path, &network()).expect("opens");
         assert_eq!(guarded.handed(None).0, whole);
-        assert!(guarded.deeds(ChannelId(8), None, 4).is_empty());
+        assert!(guarded.deeds(&Views::from([(ChannelId(8), None)]), None, 4).is_empty());
         store.save(&guarded).expect("saved");
     }
     let (store, guarded) = WatchStore::open(&path, &network()).expect("opens");

@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt as _, stream};
 use por_types::interface::{ChannelStatus, ChannelView, FinalizeArgs, SubmitStateArgs, code};
 use por_types::{
     ChannelId, ChannelState, DalekVerify, Network, NodeKey, SeverOrder, Side, Signed, Totals, Yocto,
 };
 
 use super::{Handed, MAX_GUARDED, MAX_PER_NODE, WatchError};
-use crate::chain::{Call, Chain, ChainError, Intent};
+use crate::chain::{Call, Chain, ChainError, Intent, Others};
 
 /// How long after its window a severed channel is left to its own sides to finalize, milliseconds of
 /// block time; they take at most 15 seconds when they are there.
 const FINALIZE_AFTER_MS: u64 = 20_000;
+
+/// Questions to all endpoints at the same time.
+const LOOKS: usize = 4;
 
 /// What a round brought to the contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,9 @@ impl Ends {
 
 type States = BTreeMap<(ChannelId, Side), Signed<ChannelState>>;
 
+/// Channels as the copy of the graph has them, `None` where it has none.
+pub(super) type Views = BTreeMap<ChannelId, Option<ChannelView>>;
+
 /// A page of what one node is given back: whose, after which channel, how many channels.
 pub(super) type PageOf<'k> = (&'k NodeKey, Option<ChannelId>, usize);
 
@@ -77,6 +84,37 @@ pub(super) enum Deed {
     Sever(Signed<SeverOrder>),
     Submit(SubmitStateArgs),
     Finalize(ChannelId),
+}
+
+impl Deed {
+    pub fn channel(&self) -> ChannelId {
+        match self {
+            Deed::Sever(order) => order.statement.channel,
+            Deed::Submit(args) => args.state.statement.channel,
+            Deed::Finalize(channel) => *channel,
+        }
+    }
+}
+
+/// Asks all endpoints of those channels whose turn it is, at most this many questions. `None` if there is only one
+/// endpoint, which is believed.
+pub(super) async fn look<'o>(
+    chain: &Chain,
+    others: &'o mut Others,
+    views: &Views,
+    most: usize,
+) -> Option<&'o mut Others> {
+    if chain.is_alone() {
+        return None;
+    }
+    others.know(views.iter().map(|(id, view)| (*id, view.as_ref())), chain.height_seen());
+    let due = others.due_pages(most);
+    let asked = stream::iter(due).map(|page| async move { (page, chain.shown(page).await) });
+    let mut asked = asked.buffer_unordered(LOOKS);
+    while let Some((page, shown)) = asked.next().await {
+        others.take(page, &shown);
+    }
+    Some(others)
 }
 
 impl Guarded {
@@ -181,16 +219,13 @@ impl Guarded {
         (handed, more)
     }
 
-    /// What is due at this block time on a channel that the chain has like this. Forgets what is of no
-    /// use any more.
-    pub fn deeds(&mut self, channel: ChannelId, view: Option<&ChannelView>, now_ms: u64) -> Vec<Deed> {
+    /// What is due at this block time on a channel that the chain has like this.
+    fn due(&self, channel: ChannelId, view: Option<&ChannelView>, now_ms: u64) -> Vec<Deed> {
         let mut deeds = Vec::new();
-        if let Some(order) = self.orders.get(&channel) {
-            if view.is_some_and(|view| severable(&view.status)) {
-                deeds.push(Deed::Sever(order.clone()));
-            } else {
-                self.orders.remove(&channel);
-            }
+        if let Some(order) = self.orders.get(&channel)
+            && view.is_some_and(|view| severable(&view.status))
+        {
+            deeds.push(Deed::Sever(order.clone()));
         }
         let known = view.map_or(Settling::Over, |view| settling(view, now_ms));
         for signer in [Side::A, Side::B] {
@@ -205,18 +240,48 @@ impl Guarded {
         if view.is_some_and(|view| is_left(&view.status, now_ms)) {
             deeds.push(Deed::Finalize(channel));
         }
-        if known == Settling::Over {
+        deeds
+    }
+
+    /// What is due on channels, by how the chain in use has them and by what other endpoints show. Forgets what is
+    /// of no use any more if they agree, or there are no others.
+    pub fn deeds(&mut self, views: &Views, others: Option<&mut Others>, now_ms: u64) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        let mut others = others;
+        for (channel, view) in views {
+            deeds.extend(self.due(*channel, view.as_ref(), now_ms));
+            let mut agree = true;
+            if let Some(others) = &mut others {
+                for view in others.act_on(*channel) {
+                    for deed in self.due(*channel, Some(&view), now_ms) {
+                        if !deeds.contains(&deed) {
+                            deeds.push(deed);
+                        }
+                    }
+                }
+                agree = others.agree(*channel);
+            }
+            if agree {
+                self.forget(*channel, view.as_ref());
+            }
+        }
+        deeds
+    }
+
+    fn forget(&mut self, channel: ChannelId, view: Option<&ChannelView>) {
+        if !view.is_some_and(|view| severable(&view.status)) {
+            self.orders.remove(&channel);
+        }
+        if view.is_none_or(|view| settling(view, 0) == Settling::Over) {
             for signer in [Side::A, Side::B] {
                 self.states.remove(&(channel, signer));
                 self.own.remove(&(channel, signer));
             }
         }
-        // One that is severed is finalized, whatever was handed over.
         let severed = view.is_some_and(|view| matches!(view.status, ChannelStatus::Severed { .. }));
         if !severed && !self.holds(channel) {
             self.ends.remove(&channel);
         }
-        deeds
     }
 
     pub fn channels(&self) -> Vec<ChannelId> {
@@ -309,12 +374,14 @@ impl Round {
 pub struct Tower {
     chain: Chain,
     guarded: Guarded,
+    others: Others,
 }
 
 impl Tower {
     /// `chain` needs a key: submitting costs gas.
     pub fn new(chain: Chain) -> Tower {
-        Tower { chain, guarded: Guarded::default() }
+        let others = Others::new(&chain.config_found().params);
+        Tower { chain, guarded: Guarded::default(), others }
     }
 
     /// Takes what a node hands over. Everything is checked against the chain before any of it is
@@ -341,20 +408,19 @@ impl Tower {
     pub async fn round(&mut self) -> Result<Round, ChainError> {
         let mut round = Round::default();
         let now_ms = self.chain.head().await?.time_ms;
+        let mut views = Views::new();
         for channel in self.guarded.channels() {
-            let view = match self.chain.channel(channel).await {
-                Ok(view) => view,
-                Err(error) => {
-                    round.failed.push((channel, error));
-                    continue;
-                }
-            };
-            for deed in self.guarded.deeds(channel, view.as_ref(), now_ms) {
-                match carry_out(&self.chain, deed.clone()).await {
-                    Ok(true) => round.note(&deed),
-                    Ok(false) => {}
-                    Err(error) => round.failed.push((channel, error)),
-                }
+            match self.chain.channel(channel).await {
+                Ok(view) => drop(views.insert(channel, view)),
+                Err(error) => round.failed.push((channel, error)),
+            }
+        }
+        let others = look(&self.chain, &mut self.others, &views, usize::MAX).await;
+        for deed in self.guarded.deeds(&views, others, now_ms) {
+            match carry_out(&self.chain, deed.clone()).await {
+                Ok(true) => round.note(&deed),
+                Ok(false) => {}
+                Err(error) => round.failed.push((deed.channel(), error)),
             }
         }
         Ok(round)

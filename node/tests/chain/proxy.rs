@@ -84,6 +84,24 @@ pub enum Mood {
 /// method of the RPC), what it asks, and the answer.
 pub type Lie = Box<dyn Fn(&str, &Value, &mut Value) + Send + Sync>;
 
+/// Changes what is shown of one channel, wherever it is shown.
+pub fn shown_as(channel: Value, change: impl Fn(&mut Value) + Send + Sync + 'static) -> Lie {
+    let change_in = move |records: &mut Value, id: &Value| {
+        let records = records.as_array_mut().into_iter().flatten();
+        records.filter(|record| record["channel"] == *id).for_each(&change);
+    };
+    Box::new(move |question, args, value| match question {
+        "changes" => change_in(&mut value["channels"], &channel),
+        "channels" => change_in(value, &channel),
+        "channel" if args["channel"] == channel && !value.is_null() => {
+            let mut one = json!([value.take()]);
+            change_in(&mut one, &channel);
+            *value = one[0].take();
+        }
+        _ => {}
+    })
+}
+
 struct Shared {
     upstream: String,
     http: reqwest::Client,
