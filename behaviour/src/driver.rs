@@ -468,6 +468,9 @@ impl Driver {
     /// handlers drop their queues, and whoever waits for something is told.
     fn stop(&mut self) {
         self.shared.stop();
+        if let Some(Output::Persist { batch, writes }) = self.node.last_writes() {
+            self.store.submit(batch, writes);
+        }
         for link in self.links.drain().map(|(_, link)| link) {
             link.outbound.close();
         }

@@ -35,7 +35,8 @@ pub trait Store: Send + 'static {
     fn load(&mut self) -> Result<Restored, StoreError>;
 
     /// Takes a batch without blocking. Batches are numbered from 1 and must become durable in order;
-    /// each as a whole, several may share a commit.
+    /// each as a whole, several may share a commit. The last one comes when the driver stops: nobody waits for
+    /// it, but a store that is closed in order should keep it.
     fn submit(&mut self, batch: u64, writes: Vec<Write>);
 
     /// The highest batch that is durable, once for each time that it has grown; `Pending` until it grows

@@ -156,7 +156,8 @@ impl Node {
     /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most
     /// `max_queued` unanswered requests are taken; each runs in a task of its own, at most 256 at a
     /// time. The others wait, and neighbours' requests are begun in turn. After a restart
-    /// unanswered requests are delivered again. A handler that panics, or whose answer is longer than the
+    /// unanswered requests are delivered again, and after a crash also what was answered in the last moments
+    /// ([`Incoming::id`] tells). A handler that panics, or whose answer is longer than the
     /// request's limit, has its request answered with an empty body, and the log says so: lateness would be paid
     /// for without an end. Bodies of apps whose
     /// name begins with [`SEALED`] are sealed on the way; the handler sees them open.

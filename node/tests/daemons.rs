@@ -11,8 +11,9 @@ use std::time::Duration;
 mod proxy;
 
 use common::{World, eventually, request, terms};
+use parking_lot::Mutex;
 use por_node::client::{Client, ErrorCode, QuoteRequest};
-use por_node::sdk::{AppPricing, Bytes, Node};
+use por_node::sdk::{AppPricing, Bytes, Incoming, Node};
 use por_types::interface::ChannelStatus;
 use por_types::{Side, Yocto};
 use tokio::sync::Semaphore;
@@ -272,6 +273,29 @@ async fn an_app_that_is_served_anew_takes_what_waits_for_it() {
     };
     let (answer, ()) = tokio::join!(asked, served);
     assert_eq!(&answer.body[..], b"hello");
+}
+
+/// What nobody waits for is on disk after a stop as well: that a request was answered, above all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_before_a_stop_is_not_asked_of_the_app_again() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let mut bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    for body in [&b"before"[..], b"after"] {
+        let noted = asked.clone();
+        let echo = move |incoming: Incoming| {
+            noted.lock().push(incoming.body.clone());
+            async move { incoming.body }
+        };
+        let _serving = bob.node().serve("echo", AppPricing::default(), 16, echo).await.expect("serve");
+        alice.ask(&bob, "echo", body).await;
+        bob.stop().await;
+        bob.start().await;
+    }
+    assert_eq!(*asked.lock(), [&b"before"[..], b"after"]);
+    world.check_books().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -218,6 +218,14 @@ impl Node {
         self.outputs.pop_front()
     }
 
+    /// For a host that stops: the last batch of writes, which would have waited for others some milliseconds more
+    /// (that exchanges are over, above all). A host that crashes finds out anew what they say.
+    pub fn last_writes(&mut self) -> Option<Output> {
+        // Inputs that were not worked on have had no effect yet, or half of one.
+        let whole = !self.stale && self.outputs.is_empty();
+        whole.then(|| self.store.cut_last()).flatten()
+    }
+
     /// When to send `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
         let due = self.due.first().map(|(time, _)| *time);

@@ -112,6 +112,17 @@ impl Store {
         Some(Output::Persist { batch: self.last, writes })
     }
 
+    /// The writes that nobody waits for, as the last batch. None if others are among them: half of what belongs
+    /// together is worse than nothing.
+    pub fn cut_last(&mut self) -> Option<Output> {
+        if self.urgent || self.writes.is_empty() {
+            return None;
+        }
+        self.since = None;
+        self.last += 1;
+        Some(Output::Persist { batch: self.last, writes: take_all(&mut self.writes) })
+    }
+
     /// When writes that nobody waits for become a batch.
     pub fn deadline(&self) -> Option<Time> {
         self.since.map(|since| since.after_ms(LAZY_MS))
