@@ -286,12 +286,6 @@ impl Chain {
         self.reader.channel(channel).await
     }
 
-    /// Whether at least half of the endpoints at the head of the chain show a channel as part of the graph, or
-    /// proposed; asks all of them. False if there is only one, which is believed.
-    pub(crate) async fn is_still_shown(&self, channel: ChannelId) -> bool {
-        self.reader.is_still_shown(channel).await
-    }
-
     /// What each endpoint at the head of the chain shows of a page of channels; nothing if there is only one, which
     /// is believed.
     pub(crate) async fn shown(&self, page: Page) -> Vec<Shown> {

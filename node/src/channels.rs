@@ -8,6 +8,7 @@
 mod decide;
 mod floors;
 mod leaving;
+mod questions;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -155,6 +156,8 @@ impl Channels {
                 _ = timer.tick() => {}
                 Some(done) = manager.calls.join_next() => manager.on_done(done)?,
                 Some(looked) = manager.looks.join_next() => manager.on_looked(looked)?,
+                Some(answer) = manager.leaving.questions.next() => manager.leaving.take(&answer?),
+                Some(answer) = manager.floors.questions.next() => manager.floors.take(&answer?),
             }
         }
     }
@@ -265,7 +268,7 @@ impl Manager {
         // The protocol takes a channel that is missing for gone: it is told of the whole set or of none.
         let ledger = self.channels.ledger().await?;
         self.look_at_others(&views);
-        self.floors.check(&self.channels.parts.chain, &mut views, &ledger).await;
+        self.floors.check(&self.channels.parts.chain, &mut views, &ledger);
         if read && self.tell_protocol(&views, &ledger, true).await? {
             self.channels.told.send_replace(true);
             self.ask_again = None;
@@ -348,7 +351,7 @@ impl Manager {
         match read.await {
             Ok((_, views)) if views.is_empty() => self.ask_again = None,
             Ok((time_ms, mut views)) => {
-                self.floors.check(&self.channels.parts.chain, &mut views, ledger).await;
+                self.floors.check(&self.channels.parts.chain, &mut views, ledger);
                 self.tell_graph(time_ms, &views).await?;
                 let told = self.tell_protocol(&views, ledger, true).await?;
                 self.ask_again = (!told).then(|| Instant::now() + BACKOFF.0);
@@ -411,7 +414,7 @@ impl Manager {
             .collect();
         mine.sort_by_key(|channel| channel.channel);
         let chain = &self.channels.parts.chain;
-        if !self.leaving.check(chain, &mut mine, self.told.as_deref(), ledger).await {
+        if !self.leaving.check(chain, &mut mine, self.told.as_deref(), ledger) {
             return Ok(false);
         }
         if self.told.as_ref() == Some(&mine) {

@@ -109,22 +109,6 @@ impl Reader {
         sound.map(|(height, page)| Shown { height, channels: by_id(page) }).collect()
     }
 
-    pub(super) async fn is_still_shown(&self, channel: ChannelId) -> bool {
-        let found: Vec<Option<ChannelView>> = self.ask_live(method::CHANNEL, &ChannelArgs { channel }).await;
-        let sound = |found: &Option<ChannelView>| {
-            found.as_ref().is_none_or(|view| view.channel == channel && sound::channel(view).is_ok())
-        };
-        let shown = |found: Option<ChannelView>| {
-            found.is_some_and(|view| {
-                use por_types::interface::ChannelStatus::{Closing, Open, Proposed};
-                matches!(view.status, Proposed | Open | Closing { .. })
-            })
-        };
-        let (shown, gone): (Vec<bool>, Vec<bool>) =
-            found.into_iter().filter(sound).map(shown).partition(|shown| *shown);
-        !shown.is_empty() && shown.len() >= gone.len()
-    }
-
     pub(super) async fn agrees_on_late_fee(&self, fee: Yocto) -> bool {
         let found: Vec<ConfigView> = self.ask_live(method::CONFIG, &serde_json::json!({})).await;
         let (same, other): (Vec<bool>, Vec<bool>) = found

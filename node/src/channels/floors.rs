@@ -7,23 +7,24 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, stream};
 use por_core::ChannelSnapshot;
 use por_types::interface::ChannelView;
 use por_types::{ChannelId, Totals};
 
-use crate::chain::{Chain, agree_on_totals, pages};
+use super::questions::{Answer, Questions};
+use crate::chain::{Chain, agree_on_totals};
 use crate::graph::is_over;
 
 /// Between two times that the endpoints are asked of the same channel.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Questions at the same time.
-const AT_ONCE: usize = 4;
 
 type Ledger = HashMap<ChannelId, ChannelSnapshot>;
 
 #[derive(Default)]
 pub(super) struct Floors {
+    pub(super) questions: Questions,
+    /// What is asked, as an endpoint has said it last.
+    said: HashMap<ChannelId, Totals>,
     /// What the endpoints agree on.
     proven: HashMap<ChannelId, Totals>,
     /// When they were asked last of what they do not agree on.
@@ -32,17 +33,15 @@ pub(super) struct Floors {
 
 impl Floors {
     /// Lowers what is not borne out to what the ledger knows.
-    pub(super) async fn check(&mut self, chain: &Chain, views: &mut [ChannelView], ledger: &Ledger) {
+    pub(super) fn check(&mut self, chain: &Chain, views: &mut [ChannelView], ledger: &Ledger) {
         if chain.is_alone() {
             return;
         }
-        let new: Vec<(ChannelId, Totals)> = views
-            .iter()
-            .filter(|view| !is_over(&view.status) && !self.is_borne_out(view, ledger))
-            .map(|view| (view.channel, view.totals))
-            .collect();
-        self.doubted.retain(|id, _| new.iter().any(|(new, _)| new == id));
-        self.ask(chain, &new).await;
+        let is_new = |view: &&ChannelView| !is_over(&view.status) && !self.is_borne_out(view, ledger);
+        self.said = views.iter().filter(is_new).map(|view| (view.channel, view.totals)).collect();
+        self.doubted.retain(|id, _| self.said.contains_key(id));
+        let due = |id: &&ChannelId| self.doubted.get(id).is_none_or(|asked| asked.elapsed() >= INTERVAL);
+        self.questions.ask(chain, self.said.keys().filter(due).copied());
         for view in views {
             if !self.is_borne_out(view, ledger) {
                 view.totals = least(in_ledger(view.channel, ledger), view.totals);
@@ -56,26 +55,18 @@ impl Floors {
         known.max(view.totals) == known
     }
 
-    /// Asks all endpoints of these channels, of each every few seconds.
-    async fn ask(&mut self, chain: &Chain, new: &[(ChannelId, Totals)]) {
-        let lately = |id: &ChannelId| self.doubted.get(id).is_some_and(|asked| asked.elapsed() < INTERVAL);
-        let mut due: Vec<ChannelId> = new.iter().map(|(id, _)| *id).filter(|id| !lately(id)).collect();
-        due.sort_unstable();
-        let mut asked = stream::iter(pages(&due))
-            .map(|page| async move { (page, chain.shown(page).await) })
-            .buffer_unordered(AT_ONCE);
-        while let Some(((first, len), shown)) = asked.next().await {
-            let asked = |id: &ChannelId| id.0.checked_sub(first.0).is_some_and(|at| at < u64::from(len));
-            for (id, totals) in new.iter().filter(|(id, _)| asked(id) && due.contains(id)) {
-                if agree_on_totals(*id, *totals, &shown) {
-                    self.doubted.remove(id);
-                    self.proven.insert(*id, *totals);
-                } else if self.doubted.insert(*id, Instant::now()).is_none() {
-                    tracing::error!(
-                        channel = %id,
-                        "an endpoint says that the contract knows of higher totals than this node has, and others do not"
-                    );
-                }
+    /// What the endpoints have said.
+    pub(super) fn take(&mut self, answer: &Answer) {
+        for id in &answer.asked {
+            let Some(totals) = self.said.get(id) else { continue };
+            if agree_on_totals(*id, *totals, &answer.shown) {
+                self.doubted.remove(id);
+                self.proven.insert(*id, *totals);
+            } else if self.doubted.insert(*id, Instant::now()).is_none() {
+                tracing::error!(
+                    channel = %id,
+                    "an endpoint says that the contract knows of higher totals than this node has, and others do not"
+                );
             }
         }
     }

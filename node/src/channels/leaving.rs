@@ -6,34 +6,39 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, stream};
 use por_core::{ChannelSnapshot, MyChannel};
 use por_types::ChannelId;
+use por_types::interface::ChannelStatus;
 
-use crate::chain::Chain;
+use super::questions::{Answer, Questions};
+use crate::chain::{Chain, Shown};
 
 /// Between two times that the endpoints are asked of the same channel.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Channels of which the endpoints are asked at the same time.
-const AT_ONCE: usize = 16;
 
 /// What is doubted.
 #[derive(Default)]
 pub(super) struct Leaving {
+    pub(super) questions: Questions,
     /// When the endpoints were asked last.
     doubted: HashMap<ChannelId, Instant>,
+    /// These have left for sure.
+    left: HashSet<ChannelId>,
 }
 
 impl Leaving {
     /// Puts back into `mine` what has not left for sure, as the protocol was `told` of it last. False if that
     /// is not possible as it was told of nothing yet: then it is not to be told now.
-    pub(super) async fn check(
+    pub(super) fn check(
         &mut self,
         chain: &Chain,
         mine: &mut Vec<MyChannel>,
         told: Option<&[MyChannel]>,
         ledger: &HashMap<ChannelId, ChannelSnapshot>,
     ) -> bool {
+        if chain.is_alone() {
+            return true;
+        }
         let here: HashSet<ChannelId> =
             mine.iter().filter(|info| !info.gone).map(|info| info.channel).collect();
         let before: Vec<ChannelId> = match told {
@@ -42,7 +47,12 @@ impl Leaving {
         };
         let leaving: Vec<ChannelId> = before.into_iter().filter(|channel| !here.contains(channel)).collect();
         self.doubted.retain(|channel, _| leaving.contains(channel));
-        for channel in self.doubted_of(chain, leaving).await {
+        self.left.retain(|channel| leaving.contains(channel));
+        let in_doubt: Vec<ChannelId> =
+            leaving.into_iter().filter(|channel| !self.left.contains(channel)).collect();
+        let lately = |id: &&ChannelId| self.doubted.get(id).is_none_or(|asked| asked.elapsed() >= INTERVAL);
+        self.questions.ask(chain, in_doubt.iter().filter(lately).copied());
+        for channel in in_doubt {
             let Some(told) = told else { return false };
             mine.retain(|info| info.channel != channel);
             mine.extend(told.iter().find(|info| info.channel == channel).cloned());
@@ -51,32 +61,29 @@ impl Leaving {
         true
     }
 
-    /// Those of `leaving` that some endpoints still show. They are asked of several channels at a time: all of a
-    /// hub's may have left while it was away.
-    async fn doubted_of(&mut self, chain: &Chain, leaving: Vec<ChannelId>) -> Vec<ChannelId> {
-        let lately = |asked: &Instant| asked.elapsed() < INTERVAL;
-        let (mut doubted, due): (Vec<ChannelId>, Vec<ChannelId>) =
-            leaving.into_iter().partition(|channel| self.doubted.get(channel).is_some_and(lately));
-        let asked = stream::iter(due)
-            .map(|channel| async move { (channel, chain.is_still_shown(channel).await) })
-            .buffer_unordered(AT_ONCE);
-        for (channel, shown) in asked.collect::<Vec<_>>().await {
-            if self.note(channel, shown) {
-                doubted.push(channel);
+    /// What the endpoints have said.
+    pub(super) fn take(&mut self, answer: &Answer) {
+        for id in &answer.asked {
+            let (shown, gone): (Vec<bool>, Vec<bool>) =
+                answer.shown.iter().map(|shown| is_there(*id, shown)).partition(|there| *there);
+            if !shown.is_empty() && shown.len() >= gone.len() {
+                self.left.remove(id);
+                if self.doubted.insert(*id, Instant::now()).is_none() {
+                    tracing::error!(channel = %id, "some endpoint says that the channel has left the graph, and others do not");
+                }
+            } else {
+                self.left.insert(*id);
+                if self.doubted.remove(id).is_some() {
+                    tracing::info!(channel = %id, "the endpoints say that the channel has left the graph");
+                }
             }
         }
-        doubted
     }
+}
 
-    /// What the endpoints say of a channel now.
-    fn note(&mut self, channel: ChannelId, shown: bool) -> bool {
-        if !shown {
-            if self.doubted.remove(&channel).is_some() {
-                tracing::info!(%channel, "all endpoints say that the channel has left the graph");
-            }
-        } else if self.doubted.insert(channel, Instant::now()).is_none() {
-            tracing::error!(%channel, "some endpoint says that the channel has left the graph, and others do not");
-        }
-        shown
-    }
+/// The endpoint shows the channel as part of the graph, or proposed.
+fn is_there(id: ChannelId, shown: &Shown) -> bool {
+    use ChannelStatus::{Closing, Open, Proposed};
+    let status = shown.channels.get(&id).map(|view| &view.status);
+    matches!(status, Some(Proposed | Open | Closing { .. }))
 }
