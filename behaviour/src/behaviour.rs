@@ -13,7 +13,7 @@ use futures_timer::Delay;
 use libp2p_core::transport::PortUse;
 use libp2p_core::{Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
-use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure};
+use libp2p_swarm::behaviour::{ConnectionClosed, ConnectionEstablished, DialFailure, NewExternalAddrOfPeer};
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p_swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
@@ -22,6 +22,7 @@ use libp2p_swarm::{
 use por_core::ConnId;
 use por_core::types::NodeKey;
 
+use crate::addresses::Addresses;
 use crate::config::Config;
 use crate::handler::{Failure, FromBehaviour, Handler, ToBehaviour};
 use crate::link::{FromHandler, Shared};
@@ -59,6 +60,7 @@ pub struct Behaviour {
     pub(crate) to_driver: mpsc::Sender<FromHandler>,
     from_driver: mpsc::Receiver<Event>,
     wanted: Arc<HashSet<NodeKey>>,
+    addresses: Addresses,
     connections: HashMap<PeerId, HashSet<ConnectionId>>,
     redials: HashMap<PeerId, Redial>,
     timer: Option<Delay>,
@@ -91,6 +93,7 @@ impl Behaviour {
             to_driver,
             from_driver,
             wanted: Arc::default(),
+            addresses: Addresses::default(),
             connections: HashMap::new(),
             redials: HashMap::new(),
             timer: None,
@@ -125,6 +128,7 @@ impl Behaviour {
         }
         let old = std::mem::replace(&mut self.wanted, new);
         let wanted = Arc::clone(&self.wanted);
+        self.addresses.want(&wanted.iter().filter_map(peer_id).collect());
         for node in wanted.symmetric_difference(&old) {
             let Some(peer) = peer_id(node) else { continue };
             let now_wanted = wanted.contains(node);
@@ -250,6 +254,17 @@ impl NetworkBehaviour for Behaviour {
         Ok(self.handler(&peer))
     }
 
+    /// A counterparty is dialled where the swarm was told that it is, whoever dials.
+    fn handle_pending_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        Ok(peer.map(|peer| self.addresses.of(&peer)).unwrap_or_default())
+    }
+
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
@@ -274,6 +289,9 @@ impl NetworkBehaviour for Behaviour {
                 self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
             }
             FromSwarm::ConnectionClosed(closed) => self.on_closed(closed),
+            FromSwarm::NewExternalAddrOfPeer(NewExternalAddrOfPeer { peer_id, addr }) => {
+                self.addresses.add(peer_id, addr.clone());
+            }
             // The next delay has been planned with the dial; this only makes sure that there is one.
             FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), .. })
                 if self.redials.get(&peer).is_none_or(|redial| redial.due.is_none()) =>
@@ -333,6 +351,8 @@ mod tests {
     use std::task::Waker;
 
     use libp2p_core::ConnectedPoint;
+    use libp2p_core::transport::TransportError;
+    use libp2p_swarm::DialError;
     use por_core::types::{Network, NodeSecret};
 
     use super::*;
@@ -422,6 +442,31 @@ mod tests {
         assert_eq!(delays, [2 * FIRST, LONGEST, LONGEST]);
         assert_eq!(delay_after(&mut behaviour, 3, ToBehaviour::Ready), FIRST, "it has worked");
         assert_eq!(delay_after(&mut behaviour, 4, fails()), 2 * FIRST);
+    }
+
+    #[test]
+    fn a_counterparty_is_dialled_at_the_addresses_that_the_swarm_was_told_also_after_a_failure() {
+        let (mut behaviour, _control, _driver) = parts();
+        let (node, peer) = peer();
+        let addr: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().expect("an address");
+        // Before it is known that there is a channel with it.
+        let told = NewExternalAddrOfPeer { peer_id: peer, addr: &addr };
+        behaviour.on_swarm_event(FromSwarm::NewExternalAddrOfPeer(told));
+        behaviour.shared.want([node].into());
+        assert!(dials(&mut behaviour));
+        let connection = ConnectionId::new_unchecked(1);
+        let whole = addr.clone().with_p2p(peer).expect("no peer yet");
+        let found = |behaviour: &mut Behaviour| {
+            behaviour
+                .handle_pending_outbound_connection(connection, Some(peer), &[], Endpoint::Dialer)
+                .expect("not denied")
+        };
+        assert_eq!(found(&mut behaviour), std::slice::from_ref(&whole));
+        let refused = TransportError::Other(std::io::ErrorKind::ConnectionRefused.into());
+        let error = DialError::Transport(vec![(whole.clone(), refused)]);
+        let failure = DialFailure { peer_id: Some(peer), error: &error, connection_id: connection };
+        behaviour.on_swarm_event(FromSwarm::DialFailure(failure));
+        assert_eq!(found(&mut behaviour), [whole], "it may come back there");
     }
 
     #[test]

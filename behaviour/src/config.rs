@@ -68,8 +68,8 @@ impl Config {
     }
 
     /// First and longest delay between dials of a counterparty that is not connected, default 500 ms
-    /// and 60 s; `None` leaves dialling to the application. Addresses come from the other behaviours
-    /// of the swarm. The first is 10 ms at least, the longest is at least the first.
+    /// and 60 s; `None` leaves dialling to the application. Addresses are those told to the swarm by its
+    /// `add_peer_address`, and what its other behaviours know. The first is 10 ms at least, the longest is at least the first.
     pub fn with_redial(mut self, delays: Option<(Duration, Duration)>) -> Config {
         self.redial = delays.map(|(first, longest)| {
             let first = first.max(MIN_REDIAL);

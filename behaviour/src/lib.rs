@@ -52,7 +52,7 @@
 //! | what | why |
 //! |---|---|
 //! | an ed25519 identity, the `secret` of [`new`] | channels name node keys, which are those of peer ids |
-//! | a behaviour that knows addresses (identify, Kademlia) | counterparties are dialled by their peer id alone, and again whenever they are lost; [`Config::with_redial`] leaves dialling to you |
+//! | addresses of counterparties: `Swarm::add_peer_address`, or a behaviour that finds them (Kademlia, identify) | they are dialled by their peer id, and again whenever they are lost, at what all behaviours know of them; [`Config::with_redial`] leaves dialling to you |
 //! | ping, or another way to find dead connections | one that is gone without a word is noticed here only by what is missing on it, and that may cost an edge |
 //! | limits of connections: two for each peer at least | both ends may dial at once; one of the two is used |
 //! | limits of pending connections and of memory, as for any swarm | strangers are taken, and get one Hello; they take what any connection takes |
@@ -64,6 +64,7 @@
 //!
 //! See `examples/ping_identify.rs` for a whole program, with ping and identify in the same swarm.
 
+mod addresses;
 mod answers;
 mod behaviour;
 mod config;

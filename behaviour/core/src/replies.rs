@@ -1,5 +1,7 @@
 //! What comes back from downstream: acks, rejections, responses; and Done from upstream.
 
+use std::collections::HashSet;
+
 use bytes::{Bytes, BytesMut};
 use por_types::{Invalid, ItemKind, NodeKey, RequestId, SignedInvalid};
 
@@ -444,8 +446,15 @@ impl Node {
     pub(crate) fn on_done(&mut self, peer: NodeKey, frame: Done) -> Result<(), Fault> {
         check_numbers(&frame.exchanges)?;
         self.take_receipts(peer, &frame.receipts)?;
+        // A refund that was set aside in this flush is paid first, with the Reject: for that the peer says Done again.
+        let edge = self.edge(peer);
+        let unsaid = edge.outbox.rejects.iter().filter(|queued| queued.fresh);
+        let unsaid: HashSet<RequestId> = unsaid.map(|queued| queued.request).collect();
         for exchange in frame.exchanges {
-            self.finish(peer, exchange);
+            let request = self.edge(peer).owed.get(&exchange);
+            if request.is_none_or(|request| !unsaid.contains(request)) {
+                self.finish(peer, exchange);
+            }
         }
         Ok(())
     }

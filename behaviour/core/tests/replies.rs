@@ -364,6 +364,26 @@ fn an_answer_to_an_unknown_exchange_is_done_with() {
     assert_eq!(done.exchanges, [request.exchange]);
 }
 
+/// What was set aside for it is not lost to both.
+#[test]
+fn a_refusal_that_was_not_said_yet_is_not_done_with() {
+    let mut rig = Rig::new();
+    let mut head = rig.head_here(b"question", 100);
+    head.app = "unknown".into();
+    let before = rig.node.channel(IN).unwrap().balance_mine;
+    let item = rig.item(&head, b"question");
+    let (exchange, payment) = (item.exchange, Some(rig.payment(&[&head])));
+    let request = Frame::Request(wire::Request { payment, resent: false, requests: vec![item] });
+    let done = Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] });
+    rig.frames(rig.up.public(), [request, done.clone()]);
+    assert!(rig.rejection().is_some(), "it comes with the refund");
+    let after = rig.node.channel(IN).unwrap();
+    assert_eq!((after.totals.sent_a, after.balance_mine), (after.totals.sent_b, before));
+    rig.up_sends(done);
+    rig.later(20);
+    assert!(rig.rows.keys().all(|(table, _)| *table != Table::Exchanges), "over, once it was said");
+}
+
 #[test]
 fn a_settled_old_state_in_sync_changes_nothing() {
     let mut rig = Rig::new();

@@ -380,7 +380,7 @@ impl Rig {
     }
 
     /// Frames that arrive together.
-    fn frames(&mut self, peer: NodeKey, frames: impl IntoIterator<Item = Frame>) {
+    pub fn frames(&mut self, peer: NodeKey, frames: impl IntoIterator<Item = Frame>) {
         for frame in frames {
             // The latest connection of each peer counts.
             for conn in (1..=self.conns).rev().map(ConnId) {
