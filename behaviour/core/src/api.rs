@@ -334,7 +334,8 @@ pub enum Event {
         request: RequestId,
         bound_ms: u64,
     },
-    /// Signed by the destination, verified to the last byte.
+    /// Signed by the destination, verified to the last byte. A node that crashes right after it has told an outcome
+    /// tells it once more; if the destination has crashed as well, its app may have answered anew, and otherwise.
     Response {
         request: RequestId,
         receipt: SignedReceipt,

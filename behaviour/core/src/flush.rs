@@ -215,19 +215,23 @@ impl Node {
 
     /// Proofs of severed edges with refunds and residual late payments.
     fn flush_severed(&mut self, target: Target, queued: Vec<Queued>) {
-        let mut groups: std::collections::BTreeMap<(ChannelId, ChannelId, bool), Vec<RequestId>> =
-            Default::default();
+        let mut groups = std::collections::BTreeMap::<_, Vec<RequestId>>::new();
         for Queued { request, fresh } in queued {
             let Some(Role::Severed { from, order, sent, unsure, .. }) =
                 self.jobs.get(&request).map(|job| &job.role)
             else {
                 continue;
             };
-            // Sent by now, or not even once, or not yet.
-            if *sent == fresh || (*unsure && fresh && !self.has_told(target.peer)) {
+            // Sent by now, or not even once.
+            if *sent == fresh {
                 continue;
             }
-            groups.entry((from.channel, order.statement.channel, fresh)).or_default().push(request);
+            let over = (from.channel, order.statement.channel, fresh);
+            if *unsure && fresh && !self.has_told(target.peer) {
+                self.beat_once_told(target.peer);
+                continue;
+            }
+            groups.entry(over).or_default().push(request);
         }
         for ((channel, _, fresh), requests) in groups {
             for part in requests.chunks(self.most_items(target)) {
@@ -281,8 +285,7 @@ impl Node {
 
     /// Items of one frame share channel, lane and whether they are paid for now.
     fn flush_requests(&mut self, target: Target, queued: Vec<Queued>) {
-        let mut groups: std::collections::BTreeMap<(ChannelId, bool, bool), Vec<RequestId>> =
-            Default::default();
+        let mut groups = std::collections::BTreeMap::<_, Vec<RequestId>>::new();
         for Queued { request, fresh } in queued {
             let Some(job) = self.jobs.get_mut(&request) else { continue };
             let Some(channel) = job.to().map(|to| to.channel) else { continue };

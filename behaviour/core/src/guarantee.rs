@@ -145,6 +145,7 @@ impl Node {
         }
         let (beat, grace) = self.rhythm(peer);
         let silence = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        let has_told = self.has_told(peer);
         for id in owed {
             self.drop_abandoned(id, silence);
             let Some(job) = self.jobs.get(&id) else { continue };
@@ -152,7 +153,15 @@ impl Node {
                 Role::Severed { sent: false, unsure, .. }
                     if *unsure || self.config.policy.orders == OrderPace::WithSync =>
                 {
+                    let waits = *unsure && !has_told;
                     self.outbox(peer).severed.push(Queued { request: id, fresh: true });
+                    // Until the proof can be told lateness goes on.
+                    if waits && connected && self.knows_chain {
+                        let due = self.owe_late(id);
+                        if !due.amount.is_zero() {
+                            self.outbox(peer).late.push((id, due));
+                        }
+                    }
                 }
                 // Closed: the whole answer is here and what was due for it is paid; that it is not taken
                 // yet, since somebody further up is away, is upstream's time.

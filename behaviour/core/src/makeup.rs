@@ -37,6 +37,24 @@ impl Node {
         }
     }
 
+    /// A proof waits until the peer has told of which exchanges it wants nothing more. The sync that brings it comes
+    /// right after, not a heartbeat later: in a session that ends before, lateness would go on unpaid.
+    pub(crate) fn beat_once_told(&mut self, peer: NodeKey) {
+        let Some(turned) = self.edges.get(&peer).filter(|edge| edge.open().is_some()).map(|edge| edge.turned)
+        else {
+            return;
+        };
+        // Before the chain is read nothing is told; with it come the terms, and the beats.
+        if !self.knows_chain {
+            return;
+        }
+        let left = self.told_within_ms(peer).saturating_add(1).saturating_sub(self.heeded_ms(turned));
+        let time = self.now.after_ms(left.max(1)).max(self.reads_until);
+        if self.beat_by(peer, time) {
+            self.edge(peer).extra = true;
+        }
+    }
+
     /// True if the next sync was planned for later.
     fn beat_by(&mut self, peer: NodeKey, time: Time) -> bool {
         let edge = self.edge(peer);

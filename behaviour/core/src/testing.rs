@@ -252,13 +252,28 @@ pub fn request_body(token: u64, len: usize) -> Bytes {
     body.into()
 }
 
-/// What the app answers: as many bytes as asked for, beginning with the token.
+/// What the app answers to a request of which it is told the first time: as many bytes as asked for, beginning with
+/// the token.
 pub fn expected_response(token: u64, len: u64) -> Bytes {
+    nth_response(token, len, 0)
+}
+
+/// The same if it is told of it once more, after a crash: apps need not answer as they did before.
+pub(crate) fn nth_response(token: u64, len: u64, nth: u64) -> Bytes {
     let mut body = token.to_be_bytes().to_vec();
-    body.extend((8..len).map(|i| (i * 13 + token * 3) as u8));
-    body.truncate(len as usize);
+    body.extend((8..len).map(|i| (i * 13 + token * 3 + nth * 101) as u8));
+    // Nor as long.
+    body.truncate(len.saturating_sub(nth.min(3) * (len / 5)) as usize);
     body.into()
 }
+
+/// Whether the app of a host has answered so, whenever it was.
+pub fn is_response(token: u64, len: u64, body: &Bytes) -> bool {
+    (0..MAX_TOLD).any(|nth| nth_response(token, len, nth) == body)
+}
+
+/// Times that an app is told of a request at most: each further one is after a crash.
+const MAX_TOLD: u64 = 16;
 
 impl World {
     /// Hosts `0..nodes` and channels between the given pairs, everything connected and served.

@@ -1,9 +1,9 @@
 //! Whole networks: happy paths, then everything that can go wrong at once.
 
-use por_core::Node;
 use por_core::testing::scenario::{self, Setup};
-use por_core::testing::{Faults, Options, World};
+use por_core::testing::{Faults, Options, Outcome, World};
 use por_core::types::{ChannelId, Yocto};
+use por_core::{Command, Input, Node};
 
 fn check(world: &World, what: &str) -> por_core::testing::Report {
     let report = world.audit();
@@ -227,4 +227,31 @@ fn hosts_that_read_the_chain_late_lose_nothing() {
         answered += report.responses;
     }
     assert!(answered > 500, "{answered} of 800 were answered");
+}
+
+/// A relay that has restarted waits for what the author wants nothing more of before it passes a proof on, and not
+/// for a whole heartbeat more if one has passed meanwhile.
+#[test]
+fn a_proof_is_passed_on_soon_after_a_restart_wherever_the_heartbeat_falls() {
+    const BEAT_MS: u32 = 20_000;
+    for phase in (0..1_000).step_by(20) {
+        let mut options = Options::new(11);
+        options.late_fee = Some(Yocto(1));
+        options.mute_after_ack.insert(3);
+        options.terms.heartbeat_ms = BEAT_MS;
+        options.phases.insert((1, 0), phase);
+        let mut world = World::line(options, 4);
+        world.run_until(u64::from(BEAT_MS) - 1_000);
+        let token = world.request(&[0, 1, 2, 3], 100, 100);
+        world.run_until(u64::from(BEAT_MS));
+        world.crash(1);
+        let channel = ChannelId(3);
+        world.input(2, Input::Command(Command::Sever { channel }));
+        world.run(1_500);
+        let outcome = world.outcome(token);
+        assert!(
+            matches!(outcome, Some(Outcome::Severed(severed, _)) if severed == channel),
+            "{phase}: {outcome:?}"
+        );
+    }
 }

@@ -565,6 +565,10 @@ mod tests {
             ("a next node that did not see its edge yet refused for a second", &[83_000_566]),
             ("a host was gone for good before its request could be refused", &[88_000_718]),
             ("an author that had crashed was refused over a channel severed meanwhile", &[40_000_712]),
+            (
+                "a relay that had restarted kept a proof back for heartbeats that came too early",
+                &[94_000_362],
+            ),
         ];
         for (why, seeds) in once {
             for seed in *seeds {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use por_types::{ChannelId, NodeKey, NodeSecret, RequestId, Yocto};
 
-use super::{APP, Happening, Rng, World, expected_response};
+use super::{APP, Happening, Rng, World, nth_response};
 use crate::api::{
     Command, CoreConfig, Event, Input, Limits, Output, Policy, RejectReason, Restored, Row, RowKey, Table,
     Time, Write,
@@ -214,9 +214,10 @@ impl World {
         let token = self.hosts[host].token(&request, Some(&body));
         let body = match token {
             Some(token) => {
-                *self.hosts[host].seen.entry(token).or_default() += 1;
+                let told = self.hosts[host].seen.entry(token).or_default();
+                let nth = u64::from(std::mem::replace(told, *told + 1));
                 let len = self.asked.get(&token).map_or(8, |asked| asked.response_len);
-                expected_response(token, len)
+                nth_response(token, len, nth)
             }
             // A request without a single byte has no token.
             None => bytes::Bytes::new(),
