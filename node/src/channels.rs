@@ -408,7 +408,7 @@ impl Manager {
             .map(|view| {
                 let id = view.channel;
                 let open = seen && view.status == ChannelStatus::Open && !closing.contains(&id);
-                let open = open && !self.others.doubt_open(id);
+                let open = open && !self.others.doubt_use(id);
                 my_channel(view, self.channels.side(view), open)
             })
             .collect();

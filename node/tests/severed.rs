@@ -304,11 +304,6 @@ async fn totals_that_one_endpoint_makes_up_are_not_paid() {
     // A start reads the records of its own channels.
     bob.stop().await;
     bob.start().await;
-    if std::env::var_os("DBG").is_some() {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        eprintln!("{:?} {:?}", bob.channel(channel).await, alice.channel(channel).await);
-        eprintln!("{:?}", bob.client().status().await);
-    }
     let before = alice.channel(channel).await.expect("the channel").totals;
     assert_eq!(before.sent_a, paid);
     let _serving = echo(&bob).await;
@@ -323,5 +318,30 @@ async fn totals_that_one_endpoint_makes_up_are_not_paid() {
     assert!(liar.spoiled() > 0, "the endpoint was never asked");
     let most = Yocto::millinear(1);
     assert!(settled.sent_a < most && settled.sent_b < most, "{settled:?}");
+    world.check_books().await;
+}
+
+/// What is paid over a channel is worth what lies behind it: nothing is taken on over one of which an endpoint makes
+/// more up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposit_that_one_endpoint_makes_up_buys_nothing() {
+    let world = World::start().await;
+    let (alice, mut bob, channel, _, liar) = paid_to_the_deceived(&world).await;
+    liar.lie(shown_as(json!(channel), |record| record["deposit_a"] = json!(Yocto::near(1_000))));
+    bob.stop().await;
+    bob.start().await;
+    let _serving = echo(&bob).await;
+    let refused = eventually("the payment is not taken", || async {
+        let info = bob.channel(channel).await?;
+        assert!(info.deposit_theirs == Yocto::near(10) || info.deposit_theirs == Yocto::near(1_000));
+        alice.node().request(request(&bob, "echo", b"hello")).await.err()
+    })
+    .await;
+    assert!(liar.spoiled() > 0, "the endpoint was never asked: {refused}");
+    liar.lie(|_, _, _| ());
+    bob.stop().await;
+    bob.start().await;
+    let _serving = echo(&bob).await;
+    alice.ask(&bob, "echo", b"hello").await;
     world.check_books().await;
 }

@@ -18,6 +18,8 @@ pub(crate) type Page = (ChannelId, u32);
 const SWEEP: (Duration, Duration) = (Duration::from_secs(60), Duration::from_millis(250));
 /// Between two questions there is no less than this, however many channels there are, if a sweep takes longer.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often what is new is asked of before the rest, while some who answer are behind it.
+const TRIES: u8 = 8;
 /// Sweeps in the shortest window for evidence.
 const SWEEPS: u64 = 8;
 
@@ -51,9 +53,16 @@ struct Looked {
     since: u64,
     /// By each that has a say.
     answers: Vec<Option<ChannelView>>,
+    /// Questions since it became known like this, [`TRIES`] once all who answer have a say.
+    asked: u8,
 }
 
 impl Looked {
+    /// It is relied on, and not everybody has said yet what it is like.
+    fn is_new(&self) -> bool {
+        self.asked < TRIES && !is_over(self.known.as_ref())
+    }
+
     /// It is over, and nobody says otherwise.
     fn is_settled(&self) -> bool {
         is_over(self.known.as_ref())
@@ -81,7 +90,7 @@ impl Others {
         let mut before = std::mem::take(&mut self.channels);
         for (id, view) in known {
             let looked = before.remove(&id).filter(|looked| looked.known.as_ref() == view);
-            let new = || Looked { known: view.cloned(), since: height, answers: Vec::new() };
+            let new = || Looked { known: view.cloned(), since: height, answers: Vec::new(), asked: 0 };
             self.channels.insert(id, looked.unwrap_or_else(new));
         }
         self.vain.retain(|id, _| self.channels.contains_key(id));
@@ -93,9 +102,19 @@ impl Others {
         if now < self.due {
             return Vec::new();
         }
-        let all: Vec<ChannelId> =
-            self.channels.iter().filter(|(_, looked)| !looked.is_settled()).map(|(id, _)| *id).collect();
-        let mut pages = pages(&all);
+        // What is new comes before the rest: it is relied on from here on.
+        if let Some(least) =
+            self.channels.values().filter(|looked| looked.is_new()).map(|new| new.asked).min()
+        {
+            let mut pages = pages(&self.pick(|looked| looked.is_new() && looked.asked == least));
+            pages.truncate(most);
+            self.due = now + PAUSE.min(self.sweep);
+            for page in &pages {
+                self.in_page(*page).for_each(|(_, looked)| looked.asked = looked.asked.max(least + 1));
+            }
+            return pages;
+        }
+        let mut pages = pages(&self.pick(|looked| !looked.is_settled()));
         if pages.is_empty() {
             return pages;
         }
@@ -111,21 +130,34 @@ impl Others {
         pages
     }
 
+    /// Some of the channels, in order.
+    fn pick(&self, which: impl Fn(&Looked) -> bool) -> Vec<ChannelId> {
+        self.channels.iter().filter(|(_, looked)| which(looked)).map(|(id, _)| *id).collect()
+    }
+
+    fn in_page(&mut self, (first, len): Page) -> impl Iterator<Item = (&ChannelId, &mut Looked)> {
+        self.channels.range_mut(first..ChannelId(first.0.saturating_add(u64::from(len))))
+    }
+
     /// What came of a question.
-    pub(crate) fn take(&mut self, (first, len): Page, shown: &[Shown]) {
-        let end = ChannelId(first.0.saturating_add(u64::from(len)));
-        for (id, looked) in self.channels.range_mut(first..end) {
+    pub(crate) fn take(&mut self, page: Page, shown: &[Shown]) {
+        let mut vain = std::mem::take(&mut self.vain);
+        for (id, looked) in self.in_page(page) {
             let counts = shown.iter().filter(|shown| shown.height >= looked.since);
             looked.answers = counts.map(|shown| shown.channels.get(id).cloned()).collect();
+            if looked.answers.len() == shown.len() {
+                looked.asked = TRIES;
+            }
             let (same, other): (Vec<bool>, Vec<bool>) =
                 looked.answers.iter().map(|answer| *answer == looked.known).partition(|same| *same);
             if other.is_empty() {
-                self.vain.remove(id);
+                vain.remove(id);
             } else {
                 let (same, other) = (same.len(), other.len());
                 tracing::warn!(channel = %id, same, other, "endpoints show a channel unlike the one in use");
             }
         }
+        self.vain = vain;
     }
 
     /// What some show of a channel and the copy of the graph does not, to act on it once. With each time that this
@@ -150,15 +182,15 @@ impl Others {
         views
     }
 
-    /// At least half of the endpoints say that requests may not use the channel.
-    pub(crate) fn doubt_open(&self, id: ChannelId) -> bool {
-        let answers = self.channels.get(&id).map(|looked| looked.answers.as_slice()).unwrap_or_default();
-        let open = |answer: &&Option<ChannelView>| {
-            let status = answer.as_ref().map(|view| &view.status);
-            matches!(status, Some(ChannelStatus::Open | ChannelStatus::Closing { confirmed: false, .. }))
-        };
-        let open = answers.iter().filter(open).count();
-        !answers.is_empty() && open * 2 <= answers.len()
+    /// At least half of the endpoints say that requests may not use the channel, or that less is behind it than
+    /// is known.
+    pub(crate) fn doubt_use(&self, id: ChannelId) -> bool {
+        let Some(looked) = self.channels.get(&id) else { return false };
+        let Looked { known: Some(known), answers, .. } = looked else { return false };
+        let vouch =
+            |answer: &&Option<ChannelView>| answer.as_ref().is_some_and(|shown| vouches(shown, known));
+        let vouch = answers.iter().filter(vouch).count();
+        !answers.is_empty() && vouch * 2 <= answers.len()
     }
 
     /// All endpoints at the head of the chain show the channel as it is known, or that nothing is left of it.
@@ -168,6 +200,20 @@ impl Others {
             looked.is_settled() || (same && !looked.answers.is_empty())
         })
     }
+}
+
+/// Requests over a channel of which this is shown are paid for as they are over what is known of it. Deposits grow,
+/// and what was drawn counts against whoever drew.
+fn vouches(shown: &ChannelView, known: &ChannelView) -> bool {
+    let usable =
+        matches!(shown.status, ChannelStatus::Open | ChannelStatus::Closing { confirmed: false, .. });
+    let covered = shown.deposit_a >= known.deposit_a
+        && shown.deposit_b >= known.deposit_b
+        && shown.drawn_a <= known.drawn_a
+        && shown.drawn_b <= known.drawn_b
+        && shown.bond >= known.bond;
+    let same = (shown.key_a, shown.key_b, &shown.terms) == (known.key_a, known.key_b, &known.terms);
+    usable && covered && same
 }
 
 /// Nothing can come of evidence any more.

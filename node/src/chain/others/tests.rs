@@ -92,14 +92,59 @@ fn a_channel_is_not_used_if_half_of_the_endpoints_say_that_it_is_not_open() {
     let open = view(7, ChannelStatus::Open, 0);
     let id = open.channel;
     others.know([(id, Some(&open))].into_iter(), 10);
-    assert!(!others.doubt_open(id), "nobody was asked");
+    assert!(!others.doubt_use(id), "nobody was asked");
     let (is, not) = (shown(10, Some(&open)), shown(10, Some(&view(7, SEVERED, 0))));
     ask(&mut others, &[is.clone(), is.clone(), not.clone()]);
-    assert!(!others.doubt_open(id));
+    assert!(!others.doubt_use(id));
     ask(&mut others, &[is, not.clone()]);
-    assert!(others.doubt_open(id));
+    assert!(others.doubt_use(id));
     ask(&mut others, &[not]);
-    assert!(others.doubt_open(id));
+    assert!(others.doubt_use(id));
+}
+
+#[test]
+fn a_channel_is_not_used_if_half_of_the_endpoints_say_that_less_is_behind_it() {
+    let open = view(7, ChannelStatus::Open, 0);
+    let id = open.channel;
+    let doubted = |change: fn(&mut ChannelView)| {
+        let mut others = Others::new(&local_params());
+        others.know([(id, Some(&open))].into_iter(), 10);
+        let mut other = open.clone();
+        change(&mut other);
+        ask(&mut others, &[shown(10, Some(&open)), shown(11, Some(&other))]);
+        others.doubt_use(id)
+    };
+    assert!(!doubted(|_| ()));
+    assert!(!doubted(|other| other.deposit_b = Yocto(1001)));
+    assert!(!doubted(|other| other.totals.sent_a = Yocto(5)));
+    assert!(doubted(|other| other.deposit_b = Yocto(999)));
+    assert!(doubted(|other| other.deposit_a = Yocto(999)));
+    assert!(doubted(|other| other.drawn_b = Yocto(1)));
+    assert!(doubted(|other| other.bond = Yocto::ZERO));
+    assert!(doubted(|other| other.terms.base_fee = Yocto(2)));
+    assert!(doubted(|other| other.key_b = other.key_a));
+}
+
+#[test]
+fn what_is_new_is_asked_of_first_and_again_while_some_are_behind() {
+    let mut others = Others::new(&local_params());
+    let (old, new) = (view(7, ChannelStatus::Open, 0), view(500, ChannelStatus::Open, 0));
+    let due = |others: &mut Others| {
+        others.due = Instant::now();
+        others.due_pages(1).pop().map(|(id, _)| id)
+    };
+    others.know([(old.channel, Some(&old))].into_iter(), 10);
+    assert_eq!(due(&mut others), Some(old.channel));
+    ask(&mut others, &[shown(10, Some(&old)), shown(10, Some(&old))]);
+    let both = [(old.channel, Some(&old)), (new.channel, Some(&new))];
+    for _ in 0..TRIES {
+        others.know(both.into_iter(), 20);
+        assert_eq!(due(&mut others), Some(new.channel));
+        ask(&mut others, &[shown(20, Some(&new)), shown(19, None)]);
+    }
+    // One of them stays behind: it is asked with the others, in turn.
+    let next = [due(&mut others), due(&mut others)];
+    assert!(next.contains(&Some(old.channel)) && next.contains(&Some(new.channel)), "{next:?}");
 }
 
 #[test]
