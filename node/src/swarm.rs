@@ -6,6 +6,7 @@
 
 mod announce;
 mod behaviour;
+mod boot;
 mod foreign;
 mod remembered;
 mod task;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::alarm::Alarm;
 use crate::client::{ErrorCode, PeerInfo};
 use behaviour::NodeBehaviour;
+use boot::Boot;
 use remembered::Remembered;
 
 pub use task::SwarmTask;
@@ -51,7 +53,7 @@ pub struct SwarmConfig {
     pub external: Vec<Multiaddr>,
     /// Bound addresses are not announced.
     pub hide_listen: bool,
-    /// Peers to connect to at start, with `/p2p/`.
+    /// Peers to connect to at start, and again while nobody is connected, with `/p2p/`.
     pub boot: Vec<Multiaddr>,
     /// File in which addresses of counterparties are kept over restarts.
     pub remembered: Option<PathBuf>,
@@ -190,8 +192,8 @@ pub async fn start(
     for addr in &config.external {
         swarm.add_external_address(addr.clone());
     }
-    for (peer, addr) in boot {
-        dial(&mut swarm, peer, &[addr]);
+    for (peer, addr) in &boot {
+        dial(&mut swarm, *peer, std::slice::from_ref(addr));
     }
     let path = config.remembered.clone();
     let remembered = tokio::task::spawn_blocking(move || Remembered::load(path)).await.unwrap_or_default();
@@ -202,7 +204,8 @@ pub async fn start(
     let (connected_sender, connected) = watch::channel(HashSet::new());
     let local = *swarm.local_peer_id();
     let handle = SwarmHandle { commands, listening, connected, local };
-    Ok((handle, SwarmTask::new(swarm, receiver, connected_sender, remembered, alarm)))
+    let boot = Boot::new(boot);
+    Ok((handle, SwarmTask::new(swarm, receiver, connected_sender, remembered, boot, alarm)))
 }
 
 fn dial(swarm: &mut Swarm<NodeBehaviour>, peer: PeerId, addresses: &[Multiaddr]) {

@@ -199,6 +199,26 @@ async fn ends_of_a_channel_find_each_other_after_both_restarted() {
         .await;
 }
 
+/// A node without channels, whose boot peer is not there at its start, or goes away for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_alone_dials_its_boot_peers_again() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let mut bob = world.node("bob", &[&alice]).await;
+    bob.stop().await;
+    alice.stop().await;
+    bob.start().await;
+    for _ in 0..2 {
+        alice.start().await;
+        eventually("they are connected", || async {
+            let peers = bob.client().peers().await.ok()?;
+            peers.iter().any(|peer| peer.node_key == Some(alice.node().key()) && peer.connected).then_some(())
+        })
+        .await;
+        alice.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_another_client_stopped_is_served_again() {
     let world = World::start().await;

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::announce::{Announcements, record_key};
 use super::behaviour::{NodeBehaviour, NodeBehaviourEvent};
+use super::boot::Boot;
 use super::foreign::ForeignKeys;
 use super::remembered::Remembered;
 use super::{Command, KAD_PROTOCOL};
@@ -56,6 +57,7 @@ pub struct SwarmTask {
     looked_up: HashMap<PeerId, Instant>,
     foreign: ForeignKeys,
     remembered: Remembered,
+    boot: Boot,
     alarm: Alarm,
 }
 
@@ -65,6 +67,7 @@ impl SwarmTask {
         commands: mpsc::Receiver<Command>,
         connected: watch::Sender<HashSet<PeerId>>,
         remembered: Remembered,
+        boot: Boot,
         alarm: Alarm,
     ) -> SwarmTask {
         SwarmTask {
@@ -79,6 +82,7 @@ impl SwarmTask {
             looked_up: HashMap::new(),
             foreign: ForeignKeys::default(),
             remembered,
+            boot,
             alarm,
         }
     }
@@ -90,6 +94,7 @@ impl SwarmTask {
 
     pub async fn run(mut self) {
         loop {
+            let alone = self.connected.borrow().is_empty();
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 command = self.commands.recv() => match command {
@@ -99,6 +104,7 @@ impl SwarmTask {
                 () = self.announcements.due() => {
                     self.announcements.announce_again(&mut self.swarm.behaviour_mut().kad);
                 }
+                () = self.boot.due(), if alone => self.boot.dial(&mut self.swarm),
             }
         }
     }
@@ -190,6 +196,7 @@ impl SwarmTask {
                     self.connected.send_if_modified(|connected| connected.remove(&peer_id));
                     if self.connected.borrow().is_empty() {
                         self.announcements.on_alone();
+                        self.boot.on_alone();
                     }
                     self.forget_some();
                 }
