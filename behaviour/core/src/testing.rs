@@ -262,8 +262,8 @@ pub fn expected_response(token: u64, len: u64) -> Bytes {
 pub(crate) fn nth_response(token: u64, len: u64, nth: u64) -> Bytes {
     let mut body = token.to_be_bytes().to_vec();
     body.extend((8..len).map(|i| (i * 13 + token * 3 + nth * 101) as u8));
-    // Nor as long.
-    body.truncate(len.saturating_sub(nth.min(3) * (len / 5)) as usize);
+    // Nor as long; the token stays.
+    body.truncate(len.saturating_sub(nth.min(3) * (len / 5)).max(len.min(8)) as usize);
     body.into()
 }
 
