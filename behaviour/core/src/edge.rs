@@ -142,6 +142,8 @@ pub(crate) struct Edge {
     pub extra: bool,
     /// When this node looks next at what the peer owes.
     pub watch: Option<Time>,
+    /// That look is one that was put off.
+    pub put_off: bool,
     /// The peer was last heard from, or could be for the first time.
     pub heard: Time,
     /// Since when the session has been open or down.

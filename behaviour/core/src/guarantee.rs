@@ -20,6 +20,9 @@ use crate::wire::{Late, LateDue};
 /// How many times longer than usual a silence of everybody is borne.
 pub(crate) const SELF_DOUBT: u64 = 4;
 
+/// A look that is later than this was held up, milliseconds; and so long what has come is read.
+const HELD_UP_MS: u64 = 50;
+
 impl Node {
     /// The time at which this process started is known.
     pub(crate) fn start_clocks(&mut self) {
@@ -129,7 +132,9 @@ impl Node {
         {
             self.watches.pop_first();
             self.edge(peer).watch = None;
-            self.watch(peer);
+            if !self.puts_off(peer, time) {
+                self.watch(peer);
+            }
         }
     }
 
@@ -262,6 +267,22 @@ impl Node {
             from.open = false;
         }
         late
+    }
+
+    /// A look that comes late was held up here, if for less than what counts as a stall: what has come meanwhile is
+    /// read first. Not twice in a row, nor where there was time for that after a stall, or a machine that is always
+    /// held up would blame nobody.
+    fn puts_off(&mut self, peer: NodeKey, planned: Time) -> bool {
+        let now = self.now;
+        let late = now.since_ms(planned) > HELD_UP_MS && planned > self.reads_until;
+        let edge = self.edge(peer);
+        edge.put_off = late && !edge.put_off;
+        if edge.put_off {
+            let time = now.after_ms(HELD_UP_MS);
+            edge.watch = Some(time);
+            self.watches.insert((time, peer));
+        }
+        self.edge(peer).put_off
     }
 
     /// A look at a downstream peer.

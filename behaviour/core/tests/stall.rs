@@ -81,6 +81,24 @@ fn absence() {
     check(rig, IN, SeverReason::MissedSync);
 }
 
+/// A process that stands still for less than is tolerated reads what has come meanwhile before it looks: others
+/// have used up what they are granted.
+#[test]
+fn short_ones() {
+    let mut rig = Rig::new();
+    let (_, item) = rig.relayed(b"question", 100);
+    rig.acknowledge_item(item.exchange);
+    rig.steps(27, 100);
+    rig.later(900);
+    rig.alive();
+    rig.later(100);
+    assert_eq!(reasons(&rig), [], "what came meanwhile counts");
+    rig.steps(27, 100);
+    rig.later(900);
+    rig.later(100);
+    assert_eq!(reasons(&rig).len(), 1, "nothing came");
+}
+
 /// One whose policy severs as soon as an answer is late looks whether it has come meanwhile.
 #[test]
 fn impatience() {

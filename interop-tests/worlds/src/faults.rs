@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use por_core::testing::{Faults as Rates, Host, Options, Outcome, Rng, World};
 use por_core::types::{RequestHead, RequestId, Terms, Yocto};
 use por_core::wire::Frame;
-use por_core::{Event, ExchangeId, Policy, Pursue};
+use por_core::{Event, ExchangeId, OrderPace, Policy, Pursue};
 use serde::Serialize;
 
 /// Requests of one world; the next ones meet a fresh network.
@@ -37,6 +37,11 @@ const BIG_BYTES: u64 = 150_000;
 /// In one of so many networks hosts learn of the channels at different times, within so long: for a
 /// part of the run, and longer apart than a silence is borne.
 const LAGS: u64 = 16;
+/// Networks from this seed on differ in more.
+const VARIED: u64 = 100_000_000;
+/// How often, per 1000 requests, a host stands still, and for how long at most: less than the margin.
+const STALLS: u32 = 50;
+const STALL_MS: u64 = 600;
 const LAG_MS: u64 = 2_500;
 /// In one other a host that starts reads the chain within so long, so that with the time that it was away it is
 /// not silent for longer than is borne.
@@ -152,10 +157,17 @@ fn options(seed: u64, nodes: usize, hostile: &BTreeSet<usize>) -> Options {
         10 => options.read_ms = READ_MS,
         _ => {}
     }
+    if seed >= VARIED {
+        vary(&mut options, &mut Rng::new(seed ^ 0xFB));
+    }
     // Some pursue.
     let pursuit = Some(Pursue { budget: Yocto(10_000_000), max_requests: 8, window_ms: PURSUIT_MS });
     let policy = Policy { pursuit, ..Policy::default() };
     options.policies.extend((0..nodes).step_by(3).map(|host| (host, policy.clone())));
+    if seed >= VARIED && seed.is_multiple_of(3) {
+        let policy = Policy { orders: OrderPace::WithSync, ..Policy::default() };
+        options.policies.extend((1..nodes).step_by(3).map(|host| (host, policy.clone())));
+    }
     for (number, host) in hostile.iter().enumerate() {
         match number % 5 {
             0 => options.mute_after_ack.insert(*host),
@@ -167,6 +179,19 @@ fn options(seed: u64, nodes: usize, hostile: &BTreeSet<usize>) -> Options {
         };
     }
     options
+}
+
+/// Machines, links and limits that differ from network to network.
+fn vary(options: &mut Options, rng: &mut Rng) {
+    options.commit_ms = [0, 3, 20, 60][rng.below(4) as usize];
+    options.delay_ms = 1 + rng.below(20);
+    options.early_flush = [0, 300, 900][rng.below(3) as usize];
+    options.app_ms = [None, Some(0), Some(100), Some(700)][rng.below(4) as usize];
+    if rng.chance(300) {
+        options.limits.max_frame = por_core::wire::MIN_FRAME;
+        options.limits.max_inline = 1 << 10;
+        options.limits.max_flush = 2;
+    }
 }
 
 /// A ring with chords, so that most pairs have several paths.
@@ -209,6 +234,9 @@ pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) -> World
         }
         let pause = rng.below(20);
         world.run(pause);
+        if seed >= VARIED && seed.is_multiple_of(2) && rng.chance(STALLS) {
+            world.stall(rng.below(nodes as u64) as usize, rng.below(STALL_MS));
+        }
     }
     world.run(2_000);
     world.options.faults = Rates::default();
