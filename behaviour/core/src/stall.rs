@@ -124,6 +124,11 @@ impl Node {
         needs && !self.knows_chain
     }
 
+    /// Something that the peer has said was left until more of the chain is read: what follows may rest on it.
+    pub(crate) fn has_left(&self, peer: NodeKey) -> bool {
+        self.edges.get(&peer).is_some_and(|edge| edge.left || !edge.unheard.is_empty())
+    }
+
     /// Whether an answer for this peer is kept until the chain is read: before, this node cannot pay for its
     /// lateness, nor tell whether it is late. The peer is then told all that is unfinished.
     pub(crate) fn is_kept(&mut self, peer: NodeKey) -> bool {

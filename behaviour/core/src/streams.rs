@@ -42,7 +42,11 @@ impl Node {
         match part {
             Part::ResponseBody => {
                 let Some(id) = self.asked(peer, exchange) else { return Ok(()) };
-                self.response_fragment(peer, id, offset, data)
+                match self.response_fragment(peer, id, offset, data) {
+                    // They may be of an answer that was left, not of the one that is known.
+                    Err(_) if self.has_left(peer) => Ok(()),
+                    result => result,
+                }
             }
             Part::RequestBody => {
                 let Some(&id) = edge.owed.get(&exchange) else { return Ok(()) };
