@@ -148,8 +148,7 @@ impl Node {
         if !std::mem::take(&mut edge.extra) {
             owed.iter().for_each(|id| self.lose_patience(*id));
         }
-        let (beat, grace) = self.rhythm(peer);
-        let silence = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        let silence = self.borne_ms(peer);
         let has_told = self.has_told(peer);
         for id in owed {
             self.drop_abandoned(id, silence);
@@ -293,14 +292,12 @@ impl Node {
         if open.is_empty() {
             return;
         }
-        let (beat, grace) = self.rhythm(peer);
         if self.judges() {
-            let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
-            self.judge_asked(peer, open, limit);
+            self.judge_asked(peer, open, self.borne_ms(peer));
         }
         let still = self.channels_with(peer).any(|(_, channel)| channel.outgoing.requests > 0);
         if still {
-            let time = self.now.after_ms(beat);
+            let time = self.now.after_ms(self.rhythm(peer).0);
             // One that came too early is made up for.
             let time = if self.reads_until > self.now { time.min(self.reads_until) } else { time };
             self.edge(peer).watch = Some(time);
@@ -414,8 +411,7 @@ impl Node {
     /// None of those that owe a sync is heard from, `peer` not being the only one, or there is no connection
     /// at all: the fault is likely here. Nobody can hide behind that for long.
     fn hears_nobody(&self, peer: NodeKey) -> bool {
-        let (beat, grace) = self.rhythm(peer);
-        let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        let limit = self.borne_ms(peer);
         let silence = self.edges.get(&peer).map_or(0, |edge| self.heeded_ms(edge.heard));
         if silence > limit.saturating_mul(SELF_DOUBT) {
             return false;

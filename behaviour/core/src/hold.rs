@@ -27,8 +27,7 @@ impl Node {
             return;
         }
         let now = self.now;
-        let (beat, grace) = self.rhythm(peer);
-        let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        let (limit, (beat, _)) = (self.borne_ms(peer), self.rhythm(peer));
         let edge = self.edge(peer);
         let (connected, away_ms) = (edge.open().is_some(), edge.away.total_ms(now));
         let owed: Vec<RequestId> = edge.owed.values().copied().collect();
@@ -98,8 +97,7 @@ impl Node {
     /// Nobody is connected, or this process has not met the peer yet: the fault is likely here. Nobody
     /// can hide behind that for long.
     fn is_cut_off(&self, peer: NodeKey) -> bool {
-        let (beat, grace) = self.rhythm(peer);
-        let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+        let limit = self.borne_ms(peer);
         let Some(edge) = self.edges.get(&peer) else { return true };
         if edge.open().is_some() || edge.away.total_ms(self.now) > limit.saturating_mul(SELF_DOUBT) {
             return false;

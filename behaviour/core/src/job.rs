@@ -282,9 +282,14 @@ impl Job {
         Some(self.head.route.get(usize::from(self.to()?.hop))?.channel)
     }
 
+    /// When the downstream node, which has refused, is asked again.
+    pub fn refused_until(&self) -> Option<Time> {
+        if let Role::Relay(relay) = &self.role { relay.again } else { None }
+    }
+
     /// The downstream node has refused, and is asked again later.
     pub fn is_refused(&self) -> bool {
-        matches!(&self.role, Role::Relay(relay) if relay.again.is_some())
+        self.refused_until().is_some()
     }
 
     /// When the downstream node was asked for the first time.

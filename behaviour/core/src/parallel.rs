@@ -34,8 +34,7 @@ impl Node {
     /// any more once it has refused for as long as an Ack may take.
     fn stand_ins(&self, job: &Job) -> impl Iterator<Item = ChannelId> {
         let leg = job.to().filter(|to| {
-            let (beat, grace) = self.rhythm(to.peer);
-            let limit = beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms);
+            let limit = self.borne_ms(to.peer);
             self.heeded_ms(job.first_asked()) <= limit
         });
         let leg = leg.filter(|to| {

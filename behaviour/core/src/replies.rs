@@ -19,6 +19,9 @@ use crate::wire::{Ack, Credit, Done, LateDue, Part, Reject, Rejection, Response,
 /// Shortest and longest pause before a node that has refused is asked again, milliseconds.
 pub(crate) const ASK_AGAIN_MS: (u64, u64) = (20, 500);
 
+/// How many of the longest pauses fit into the time after which a missing Ack is a breach, at least.
+const ASK_AGAIN_TIMES: u64 = 8;
+
 /// Most exchanges that a frame may name: far more than honest peers have under way in one flush.
 const MAX_NUMBERS: usize = 1 << 16;
 
@@ -163,10 +166,11 @@ impl Node {
     fn ask_later(&mut self, id: RequestId) {
         let exchange = self.next_exchange();
         let now = self.now;
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let Role::Relay(relay) = &mut job.role else { return };
+        let Some(to) = self.jobs.get(&id).and_then(Job::to) else { return };
+        let longest = self.longest_pause_ms(to.peer);
+        let Some(Role::Relay(relay)) = self.jobs.get_mut(&id).map(|job| &mut job.role) else { return };
         let (peer, before) = (relay.to.peer, std::mem::replace(&mut relay.to.exchange, exchange));
-        let pause = (now.since_ms(relay.first) / 2).clamp(ASK_AGAIN_MS.0, ASK_AGAIN_MS.1);
+        let pause = (now.since_ms(relay.first) / 2).clamp(ASK_AGAIN_MS.0, longest);
         let time = now.after_ms(pause);
         relay.again = Some(time);
         relay.tries = relay.tries.saturating_add(1);
@@ -183,7 +187,11 @@ impl Node {
         }
     }
 
-    /// Asks the next node again, if it is there and the balance allows.
+    fn longest_pause_ms(&self, peer: NodeKey) -> u64 {
+        (self.borne_ms(peer) / ASK_AGAIN_TIMES).clamp(ASK_AGAIN_MS.0, ASK_AGAIN_MS.1)
+    }
+
+    /// Asks the next node again, if the balance allows. If it is not there it is asked with the next session.
     pub(crate) fn ask_refused(&mut self, id: RequestId, at: Time) {
         let now = self.now;
         let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -193,13 +201,16 @@ impl Node {
             return;
         }
         let (peer, amount) = (relay.to.peer, relay.to.amount);
-        let connected = self.edges.get(&peer).is_some_and(|edge| edge.open().is_some());
-        let channel = self.next_channel(id).filter(|_| connected);
+        if self.edges.get(&peer).is_none_or(|edge| edge.open().is_none()) {
+            return;
+        }
+        let longest = self.longest_pause_ms(peer);
+        let channel = self.next_channel(id);
         let entry = channel.and_then(|channel| self.channels.get_mut(&channel));
         let owed = entry.map(|channel| channel.spend(amount));
         let Some(Role::Relay(relay)) = self.jobs.get_mut(&id).map(|job| &mut job.role) else { return };
         let Some(channel) = channel.filter(|_| matches!(owed, Some(Ok(())))) else {
-            let time = now.after_ms(ASK_AGAIN_MS.1);
+            let time = now.after_ms(longest);
             relay.again = Some(time);
             relay.tries = relay.tries.saturating_add(1);
             self.retries.insert((time, id));

@@ -27,6 +27,12 @@ impl Node {
         (beat_ms(beat), u64::from(grace))
     }
 
+    /// For how long the peer may be silent: heartbeat, grace and the margin, milliseconds.
+    pub(crate) fn borne_ms(&self, peer: NodeKey) -> u64 {
+        let (beat, grace) = self.rhythm(peer);
+        beat.saturating_add(grace).saturating_add(self.config.policy.margin_ms)
+    }
+
     /// The heartbeat that this node keeps to: also of channels that have left the graph, which the peer may
     /// still see there.
     pub(crate) fn own_beat_ms(&self, peer: NodeKey) -> u64 {

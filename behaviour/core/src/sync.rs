@@ -315,7 +315,14 @@ impl Node {
         if let Some(flow) = self.flow(id, Part::RequestBody) {
             flow.pause();
         }
-        let Some(job) = self.jobs.get(&id).filter(|job| !job.is_refused()) else { return };
+        let Some(job) = self.jobs.get(&id) else { return };
+        if let Some(time) = job.refused_until() {
+            // What was due while the peer was away is made up for.
+            if time <= self.now {
+                self.retries.insert((time, id));
+            }
+            return;
+        }
         let acked = match &job.role {
             Role::Author(author) => author.acked,
             Role::Relay(relay) => relay.acked,

@@ -267,14 +267,6 @@ pub(crate) fn nth_response(token: u64, len: u64, nth: u64) -> Bytes {
     body.into()
 }
 
-/// Whether the app of a host has answered so, whenever it was.
-pub fn is_response(token: u64, len: u64, body: &Bytes) -> bool {
-    (0..MAX_TOLD).any(|nth| nth_response(token, len, nth) == body)
-}
-
-/// Times that an app is told of a request at most: each further one is after a crash.
-const MAX_TOLD: u64 = 16;
-
 impl World {
     /// Hosts `0..nodes` and channels between the given pairs, everything connected and served.
     pub fn new(options: Options, nodes: usize, pairs: &[(usize, usize)]) -> World {
@@ -327,6 +319,14 @@ impl World {
 
     pub fn secret(&self, host: usize) -> &NodeSecret {
         &self.hosts[host].secret
+    }
+
+    /// Whether an app has answered this request so, any of the times that it was told of it.
+    pub fn is_response(&self, token: u64, body: &Bytes) -> bool {
+        let told =
+            self.hosts.iter().filter_map(|host| host.seen.get(&token)).max().copied().unwrap_or_default();
+        let len = self.asked.get(&token).map_or(0, |asked| asked.response_len);
+        (0..u64::from(told)).any(|nth| nth_response(token, len, nth) == body)
     }
 
     /// Virtual time, milliseconds.

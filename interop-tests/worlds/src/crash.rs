@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use por_core::testing::{Faults as Rates, Logged, Options, Outcome, Rng, World, is_response};
+use por_core::testing::{Faults as Rates, Logged, Options, Outcome, Rng, World};
 use por_core::types::{ChannelId, ChannelState, RequestHead, Side, Signed, Terms, Yocto};
 use por_core::wire::Frame;
 use por_core::{Event, Limits};
@@ -259,7 +259,7 @@ fn judge_outcomes(world: &World, what: &str, tally: &mut Tally) {
             tally.violation(format!("{what}: request {token} has different outcomes"));
         }
         if let Outcome::Response(body) = first
-            && !is_response(*token, asked.response_len, body)
+            && !world.is_response(*token, body)
         {
             tally.violation(format!("{what}: request {token} has a wrong response"));
         }

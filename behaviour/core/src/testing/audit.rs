@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use por_types::{ChannelId, Yocto};
 
-use super::{DEPOSIT, Outcome, World, is_response};
+use super::{DEPOSIT, Outcome, World};
 use crate::api::Event;
 
 /// What became of the requests.
@@ -105,7 +105,7 @@ impl World {
         // told of the request once more.
         for outcome in told.filter(|outcome| !matches!(outcome, Outcome::Severed(..))) {
             let is_right = match outcome {
-                Outcome::Response(body) => is_response(token, asked.response_len, body),
+                Outcome::Response(body) => self.is_response(token, body),
                 _ => false,
             };
             if !is_right {
