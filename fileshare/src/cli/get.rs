@@ -151,7 +151,10 @@ impl Download {
         if let Output::Disk(place) = &self.output
             && let Ok(there) = place.target.symlink_metadata()
         {
-            use crate::part::PartError;
+            use crate::part::{PartError, is_special};
+            if is_special(&there) {
+                return Err(PartError::Special(place.target.clone()).into());
+            }
             if !place.overwrite {
                 return Err(PartError::Exists(place.target.clone()).into());
             }
