@@ -2,6 +2,7 @@
 
 mod args;
 mod get;
+mod halt;
 mod local;
 mod network;
 

@@ -219,7 +219,7 @@ impl Directory {
     }
 }
 
-/// `ID` or `ID/path` as users write it.
+/// `ID` or `ID/path` as users write it. A slash says that 64 hex digits are a directory's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub id: ContentId,
@@ -233,7 +233,7 @@ impl std::str::FromStr for Address {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (id, path) = text.split_once('/').unwrap_or((text, ""));
+        let (id, path, slash) = text.split_once('/').map_or((text, "", false), |(id, path)| (id, path, true));
         let mut sure = id.trim().len() != 64;
         let mut id: ContentId = id.parse()?;
         let path: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
@@ -241,7 +241,7 @@ impl std::str::FromStr for Address {
             return Err(IdError::NotAnId(bad.clone()));
         }
         // Only a directory has a path.
-        if !path.is_empty() {
+        if !path.is_empty() || (slash && !sure) {
             sure = true;
             id = ContentId::new(Kind::Directory, *id.hash());
         }

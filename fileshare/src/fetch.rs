@@ -176,6 +176,8 @@ pub struct Session<N> {
     last_success: Mutex<Instant>,
     /// It was said that the own node is gone, and nothing has arrived since.
     outage: AtomicBool,
+    /// See [`Session::may_be_directory`].
+    may_be_directory: AtomicBool,
 }
 
 /// Why one attempt failed.
@@ -203,6 +205,7 @@ impl<N: Network> Session<N> {
             maps: holes::Maps::default(),
             last_success: Mutex::new(Instant::now()),
             outage: AtomicBool::new(false),
+            may_be_directory: AtomicBool::new(false),
         }
     }
 
@@ -440,6 +443,12 @@ impl<N: Network> Session<N> {
             );
         }
         true
+    }
+
+    /// Somebody calls content a directory that was asked for by 64 hex digits, and whose listing is so long that it
+    /// did not come along: it is taken for a file.
+    pub fn may_be_directory(&self) -> bool {
+        self.may_be_directory.load(Ordering::Relaxed)
     }
 
     /// Starts the patience anew.

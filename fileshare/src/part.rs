@@ -55,6 +55,8 @@ pub enum PartError {
     Folder(PathBuf),
     #[error("{0} is no folder, and what is fetched is one")]
     NoFolder(PathBuf),
+    #[error("{0} is a device, a pipe or a socket, which nothing replaces")]
+    Special(PathBuf),
     #[error("{path} holds another download, of {id}")]
     OtherDownload { path: PathBuf, id: String },
     #[error("{0} is there and is no partial download")]
@@ -81,6 +83,7 @@ impl From<PartError> for Failure {
         let (exit, fix) = match &error {
             PartError::Exists(_) => (Exit::Exists, "choose another output with -o, or pass --overwrite"),
             PartError::Folder(_) => (Exit::Exists, "choose another output with -o, say a file in it"),
+            PartError::Special(_) => (Exit::Exists, "choose another output; `-o - > PATH` writes to it"),
             PartError::NoFolder(_) => (Exit::Exists, "choose another output with -o, or move it away"),
             PartError::OtherDownload { .. } => {
                 (Exit::Exists, "finish that download first, choose another output, or pass --overwrite")
@@ -166,6 +169,7 @@ impl Part {
         match paths.target.symlink_metadata() {
             // Nothing would give it the name at the end.
             Ok(there) if there.is_dir() => return Err(PartError::Folder(paths.target)),
+            Ok(there) if is_special(&there) => return Err(PartError::Special(paths.target)),
             Ok(_) if !overwrite => return Err(PartError::Exists(paths.target)),
             _ => {}
         }
@@ -555,6 +559,11 @@ pub(crate) fn lock_state(path: &Path, target: &Path, overwrite: bool) -> Result<
         return Err(PartError::Exists(target.to_owned()));
     }
     Ok(state)
+}
+
+/// Neither a file, a folder nor a link: programs rely on what it is.
+pub(crate) fn is_special(there: &fs::Metadata) -> bool {
+    !there.is_file() && !there.is_dir() && !there.is_symlink()
 }
 
 /// Renames without replacing anything.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -303,6 +304,58 @@ fn an_interrupted_get_says_130_and_resumes() {
     assert!(!world.path("out").exists() && world.path("out.part").exists());
     world.ok(&["get", &id, "-o", "out"]);
     assert!(fs::read(world.path("out")).unwrap() == data);
+}
+
+#[test]
+fn an_interrupted_put_of_what_never_comes_puts_nothing() {
+    let world = World::new();
+    let mut put = world.command(&["put", "-"]);
+    let mut child = put.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than a pipe holds: it reads.
+    stdin.write_all(&vec![7; 1 << 20]).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("nothing was put") && output.stdout.is_empty(), "{stderr}");
+    drop(stdin);
+    assert!(world.ok(&["pin", "ls"]).is_empty());
+}
+
+/// Of what the own store says nothing is in doubt, and nothing is paid.
+#[test]
+fn a_long_directory_of_the_own_store_is_one_by_its_hex_id() {
+    let world = World::new();
+    fs::create_dir(world.path("top")).unwrap();
+    for n in 0..800 {
+        fs::write(world.path(&format!("top/{n:0>60}")), b"").unwrap();
+    }
+    let id: por_fileshare::id::ContentId = world.id(&["put", "-r", "top"]).parse().unwrap();
+    let hex = hex::encode(id.hash());
+    let listed = String::from_utf8(world.ok(&["ls", &hex])).unwrap();
+    assert_eq!(listed.lines().count(), 800);
+    world.ok(&["get", &hex, "-o", "out"]);
+    assert_eq!(names(&world.path("out")).len(), 800);
+}
+
+/// Whoever runs as root would lose a device by following the advice to overwrite it.
+#[test]
+fn a_pipe_or_a_device_is_not_replaced() {
+    use std::os::unix::fs::FileTypeExt;
+    let world = World::new();
+    world.write("file", 100);
+    let id = world.id(&["put", "file"]);
+    let pipe = world.path("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for args in [&["get", &id, "-o", "pipe"][..], &["get", &id, "-o", "pipe", "--overwrite"]] {
+        let error = world.fails(args, 13);
+        assert!(error.contains("a pipe") && !error.contains("--overwrite"), "{error}");
+        assert!(pipe.symlink_metadata().unwrap().file_type().is_fifo());
+    }
+    assert_eq!(names(world.folder.path()), ["file", "home", "pipe"]);
 }
 
 #[test]

@@ -145,6 +145,10 @@ fn addresses() {
     assert!(parse(format!("{id}/../b")).is_err());
     let hex = format!("{}/a", hex::encode(id.hash()));
     assert_eq!(parse(hex).unwrap().id, id);
+    let hex = format!("{}/", hex::encode(id.hash()));
+    assert_eq!(parse(hex).unwrap(), Address { id, sure: true, path: vec![] });
+    let file = ContentId::file(blake3::hash(b"x"));
+    assert_eq!(parse(format!("{file}/")).unwrap(), Address { id: file, sure: true, path: vec![] });
 }
 
 #[test]

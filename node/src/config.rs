@@ -33,6 +33,7 @@
 
 mod network;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -57,6 +58,11 @@ pub const DEFAULT_LOCALNET_PORT: u16 = 3030;
 
 /// First parts of variable names that are settings; other `POR_*` variables are left alone.
 const TABLES: [&str; 4] = ["network", "p2p", "api", "policy"];
+
+/// Longest file of settings, bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// Most characters of what is wrong with one, which may quote a line of it.
+const LONGEST_ERROR: usize = 500;
 
 /// Settings of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -252,13 +258,18 @@ impl Config {
     }
 
     fn from_layers(path: &Path, env: Env, overrides: Overrides) -> Result<Config, CliError> {
+        let wrong = |error: String| {
+            let what = error.replace('\n', "; ");
+            let what = match what.char_indices().nth(LONGEST_ERROR) {
+                Some((end, _)) => format!("{} ...", &what[..end]),
+                None => what,
+            };
+            let what = format!("settings of {}: {what}", path.display());
+            CliError::usage(what, "correct the file or the variable named")
+        };
+        check_file(path).map_err(|error| wrong(error.to_string()))?;
         let figment = Figment::new().merge(Toml::file_exact(path)).merge(env);
-        let mut config: Config = figment.extract().map_err(|error| {
-            CliError::usage(
-                format!("settings of {}: {}", path.display(), error.to_string().replace('\n', "; ")),
-                "correct the file or the variable named",
-            )
-        })?;
+        let mut config: Config = figment.extract().map_err(|error| wrong(error.to_string()))?;
         overrides.apply(&mut config);
         config.check()?;
         Ok(config)
@@ -314,6 +325,17 @@ impl Config {
     pub fn figment(&self) -> Figment {
         Figment::from(Serialized::defaults(self))
     }
+}
+
+/// Whether settings can be read from this: a pipe would be waited for, and a device read without an end.
+fn check_file(path: &Path) -> io::Result<()> {
+    let there = std::fs::metadata(path)?;
+    let why = match there.len() {
+        _ if !there.is_file() => "it is no file",
+        0..=MAX_FILE => return Ok(()),
+        _ => "it is too long for settings",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 /// Whether the transport can be bound to this: TCP on an IP address.

@@ -29,6 +29,8 @@ mod lying;
 mod proxy;
 #[path = "chain/sending.rs"]
 mod sending;
+#[path = "chain/silent.rs"]
+mod silent;
 
 use proxy::Mood;
 

@@ -32,6 +32,11 @@ pub(crate) use worker::{Command, Faucet, Fauceted, Worker};
 
 /// States kept for queries about past blocks.
 const RECENT_STATES: usize = 600;
+/// A clock that is behind the last block by this was set back, in nanoseconds.
+const SET_BACK: u64 = 1_000_000_000;
+/// Latest time that can be leapt to, in nanoseconds since 1970: in the year 2262. Beyond twice that blocks have no
+/// time.
+const LATEST: u64 = i64::MAX as u64;
 
 /// A block with the state it left.
 #[derive(Clone)]
@@ -215,6 +220,20 @@ impl Chain {
         })
     }
 
+    /// By how much the machine's clock was set back since the last block, in nanoseconds: the chain's time goes on
+    /// instead of standing still until the clock is there again. Less than a second is left to the clock.
+    fn set_back(&self) -> u64 {
+        let by = self.head.timestamp.saturating_sub(now().saturating_add(self.clock_offset));
+        if by < SET_BACK { 0 } else { by }
+    }
+
+    /// The time after this many more blocks, in nanoseconds since 1970; `None` if no block can have it.
+    fn time_after(&self, blocks: u64) -> Option<u64> {
+        let leap = u128::from(blocks).checked_mul(self.shared.rules.block_time.as_nanos())?;
+        let time = now().saturating_add(self.clock_offset).max(self.head.timestamp);
+        time.checked_add(u64::try_from(leap).ok()?).filter(|time| *time <= LATEST)
+    }
+
     /// Makes one block.
     fn produce(&mut self, work: Work) -> Result<Vec<(CryptoHash, InvalidTxError)>> {
         let rules = &self.shared.rules;
@@ -223,6 +242,7 @@ impl Chain {
         let skipped = u64::try_from(skipped).unwrap_or(u64::MAX);
         self.clock_offset = self.clock_offset.saturating_add(skipped);
         let earliest = self.head.timestamp.saturating_add(1);
+        self.clock_offset = self.clock_offset.saturating_add(self.set_back());
         let timestamp = now().saturating_add(self.clock_offset).max(earliest);
         let seed = CryptoHash::hash_borsh((self.head.random_value, height));
         let context = rules.context(height, timestamp, seed);
@@ -306,7 +326,7 @@ impl Chain {
         receipts: &[near_primitives::receipt::Receipt],
         changes: &[Change],
     ) -> Result<()> {
-        let keep_from = self.head.height.saturating_sub(self.shared.rules.history);
+        let keep_from = self.head.ordinal.saturating_sub(self.shared.rules.history);
         self.shared.store.commit(&Commit {
             block: &self.head,
             transactions,

@@ -265,3 +265,46 @@ impl Drop for Localnet {
         self.node.worker.ask_to_stop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Block;
+    use crate::store::{Commit, Resumed};
+
+    /// Otherwise nothing that waits for time would end before the clock is there again.
+    #[tokio::test]
+    async fn time_goes_on_after_the_clock_was_set_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let block_time = Duration::from_millis(10);
+        let config = || Config { home: Some(dir.path().to_owned()), block_time, ..Config::default() };
+        Localnet::start(config()).await.expect("starts").shutdown().await.expect("ends");
+        // As it would be had the clock been an hour ahead.
+        let store = Store::open(Some(&Home::new(dir.path()).database().expect("a home"))).expect("opens");
+        let Resumed { head, clock_offset, .. } = store.resume().expect("readable").expect("a chain");
+        let block = Block {
+            height: head.height + 1,
+            ordinal: head.ordinal + 1,
+            prev_height: Some(head.height),
+            prev_hash: head.hash,
+            timestamp: head.timestamp + 3_600_000_000_000,
+            ..head
+        }
+        .seal();
+        let (transactions, outcomes, receipts, changes) = (&[], &[], &[], &[]);
+        let commit =
+            Commit { block: &block, transactions, outcomes, receipts, changes, clock_offset, keep_from: 0 };
+        store.commit(&commit).expect("written");
+        drop(store);
+
+        let chain = Localnet::start(config()).await.expect("starts again");
+        let mut head = chain.node.shared.watch();
+        let passes = async {
+            while chain.node.shared.head().expect("a block").block.timestamp < block.timestamp + 50_000_000 {
+                head.changed().await.expect("it makes blocks");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), passes).await.expect("time goes on");
+        chain.shutdown().await.expect("ends");
+    }
+}

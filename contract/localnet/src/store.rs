@@ -47,8 +47,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) changes: &'a [Change],
     /// Nanoseconds by which the chain's clock runs ahead.
     pub(crate) clock_offset: u64,
-    /// Blocks below this height are forgotten.
-    pub(crate) keep_from: BlockHeight,
+    /// Blocks with a lower ordinal are forgotten.
+    pub(crate) keep_from: u64,
 }
 
 /// The chain as it was when it stopped.
@@ -259,13 +259,18 @@ fn insert_block(table: &mut Table<'_, u64, &'static [u8]>, block: &Block) -> Res
     Ok(())
 }
 
-/// Blocks to forget, a few at a time.
-fn outdated(table: &Table<'_, u64, &'static [u8]>, keep_from: BlockHeight) -> Result<Vec<Block>> {
+/// Blocks to forget, a few at a time. By their ordinals: after a leap in time heights say nothing of how many
+/// blocks there were since.
+fn outdated(table: &Table<'_, u64, &'static [u8]>, keep_from: u64) -> Result<Vec<Block>> {
     const AT_ONCE: usize = 16;
     let mut old = Vec::new();
-    for entry in table.range(..keep_from).map_err(Error::store)?.take(AT_ONCE) {
+    for entry in table.iter().map_err(Error::store)?.take(AT_ONCE) {
         let (_, block) = entry.map_err(Error::store)?;
-        old.push(decode(block.value())?);
+        let block: Block = decode(block.value())?;
+        if block.ordinal >= keep_from {
+            break;
+        }
+        old.push(block);
     }
     Ok(old)
 }

@@ -106,7 +106,7 @@ pub struct Get {
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Only the bytes from A up to B (not included) of a file; either may be left out.
-    #[arg(long, value_name = "A-B", value_parser = parse_range)]
+    #[arg(long, value_name = "A-B", value_parser = parse_range, allow_hyphen_values = true)]
     pub range: Option<(u64, Option<u64>)>,
     /// Only files of a directory that match: * and ? within a name, ** across names.
     #[arg(long, value_name = "GLOB")]
@@ -135,7 +135,7 @@ pub struct Cat {
     #[arg(value_name = "ID[/path]")]
     pub address: Address,
     /// Only the bytes from A up to B (not included); either may be left out.
-    #[arg(long, value_name = "A-B", value_parser = parse_range)]
+    #[arg(long, value_name = "A-B", value_parser = parse_range, allow_hyphen_values = true)]
     pub range: Option<(u64, Option<u64>)>,
     #[command(flatten)]
     pub pay: Pay,
@@ -268,6 +268,20 @@ mod tests {
         assert_eq!(parse_range("7-7"), Ok((7, Some(7))));
         for wrong in ["", "5", "a-b", "9-5", "1-2-3", "99999999999999999999-"] {
             assert!(parse_range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_range_without_a_start_is_no_option() {
+        let id = "0".repeat(64);
+        for command in ["get", "cat"] {
+            let args = Args::try_parse_from(["fileshare", command, &id, "--range", "-10"]).expect("parses");
+            let range = match args.command {
+                Command::Get(get) => get.range,
+                Command::Cat(cat) => cat.range,
+                _ => None,
+            };
+            assert_eq!(range, Some((0, Some(10))));
         }
     }
 

@@ -86,6 +86,16 @@ fn default_name(address: &Address) -> String {
     address.path.last().cloned().unwrap_or_else(|| address.id.to_string())
 }
 
+/// What to do if 64 hex digits were a directory's and nobody could know.
+pub(super) fn note_kind<N: Network>(context: &Context, session: &Session<N>, address: &Address) {
+    if session.may_be_directory() {
+        let hex = hex::encode(address.id.hash());
+        context.say(&format!(
+            "a provider calls this a directory; it is taken for a file, {hex}/ for a directory"
+        ));
+    }
+}
+
 /// Limits of a command from its flags.
 pub(super) fn limits(ask: &Ask, max_price: Option<Yocto>) -> Limits {
     Limits {
@@ -151,7 +161,10 @@ impl Download {
         if let Output::Disk(place) = &self.output
             && let Ok(there) = place.target.symlink_metadata()
         {
-            use crate::part::PartError;
+            use crate::part::{PartError, is_special};
+            if is_special(&there) {
+                return Err(PartError::Special(place.target.clone()).into());
+            }
             if !place.overwrite {
                 return Err(PartError::Exists(place.target.clone()).into());
             }
@@ -201,6 +214,7 @@ impl Download {
 
     async fn fetch<N: Network>(&self, context: &Context, session: &Arc<Session<N>>) -> Result<(), Failure> {
         let goal = get::locate(session, &self.want).await?;
+        note_kind(context, session, &self.want.address);
         let place = match &self.output {
             Output::Disk(place) => Some(place),
             Output::Stdout => None,

@@ -1,12 +1,13 @@
 //! Commands on the store of this machine.
 
-use std::{fs, path::Path};
+use std::{fs, io::Read, path::Path};
 
 use serde::Serialize;
 
 use super::{
     Context,
     args::{Pin, Put},
+    halt::Halt,
     print_line,
 };
 use crate::{
@@ -21,31 +22,48 @@ use crate::{
 pub async fn put(context: &Context, put: Put) -> Result<(), Failure> {
     let store = context.store().await?;
     let style = context.style;
-    let stop = context.stop.clone();
-    let adding = blocking(move || {
-        let options = AddOptions { copy: put.copy, only_hash: put.only_hash };
-        let name = put.path.display().to_string();
-        if put.path == Path::new("-") {
-            let hashing = Hashing::start("stdin", None, style);
-            let added = store.add_reader(std::io::stdin().lock(), options, &mut |n| hashing.add(n))?;
-            return Ok(added);
-        }
-        let metadata = fs::metadata(&put.path).map_err(|error| Failure::io(&name, &error))?;
-        if metadata.is_dir() && !put.recursive {
-            return Err(Failure::new(Exit::Usage, format!("{name} is a directory"), "pass -r to put it"));
-        }
-        let total = metadata.is_file().then_some(metadata.len());
-        let hashing = Hashing::start(&name, total, style);
-        add(&store, &put.path, metadata.is_dir(), options, &mut |n| hashing.add(n))
-    });
-    let added = tokio::select! {
-        added = adding => added??,
-        () = interrupted() => {
-            stop.set();
-            return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was put", "run the same command again"));
-        }
+    let halt = Halt::default();
+    let its = halt.clone();
+    let adding = async {
+        blocking(move || {
+            let options = AddOptions { copy: put.copy, only_hash: put.only_hash };
+            let name = put.path.display().to_string();
+            if put.path == Path::new("-") {
+                let hashing = Hashing::start("stdin", None, style);
+                let from = Awaited { from: std::io::stdin().lock(), halt: &its };
+                let added = store.add_reader(from, options, &mut |n| {
+                    its.step();
+                    hashing.add(n);
+                })?;
+                return Ok(added);
+            }
+            let metadata = fs::metadata(&put.path).map_err(|error| Failure::io(&name, &error))?;
+            if metadata.is_dir() && !put.recursive {
+                return Err(Failure::new(Exit::Usage, format!("{name} is a directory"), "pass -r to put it"));
+            }
+            let total = metadata.is_file().then_some(metadata.len());
+            let hashing = Hashing::start(&name, total, style);
+            add(&store, &put.path, metadata.is_dir(), options, &mut |n| {
+                its.step();
+                hashing.add(n);
+            })
+        })
+        .await?
     };
+    let added = halt.run(adding, interrupted(), interrupted()).await?;
     context.print(&added.id.to_string(), &added)
+}
+
+/// Input that may come for ever, or never.
+struct Awaited<'a, R> {
+    from: R,
+    halt: &'a Halt,
+}
+
+impl<R: Read> Read for Awaited<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.halt.waiting(|| self.from.read(buffer))
+    }
 }
 
 fn add(

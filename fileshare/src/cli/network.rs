@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     Context,
     args::{Node, Serve, What},
-    get::{is_local, limits},
+    get::{is_local, limits, note_kind},
     local::{interrupted, print_lines},
 };
 use crate::{
@@ -74,6 +74,7 @@ fn want(what: &What) -> Want {
 
 async fn list<N: Network>(context: &Context, what: &What, session: Session<N>) -> Result<(), Failure> {
     let (found, entry) = get::resolve(&session, &want(what)).await?;
+    note_kind(context, &session, &what.address);
     let entries = if found.id.is_directory() {
         get::listing(&session, &found).await?.entries().to_vec()
     } else {
@@ -119,6 +120,7 @@ struct ProviderReport {
 
 async fn show_stat<N: Network>(context: &Context, what: &What, session: Session<N>) -> Result<(), Failure> {
     let (found, _) = get::resolve(&session, &want(what)).await?;
+    note_kind(context, &session, &what.address);
     let report = stat_report(&session, &found).await?;
     if context.json {
         return context.print("", &report);
@@ -168,6 +170,7 @@ struct QuoteReport {
 
 async fn show_quote<N: Network>(context: &Context, what: &What, session: Session<N>) -> Result<(), Failure> {
     let goal = get::locate(&session, &want(what)).await?;
+    note_kind(context, &session, &what.address);
     let plan = get::plan(&session, &goal, None).await?;
     let id = match &goal {
         Goal::File { span, .. } => span.id,

@@ -1,6 +1,9 @@
 //! Finding providers and asking them what they have, before anything is paid by the byte.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -8,13 +11,13 @@ use por_types::{NodeKey, Yocto};
 
 use super::{Session, judge};
 use crate::{
-    dir::Directory,
+    dir::{Directory, MAX_LISTING},
     exit::{Exit, Failure},
     id::{ContentId, Kind},
-    net::{Call, Network, Reply},
+    net::{Call, Local, Network, Reply},
     part::UNIT,
     pool::{Offer, Severity},
-    proto::{Answer, ProtoError, Question, STAT_APP, STAT_LIMIT, STAT_LISTING_LIMIT},
+    proto::{Answer, MAX_STAT_LISTING, ProtoError, Question, STAT_APP, STAT_LIMIT, STAT_LISTING_LIMIT},
     slice::{MAX_WINDOW, verify_size_proof},
 };
 
@@ -35,13 +38,16 @@ pub struct Found {
     pub size: u64,
     /// A directory's listing if it came along: not verified beyond its hash.
     pub listing: Option<Bytes>,
+    /// Whoever answered calls it a directory.
+    pub called_directory: bool,
 }
 
 impl<N: Network> Session<N> {
     /// Finds out who has the content (or asks just `from`), and fills the pool.
     ///
     /// With `sure` false the id's kind is a guess (64 hex digits); then it is a directory if a provider says
-    /// so and gives its listing.
+    /// so and gives its listing, or if this machine's own store says so. A longer listing is paid for, and who says
+    /// that there is one may be wrong: then it is a file, and [`Session::may_be_directory`].
     pub async fn discover(&self, id: ContentId, sure: bool, from: &[NodeKey]) -> Result<Found, Failure> {
         let providers = if from.is_empty() {
             let wait = self.time_left()?.min(SEARCH_TIME);
@@ -57,11 +63,15 @@ impl<N: Network> Session<N> {
                 })
                 .buffer_unordered(MAX_PROVIDERS);
         let mut found: Option<Found> = None;
+        let (mut own, mut long) = (false, false);
         let mut failures = Vec::new();
         let mut until = Instant::now() + self.time_left()?;
         while let Ok(Some(answer)) = tokio::time::timeout_at(until.into(), answers.next()).await {
             match answer {
                 Ok((offer, answer)) => {
+                    own |= answer.called_directory && offer.node == Local::KEY;
+                    let fits = (MAX_STAT_LISTING as u64 + 1..=MAX_LISTING).contains(&answer.size);
+                    long |= answer.called_directory && answer.listing.is_none() && fits;
                     if found.is_none() {
                         until = until.min(Instant::now() + GRACE);
                     }
@@ -78,8 +88,10 @@ impl<N: Network> Session<N> {
         }
         drop(answers);
         let mut found = found.ok_or_else(|| nobody(id, failures))?;
-        if !sure && found.listing.is_some() {
+        if !sure && (found.listing.is_some() || own) {
             found.id = ContentId::new(Kind::Directory, *id.hash());
+        } else if !sure && long {
+            self.may_be_directory.store(true, Ordering::Relaxed);
         }
         Ok(found)
     }
@@ -165,8 +177,9 @@ fn read_stat(node: NodeKey, id: ContentId, body: &Bytes) -> Result<(Offer, Found
     if max_window < UNIT {
         return Err(ProtoError::Malformed("its windows are too small".into()));
     }
+    let found = Found { id, size: stat.size, listing, called_directory: stat.directory };
     let offer = Offer { node, pricing: stat.pricing, max_window };
-    Ok((offer, Found { id, size: stat.size, listing }, stat.sparse))
+    Ok((offer, found, stat.sparse))
 }
 
 /// What to say when nobody answered usefully: lies first, then what may pass.

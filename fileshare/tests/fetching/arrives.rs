@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use por_fileshare::{
-    dir::{TreeOptions, put_tree},
+    dir::{DirEntry, Directory, TreeOptions, put_tree},
     exit::Exit,
-    get::{self, Goal},
-    id::ContentId,
+    get::{self, Goal, Want},
+    id::{ContentId, Kind},
 };
 use tokio::io::AsyncReadExt;
 
@@ -96,6 +96,38 @@ async fn hex_ids_find_files_and_directories() {
     fs::remove_file(&target).unwrap();
     let target = running.want(hex(tree.id)).await.unwrap();
     assert_eq!(fs::read(target.join("a")).unwrap(), b"a");
+}
+
+/// A listing that does not come along with the answer about it is paid for: nobody is made to by who calls a file a
+/// directory, but whoever says that it is one gets it.
+#[tokio::test]
+async fn a_long_directory_by_its_hex_id_is_one_if_its_user_says_so() {
+    let world = World::new().provider(1, 1, None);
+    let (file, data) = world.put(10);
+    let entry = |n: u32| DirEntry {
+        name: format!("{n:0>60}"),
+        size: 10,
+        hash: file,
+        executable: false,
+        symlink: None,
+    };
+    let listing = Directory::new((0..1_000).map(entry).collect()).unwrap().encode().unwrap();
+    assert!(listing.len() > 64 << 10);
+    let staged = world.store.stage_bytes(Kind::Directory, listing).unwrap();
+    let hex = hex::encode(staged.id().hash());
+    world.store.commit(vec![staged], &[]).unwrap();
+    let running = world.session(quick(), None);
+    let locate = async |address: String| {
+        let want = Want { address: address.parse().unwrap(), ..want(file) };
+        get::locate(&running.session, &want).await.unwrap()
+    };
+    let Goal::Tree(tree) = locate(format!("{hex}/")).await else { panic!("a directory") };
+    assert_eq!(tree.files().len(), 1_000);
+    assert!(!running.session.may_be_directory(), "nothing is left to say");
+    let Goal::File { span, .. } = locate(format!("{hex}/{:0>60}", 7)).await else { panic!("a file") };
+    assert_eq!((span.id, span.size), (file, data.len() as u64));
+    assert!(matches!(locate(hex).await, Goal::File { .. }));
+    assert!(running.session.may_be_directory(), "its user learns of it");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use near_jsonrpc_client::errors::{JsonRpcError, JsonRpcServerError};
 use near_jsonrpc_client::methods::{self, RpcMethod};
 use near_jsonrpc_primitives::message::{Broken, Message, decoded_to_parsed};
+use parking_lot::Mutex;
 
 /// Longest answer that is read, bytes: some ten times a full page of the change log, and more than the
 /// code of any contract takes.
@@ -12,6 +13,16 @@ pub(super) const MAX_ANSWER: usize = 8 << 20;
 pub(super) struct Endpoint {
     pub(super) url: String,
     http: reqwest::Client,
+    /// The chain that it has to be on and has not shown yet that it is.
+    expected: Mutex<Option<String>>,
+}
+
+/// Why it is not known that an endpoint is on the expected chain.
+pub(super) enum Unproven {
+    /// It is on another one.
+    Foreign(String),
+    /// It did not say.
+    Silent(String),
 }
 
 /// An answer, and what time it was where it comes from.
@@ -31,13 +42,47 @@ pub(super) enum Unanswered<E> {
 
 impl Endpoint {
     pub(super) fn new(url: String, http: reqwest::Client) -> Endpoint {
-        Endpoint { url, http }
+        Endpoint { url, http, expected: Mutex::default() }
+    }
+
+    /// From now on no answer counts before it has said that it is on this chain.
+    pub(super) fn expect_chain(&self, chain_id: &str) {
+        *self.expected.lock() = Some(chain_id.to_owned());
+    }
+
+    /// It has said that it is on the expected chain, or none is expected.
+    pub(super) fn is_proven(&self) -> bool {
+        self.expected.lock().is_none()
+    }
+
+    /// Has it say which chain it is on, if it has not yet.
+    pub(super) async fn prove(&self) -> Result<(), Unproven> {
+        let Some(expected) = self.expected.lock().clone() else { return Ok(()) };
+        let status = self.ask(&methods::status::RpcStatusRequest).await;
+        let found = match status {
+            Ok(Answered { answer, .. }) => answer.chain_id,
+            Err(Unanswered::Handler(error)) => return Err(Unproven::Silent(error.to_string())),
+            Err(Unanswered::Failed(reason)) => return Err(Unproven::Silent(reason)),
+        };
+        if found != expected {
+            let reason = format!("the RPC endpoint {} is on chain {found}, not on {expected}", self.url);
+            return Err(Unproven::Foreign(reason));
+        }
+        *self.expected.lock() = None;
+        Ok(())
     }
 
     pub(super) async fn call<M: RpcMethod>(
         &self,
         request: &M,
     ) -> Result<Answered<M::Response>, Unanswered<M::Error>> {
+        match self.prove().await {
+            Ok(()) => self.ask(request).await,
+            Err(Unproven::Foreign(reason) | Unproven::Silent(reason)) => Err(Unanswered::Failed(reason)),
+        }
+    }
+
+    async fn ask<M: RpcMethod>(&self, request: &M) -> Result<Answered<M::Response>, Unanswered<M::Error>> {
         let failed = |error: &dyn std::fmt::Display| Unanswered::Failed(error.to_string());
         let question = methods::to_json(request).map_err(|error| failed(&error))?;
         let sent = self.http.post(&self.url).json(&question).send().await;

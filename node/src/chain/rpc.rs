@@ -1,6 +1,9 @@
 //! Several RPC endpoints as one: failover, bounded tries, and answers that never go back.
 
+mod proof;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use super::clock::{self, ClockState, Present, Shown, in_ms};
 use super::error::ChainError;
 use super::http::{Answered, Endpoint, Unanswered};
 use super::sound;
+use proof::patience;
 
 /// How patient the client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,14 @@ impl Default for RpcLimits {
             rounds: 4,
             backoff: Duration::from_millis(250),
         }
+    }
+}
+
+impl RpcLimits {
+    /// The wait before this round, the first being 0.
+    fn pause(&self, round: u32) -> Duration {
+        let base = self.backoff.saturating_mul(1 << round.saturating_sub(1).min(8)).min(MAX_BACKOFF);
+        base + base.mul_f64(rand::rng().random_range(0.0..0.25))
     }
 }
 
@@ -80,7 +92,7 @@ pub(super) enum RpcFailure<E> {
 }
 
 pub(super) struct Rpc {
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Arc<Endpoint>>,
     preferred: AtomicUsize,
     /// Time of a final block that was seen by an earlier run.
     seen_ms: u64,
@@ -145,7 +157,7 @@ impl Rpc {
             .pool_idle_timeout(Duration::from_secs(30))
             .build()
             .map_err(|error| ChainError::Unreachable { reasons: error.to_string() })?;
-        let endpoints = urls.iter().map(|url| Endpoint::new(url.clone(), http.clone())).collect();
+        let endpoints = urls.iter().map(|url| Arc::new(Endpoint::new(url.clone(), http.clone()))).collect();
         Ok(Rpc {
             endpoints,
             preferred: AtomicUsize::new(0),
@@ -223,7 +235,7 @@ impl Rpc {
         let mut round = Round::default();
         for number in 0..self.limits.rounds.max(1) {
             if number > 0 {
-                tokio::time::sleep(self.pause(number)).await;
+                tokio::time::sleep(self.limits.pause(number)).await;
             }
             round = Round::default();
             let mut refused = None;
@@ -323,7 +335,7 @@ impl Rpc {
         M: RpcMethod + Sync,
     {
         let asked = self.endpoints.iter().map(|endpoint| async {
-            let answer = tokio::time::timeout(timeout, endpoint.call(request)).await;
+            let answer = tokio::time::timeout(patience(endpoint, timeout), endpoint.call(request)).await;
             Some((endpoint.url.as_str(), answer.ok()?.ok()?))
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()
@@ -348,18 +360,13 @@ impl Rpc {
                 let status = methods::status::RpcStatusRequest;
                 tokio::join!(endpoint.call(request), endpoint.call(&status))
             };
-            let (answer, status) = tokio::time::timeout(timeout, both).await.ok()?;
+            let (answer, status) = tokio::time::timeout(patience(endpoint, timeout), both).await.ok()?;
             let time = status.ok()?.answer.sync_info.latest_block_time.unix_timestamp();
             let time = Duration::from_secs(u64::try_from(time).unwrap_or(0));
             let now = Duration::from_millis(self.present.now_ms());
             if time.saturating_add(LIVE) < now { None } else { Some(answer.ok()?.answer) }
         });
         futures::future::join_all(asked).await.into_iter().flatten().collect()
-    }
-
-    fn pause(&self, round: u32) -> Duration {
-        let base = self.limits.backoff.saturating_mul(1 << (round - 1).min(8)).min(MAX_BACKOFF);
-        base + base.mul_f64(rand::rng().random_range(0.0..0.25))
     }
 
     /// The height below which answers are old. Take it before asking, so that two questions at the
@@ -441,7 +448,7 @@ impl Rpc {
         let mut shown = Vec::new();
         for number in 0..self.limits.rounds.max(1) {
             if number > 0 {
-                tokio::time::sleep(self.pause(number)).await;
+                tokio::time::sleep(self.limits.pause(number)).await;
             }
             let answers = self.ask_all_dated(&request, self.limits.try_timeout.min(SURVEY)).await;
             shown.extend(answers.into_iter().map(|(_, answered)| Shown {
@@ -505,32 +512,6 @@ impl Rpc {
             RpcFailure::Nobody(error) => error,
             RpcFailure::Handler { error, .. } => ChainError::Unreachable { reasons: error.to_string() },
         })
-    }
-
-    /// Asks every endpoint for its chain: those that answer must be on `expected`, and one has to
-    /// answer.
-    pub(super) async fn check_chain_id(&self, expected: &str) -> Result<(), ChainError> {
-        let accept = |status: near_primitives::views::StatusResponse| Ok(status.chain_id);
-        let request = methods::status::RpcStatusRequest;
-        let answers = self.ask_all(&request, self.limits.try_timeout).await;
-        if let Some((url, found)) = answers.iter().find(|(_, found)| found.chain_id != expected) {
-            let reason = format!("the RPC endpoint {url} is on chain {}, not on {expected}", found.chain_id);
-            return Err(ChainError::Foreign { reason });
-        }
-        if !answers.is_empty() {
-            return Ok(());
-        }
-        // Nobody yet: the usual patience, and the reasons.
-        match self.ask(&request, self.limits.try_timeout, |_| true, accept).await {
-            Ok(found) if found == expected => Ok(()),
-            Ok(found) => Err(ChainError::Foreign {
-                reason: format!("the RPC endpoint is on chain {found}, not on {expected}"),
-            }),
-            Err(RpcFailure::Nobody(error)) => Err(error),
-            Err(RpcFailure::Handler { error, .. }) => {
-                Err(ChainError::Unreachable { reasons: error.to_string() })
-            }
-        }
     }
 }
 

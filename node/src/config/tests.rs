@@ -31,6 +31,31 @@ fn load(home: &Home, env: &[(&str, &str)], overrides: Overrides) -> Result<Confi
     Ok(config)
 }
 
+/// Each of them in a short time, and with a short error.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_of_settings_is_refused() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let home = Home::at(dir.path());
+    let path = home.config_file();
+    let refused = |what: &str| {
+        let error = Config::load(&home, Overrides::default()).expect_err(what);
+        assert_eq!(error.code, ExitCode::Usage, "{what}: {error}");
+        assert!(error.message.len() < 1_000 && !error.message.contains('\n'), "{what}: {error}");
+        std::fs::remove_file(&path).expect("removed");
+    };
+    std::os::unix::fs::symlink("/dev/zero", &path).expect("linked");
+    refused("a device");
+    std::fs::write(&path, vec![b'x'; 100_000]).expect("written");
+    refused("one long line");
+    let sparse = std::fs::File::create(&path).expect("made");
+    sparse.set_len(1 << 40).expect("sparse");
+    refused("a giant");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("runs");
+    assert!(made.success());
+    refused("a pipe");
+}
+
 #[test]
 fn each_layer_wins_over_the_one_below() {
     let dir = tempfile::tempdir().expect("tempdir");

@@ -233,6 +233,46 @@ async fn a_leap_in_time_becomes_final_by_itself() {
     panic!("the last final block is still at {last}");
 }
 
+/// The history has an end by the number of blocks, not by heights.
+#[tokio::test]
+async fn what_was_before_a_leap_in_time_is_still_known() {
+    let chain = Chain::start().await;
+    let alice = chain.user().await;
+    let before = chain.act(&alice, &id("test.near"), vec![transfer(near(1))]).await;
+    chain.fast_forward(1_000_000).await;
+    for _ in 0..5 {
+        succeeded(&chain.act(&alice, &id("test.near"), vec![transfer(near(1))]).await);
+    }
+    let hash = before.transaction.hash;
+    let status = chain.tx_status(hash, &alice.id, TxExecutionStatus::Final).await;
+    succeeded(&outcome(status.expect("the transaction is remembered")));
+    let reference = BlockReference::BlockId(BlockId::Hash(before.transaction_outcome.block_hash));
+    block(&chain, reference).await;
+}
+
+/// Beyond them no block would have a time of its own, now and after every restart.
+#[tokio::test]
+async fn leaps_end_where_time_does() {
+    let chain = Chain::start().await;
+    let delta_height = 1_000_000_000;
+    let mut leaps = 0;
+    loop {
+        let request = methods::sandbox_fast_forward::RpcSandboxFastForwardRequest { delta_height };
+        if chain.rpc.call(request).await.is_err() {
+            break;
+        }
+        leaps += 1;
+        assert!(leaps < 100, "that is 1,900 years");
+    }
+    assert!(leaps > 0, "19 years from now");
+    let latest = async || block(&chain, BlockReference::Finality(Finality::None)).await.header;
+    let before = latest().await;
+    let alice = chain.user().await;
+    succeeded(&chain.act(&alice, &id("test.near"), vec![transfer(near(1))]).await);
+    let after = latest().await;
+    assert!(after.height > before.height && after.timestamp > before.timestamp, "time stands still");
+}
+
 #[tokio::test]
 async fn waiting_has_an_end() {
     let transaction_timeout = Duration::from_millis(300);
