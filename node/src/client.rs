@@ -318,6 +318,7 @@ pub struct AppServer {
 impl AppServer {
     /// The next request; waits until there is one. Registers the app again if the daemon was
     /// restarted, or if another client has stopped it.
+    /// Where it is dropped before it ends, a request may have been taken: that comes again after the lease.
     ///
     /// Errors: [`ErrorCode::Unreachable`] while no daemon runs; call again later. [`ErrorCode::NotFound`] after
     /// [`AppServer::leave`], when nothing is left to be answered.

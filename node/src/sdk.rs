@@ -124,6 +124,9 @@ impl Node {
 
     /// Sends a request and waits for its signed response; takes other routes by itself within the
     /// request's price and deadline.
+    ///
+    /// Not to be dropped before it ends: what was sent stays under obligation, and its answer is paid for
+    /// and not delivered. [`Request::deadline`] bounds the wait.
     pub async fn request(&self, request: Request) -> Result<Response, Error> {
         self.daemon.request(&request, self.stop.stopping()).await
     }
@@ -154,7 +157,7 @@ impl Node {
     }
 
     /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most
-    /// `max_queued` unanswered requests are taken; each runs in a task of its own, at most 256 at a
+    /// `max_queued` (1 if it is 0) unanswered requests are taken; each runs in a task of its own, at most 256 at a
     /// time. The others wait, and neighbours' requests are begun in turn. After a restart
     /// unanswered requests are delivered again, and after a crash also what was answered in the last moments
     /// ([`Incoming::id`] tells). A handler that panics, or whose answer is longer than the
@@ -213,7 +216,8 @@ impl Node {
         Ok(ServingApp { task })
     }
 
-    /// Waits until the node has stopped: because a part of it failed, or after a shutdown.
+    /// Waits until the node has stopped: because a part of it failed, or after a shutdown. May be dropped and
+    /// called again.
     pub async fn stopped(&mut self) -> Result<(), Error> {
         match self.running.as_mut() {
             Some(running) => {
@@ -229,6 +233,14 @@ impl Node {
     pub async fn shutdown(mut self) -> Result<(), Error> {
         self.stop.stop();
         self.stopped().await
+    }
+}
+
+impl std::fmt::Debug for Node {
+    /// Without the API's token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut node = f.debug_struct("Node");
+        node.field("key", &self.key()).field("api_addr", &self.api_addr).finish_non_exhaustive()
     }
 }
 

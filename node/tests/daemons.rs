@@ -373,7 +373,7 @@ async fn what_cannot_start_says_why() {
 
     let elsewhere = alice.elsewhere(world.homes().join("elsewhere"));
     let other = elsewhere.setup();
-    let error = Node::start(other).await.err().expect("the port is taken");
+    let error = Node::start(other).await.expect_err("the port is taken");
     assert_eq!(error.code, ErrorCode::PortInUse, "{error}");
 
     // Dropped without a word: the home is free once everything is durable.
@@ -387,7 +387,7 @@ async fn what_cannot_start_says_why() {
         *byte ^= 0xff;
     }
     std::fs::write(&store, &bytes).expect("write");
-    let error = Node::start(alice.setup()).await.err().expect("a damaged store");
+    let error = Node::start(alice.setup()).await.expect_err("a damaged store");
     assert_eq!(error.code, ErrorCode::CorruptStore, "{error}");
     assert!(error.to_string().contains(&store.display().to_string()), "{error}");
 }
@@ -473,7 +473,7 @@ async fn a_restarted_node_takes_no_older_view_than_it_had() {
 
     proxy.turn(proxy::Mood::Frozen);
     alice.follow_through(vec![proxy.url()]);
-    let error = Node::start(alice.setup()).await.err().expect("its only endpoint is behind");
+    let error = Node::start(alice.setup()).await.expect_err("its only endpoint is behind");
     assert!(error.message.contains("lag behind"), "{error}");
     assert_eq!(error.code, ErrorCode::Unreachable);
     assert!(proxy.spoiled() > 0);

@@ -77,11 +77,11 @@ async fn what_other_endpoints_said_is_not_gone_on_by() {
     let other = Proxy::start(world.chain.rpc_url()).await;
     other.turn(Mood::Page);
     bob.follow_through(vec![other.url()]);
-    let error = Node::start(bob.setup()).await.err().expect("it knows nothing from there");
+    let error = Node::start(bob.setup()).await.expect_err("it knows nothing from there");
     assert_eq!(error.code, ErrorCode::Unreachable, "{error}");
     bob.follow_through(known);
     let new = bob.elsewhere(world.homes().join("elsewhere"));
-    let error = Node::start(new.setup()).await.err().expect("it knows nothing at all");
+    let error = Node::start(new.setup()).await.expect_err("it knows nothing at all");
     assert_eq!(error.code, ErrorCode::Unreachable, "{error}");
     bob.start().await;
 }

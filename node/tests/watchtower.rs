@@ -173,7 +173,7 @@ async fn a_node_that_lost_its_disk_goes_on() {
     }
 
     // An empty store must not sign: it would begin below what Bob has promised.
-    let error = Node::start(bob.setup()).await.err().expect("the tower holds more");
+    let error = Node::start(bob.setup()).await.expect_err("the tower holds more");
     assert_eq!(error.code, ErrorCode::CorruptStore, "{error}");
     assert!(error.message.contains(&format!("channel {channel}")), "{error}");
     assert!(error.fix.contains("por watch restore"), "{error}");

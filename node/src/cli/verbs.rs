@@ -35,8 +35,8 @@ pub(super) async fn withdraw(context: &Context, amount: Option<Yocto>) -> Result
     let result = context.client()?.withdraw(amount).await?;
     if result.transaction.is_none() {
         tell(
-            "nothing can be withdrawn yet: channels pay out when their close takes effect, bonds come back a \
-             while later (`por channel list`, `por status`)",
+            "nothing can be withdrawn yet: channels pay out when their close takes effect, bonds and \
+             what was unstaked come back a while later (`por channel list`, `por status`)",
         );
     }
     context.output.print(&result, tables::action)
