@@ -221,10 +221,16 @@ impl Control {
     /// [`PendingRequest::outcome`] with one wake-up of the caller. Bound the wait where you cannot wait
     /// for ever: the request stays open, and its id is told to subscribers of [`Control::events`] only.
     pub async fn complete(&self, request: OutboundRequest) -> Result<Ended, RequestError> {
+        self.begin(request).await?.await
+    }
+
+    /// [`Control::complete`] in two steps: hands a request to the driver, and what this resolves to is the wait
+    /// for its end, which tells meanwhile what the request's id is. Nothing was sent if this is dropped before it
+    /// resolves.
+    pub async fn begin(&self, request: OutboundRequest) -> Result<Completion, Stopped> {
         let (teller, listener) = pending::pair();
         self.send(Message::Request { request, teller }).await?;
-        let end = poll_fn(|cx| listener.poll_end(cx)).await.ok_or(Stopped)?;
-        end.map_err(RequestError::Refused)
+        Ok(Completion { listener })
     }
 
     /// Follows a request of this node from here on, for example one from before a restart. Others who
@@ -327,6 +333,35 @@ impl Control {
     pub async fn events(&self) -> Result<EventStream, Stopped> {
         let events = self.ask(|reply| Message::Subscribe { reply }).await?;
         Ok(EventStream { events })
+    }
+}
+
+/// The wait for the end of a request, from [`Control::begin`]. Dropping it does not cancel the request.
+#[derive(Debug)]
+#[must_use = "the request's end is told to nobody else"]
+pub struct Completion {
+    listener: Listener,
+}
+
+impl Completion {
+    /// Waits until the request is on disk with its payment: its id and what was paid. Whoever needs neither
+    /// awaits the end alone, with one wake-up less.
+    pub async fn started(&self) -> Result<(RequestId, Yocto), RequestError> {
+        let start = poll_fn(|cx| self.listener.poll_start(cx)).await.ok_or(Stopped)?;
+        start.map_err(RequestError::Refused)
+    }
+
+    /// The request's id; `None` until it is on disk, and where it was refused.
+    pub fn id(&self) -> Option<RequestId> {
+        self.listener.id()
+    }
+}
+
+impl Future for Completion {
+    type Output = Result<Ended, RequestError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.listener.poll_end(cx).map(|end| end.ok_or(Stopped)?.map_err(RequestError::Refused))
     }
 }
 

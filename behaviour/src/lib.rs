@@ -85,8 +85,8 @@ mod wakes;
 pub use behaviour::{Behaviour, Event};
 pub use config::Config;
 pub use control::{
-    Control, Ended, EventStream, IncomingRequest, OutboundRequest, Outcome, PendingRequest, Progress,
-    RequestError, RespondError, Serving, Stopped, WatchError,
+    Completion, Control, Ended, EventStream, IncomingRequest, OutboundRequest, Outcome, PendingRequest,
+    Progress, RequestError, RespondError, Serving, Stopped, WatchError,
 };
 pub use driver::{Driver, DriverError};
 pub use handler::{Failure, Handler};

@@ -15,7 +15,7 @@ const PROGRESS_QUEUE: usize = 64;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Its id and what was paid, or why it was not sent; until that was taken.
+    /// Its id and what was paid, or why it was not sent.
     start: Option<Result<(RequestId, Yocto), RejectReason>>,
     progress: VecDeque<Progress>,
     outcome: Option<Outcome>,
@@ -104,10 +104,15 @@ impl Drop for Teller {
 }
 
 impl Listener {
-    /// How the request has started; `None` if the driver has ended before.
+    /// The request's id, once it has started.
+    pub fn id(&self) -> Option<RequestId> {
+        self.0.lock().start?.ok().map(|(id, _)| id)
+    }
+
+    /// How the request has started, however often it is asked; `None` if the driver has ended before.
     pub fn poll_start(&self, cx: &mut Context<'_>) -> Poll<Option<Result<(RequestId, Yocto), RejectReason>>> {
         let mut state = self.0.lock();
-        match state.start.take() {
+        match state.start {
             Some(start) => Poll::Ready(Some(start)),
             None if state.ended => Poll::Ready(None),
             None => wait(&mut state, cx, Awaited::Start),
@@ -128,15 +133,15 @@ impl Listener {
     }
 
     /// How the request has ended, whatever happens before, or why it was not sent; `None` if the driver has
-    /// ended or a part of it was told.
+    /// ended or the outcome was told.
     pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Ended, RejectReason>>> {
         let mut state = self.0.lock();
-        match (state.start.take(), state.outcome.take()) {
+        match (state.start, state.outcome.take()) {
             (Some(Err(reason)), _) => Poll::Ready(Some(Err(reason))),
             (Some(Ok((id, price))), Some(outcome)) => Poll::Ready(Some(Ok(Ended { id, price, outcome }))),
             _ if state.ended => Poll::Ready(None),
-            (start, outcome) => {
-                (state.start, state.outcome) = (start, outcome);
+            (_, outcome) => {
+                state.outcome = outcome;
                 wait(&mut state, cx, Awaited::Outcome)
             }
         }

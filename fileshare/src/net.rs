@@ -143,14 +143,10 @@ impl Network for Daemon {
     async fn request(&self, call: Call) -> Result<Reply, Failure> {
         let limit = call.limit;
         let request = ApiRequest {
-            destination: call.to,
-            app: call.app.to_owned(),
-            body: call.body,
-            response_limit: limit,
             server_price: call.server_price,
             max_price: Some(call.max_price),
             deadline: call.deadline,
-            avoid: Vec::new(),
+            ..ApiRequest::new(call.to, call.app, call.body, limit)
         };
         let answered = self.client.request(request).await?;
         if answered.body.len() as u64 > limit {

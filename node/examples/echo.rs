@@ -22,8 +22,6 @@
 //!
 //! and stop it before the example takes its home.
 
-use std::time::Duration;
-
 use por_node::config::Overrides;
 use por_node::home::Home;
 use por_node::keys::PasswordSource;
@@ -38,14 +36,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", node.key());
     if let [_, destination, text] = args.as_slice() {
         let request = Request {
-            destination: destination.parse()?,
-            app: "echo".to_owned(),
-            body: text.clone().into(),
-            response_limit: text.len() as u64,
-            server_price: Yocto::ZERO,
-            max_price: None,
-            deadline: Duration::from_secs(60),
-            avoid: Vec::new(),
+            max_price: Some(Yocto::millinear(1)),
+            ..Request::new(destination.parse()?, "echo", text.clone(), text.len() as u64)
         };
         let response = node.request(request).await?;
         println!("{} for {} yocto", String::from_utf8_lossy(&response.body), response.price);

@@ -16,6 +16,7 @@ mod requests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{delete, get, post, put};
@@ -155,10 +156,16 @@ async fn status(State(api): State<Api>) -> Json<Status> {
     Json(api.daemon.status().await)
 }
 
-/// `since`: number of the first happening wanted.
+/// `since`: number of the first happening wanted; `wait_ms`: how long to wait for it.
 async fn news(State(api): State<Api>, query: params::Pairs) -> Result<Json<News>> {
-    let since = params::Params::read(query, &["since"])?.get("since")?.unwrap_or(0);
-    Ok(Json(api.daemon.news.lock().since(since)))
+    let params = params::Params::read(query, &["since", "wait_ms"])?;
+    let since = params.get("since")?.unwrap_or(0);
+    let wait = Duration::from_millis(params.get("wait_ms")?.unwrap_or(0).min(apps::MAX_WAIT_MS));
+    tokio::select! {
+        () = api.stop.stopping() => {}
+        () = api.daemon.news.there_is(since, wait) => {}
+    }
+    Ok(Json(api.daemon.news.since(since)))
 }
 
 async fn peers(State(api): State<Api>) -> Result<Json<Vec<PeerInfo>>> {

@@ -6,6 +6,7 @@ mod contract;
 mod init;
 #[cfg(feature = "localnet")]
 mod localnet;
+mod news;
 mod output;
 mod request;
 mod run;
@@ -108,6 +109,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Run(run) => return run::run(&context, run).await,
         Command::Watch(args) => return watch::watch(&context, args).await,
         Command::Localnet(local) => return run_localnet(&context, local).await,
+        Command::News(args) if args.follow => return news::follow(&context, args.since).await,
         _ => {}
     }
     let fix = match &args.command {
@@ -134,6 +136,7 @@ async fn verb(context: &Context, command: Command) -> Result<(), CliError> {
         Command::Withdraw { amount } => verbs::withdraw(context, amount).await,
         Command::Status => verbs::status(context).await,
         Command::Peers => verbs::peers(context).await,
+        Command::News(args) => news::news(context, args.since).await,
         Command::Channel { action } => verbs::channel(context, action).await,
         Command::Route(args) => request::route(context, args).await,
         Command::Request(args) => request::request(context, args).await,

@@ -102,7 +102,18 @@ impl Client {
 
     /// What happened lately to the guarantee; `since` is [`News::next`] of the last answer, or 0.
     pub async fn news(&self, since: u64) -> Result<News, ClientError> {
-        let call = Call::new(Method::GET, &["news"], QUICK).query(vec![("since", since.to_string())]);
+        self.news_within(since, Duration::ZERO).await
+    }
+
+    /// [`Client::news`] that waits for the first that is new, at most as long as this (the daemon's bound is a
+    /// minute); without any there was none.
+    pub async fn news_within(&self, since: u64, wait: Duration) -> Result<News, ClientError> {
+        let mut query = vec![("since", since.to_string())];
+        if !wait.is_zero() {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            query.push(("wait_ms", wait_ms.to_string()));
+        }
+        let call = Call::new(Method::GET, &["news"], QUICK.saturating_add(wait)).query(query);
         self.transport.json(call).await
     }
 
@@ -149,6 +160,9 @@ impl Client {
         if !r.avoid.is_empty() {
             let channels: Vec<String> = r.avoid.iter().map(ChannelId::to_string).collect();
             query.push(("avoid", channels.join(",")));
+        }
+        if let Some(label) = r.label {
+            query.push(("label", label));
         }
         let at_stake = r.max_price.unwrap_or_default();
         let call =

@@ -207,9 +207,11 @@ impl std::error::Error for CliError {}
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
-        let ClientError { code, mut message, fix, spent } = error.in_two_lines();
+        let ClientError { code, mut message, fix, spent, requests } = error.in_two_lines();
         if !spent.is_zero() {
-            message.push_str(&format!(" ({} paid and not refunded)", spent.to_near_string()));
+            let of: Vec<String> = requests.iter().map(|request| format!(" {request}")).collect();
+            let of = if of.is_empty() { String::new() } else { format!(" for request{}", of.join(",")) };
+            message.push_str(&format!(" ({} paid and not refunded{of})", spent.to_near_string()));
         }
         CliError { code: code.into(), message, fix }
     }

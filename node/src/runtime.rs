@@ -82,6 +82,8 @@ const SYNC_INTERVAL: (Duration, Duration) = (Duration::from_millis(250), Duratio
 const STATUS_PATIENCE: Duration = Duration::from_secs(3);
 /// Most edges in the answer of `GET /v1/graph`.
 const MAX_GRAPH_EDGES: usize = 10_000;
+/// Bytes of a request's label: it is kept for as long as the news.
+const MAX_LABEL: usize = 64;
 
 /// Everything that the API and the SDK work with.
 pub(crate) struct Daemon {
@@ -101,7 +103,7 @@ pub(crate) struct Daemon {
     pub opener: Opener,
     pub requester: Requester,
     pub traffic: Arc<Mutex<Traffic>>,
-    pub news: news::SharedRing,
+    pub news: Arc<news::Bulletin>,
     /// Orders on their way to the chain.
     pub orders: Mutex<BTreeMap<ChannelId, Signed<SeverOrder>>>,
     /// How handing over to each watchtower goes.
@@ -200,6 +202,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         store: store.clone(),
         swarm: swarm.clone(),
     })?;
+    let news = Arc::new(news::Bulletin::default());
     let requester = Requester::new(
         identity.node_key,
         control.clone(),
@@ -207,6 +210,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         versions.clone(),
         swarm.connected(),
         channels.told(),
+        news.clone(),
     );
     let found = chain.config_found().clone();
     let fee = found.params.late_fee;
@@ -229,7 +233,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         opener,
         requester,
         traffic: Arc::default(),
-        news: Arc::default(),
+        news,
         orders: Mutex::default(),
         towers: Mutex::default(),
         clock: Mutex::default(),
@@ -455,6 +459,10 @@ impl Daemon {
     /// What no node would take is told by its name, before anything is signed.
     fn sendable(&self, request: &ApiRequest) -> Result<(), ClientError> {
         apps::check_name(&request.app)?;
+        if request.label.as_ref().is_some_and(|label| label.len() > MAX_LABEL) {
+            let what = format!("labels have at most {MAX_LABEL} bytes");
+            return Err(ClientError::new(ErrorCode::Usage, what, "use a shorter one"));
+        }
         let most = self.limits.max_body;
         let named = [("body", request.body.len() as u64), ("response limit", request.response_limit)];
         match named.into_iter().find(|(_, bytes)| *bytes > most) {
@@ -483,7 +491,9 @@ impl Daemon {
         let response = self.requester.request(&sealed, stopping).await?;
         // Whatever it holds, it was paid for.
         let body = opener.open(&response.body);
-        let body = body.map_err(|error| seal_error(error).having_spent(response.price))?;
+        let body = body.map_err(|error| {
+            seal_error(error).having_spent(response.price).having_sent(vec![response.request])
+        })?;
         Ok(ApiResponse { body, ..response })
     }
 

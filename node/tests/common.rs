@@ -233,16 +233,8 @@ impl Daemon {
 }
 
 pub fn request(to: &Daemon, app: &str, body: &[u8]) -> Request {
-    Request {
-        destination: to.node().key(),
-        app: app.to_owned(),
-        body: body.to_vec().into(),
-        response_limit: body.len() as u64,
-        server_price: Yocto::ZERO,
-        max_price: None,
-        deadline: Duration::from_secs(30),
-        avoid: Vec::new(),
-    }
+    let asked = Request::new(to.node().key(), app, body.to_vec(), body.len() as u64);
+    Request { deadline: Duration::from_secs(30), ..asked }
 }
 
 /// Waits until `look` finds something; bounded.

@@ -12,11 +12,11 @@ mod proxy;
 
 use common::{World, eventually, request, terms};
 use parking_lot::Mutex;
-use por_node::client::{Client, ErrorCode, QuoteRequest};
+use por_node::client::{Client, ErrorCode, QuoteRequest, What};
 use por_node::sdk::{AppPricing, Bytes, Incoming, Node};
 use por_types::interface::ChannelStatus;
 use por_types::{Side, Yocto};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_open_pay_close_and_settle() {
@@ -414,8 +414,15 @@ async fn a_request_that_is_given_up_says_what_it_costs() {
     })
     .await;
     assert_eq!(given_up.spent, price, "{given_up}");
+    let [given_up] = given_up.requests[..] else { panic!("one was sent: {given_up:?}") };
     let info = alice.channel(channel).await.expect("channel");
     assert!(info.totals.sent_a >= price && info.unfinished > 0, "it stays under obligation");
+    eventually("the news tell what becomes of it", || async {
+        let news = http.news_within(0, Duration::from_secs(1)).await.expect("news");
+        let of_it = |what: &What| matches!(what, What::Overdue { request } if *request == given_up);
+        news.happenings.iter().any(|happening| of_it(&happening.what)).then_some(())
+    })
+    .await;
 }
 
 /// Who asks again after the restart pays a second time, and has to know it.
@@ -447,6 +454,42 @@ async fn a_request_over_which_the_node_stops_says_what_it_costs() {
     for asking in asking {
         let error = asking.await.expect("a task").expect_err("the node has stopped");
         assert_eq!((error.code, error.spent), (ErrorCode::Retryable, price), "{error}");
+        assert_eq!(error.requests.len(), 1, "{error:?}");
+    }
+}
+
+/// A bounty on an answer needs the request's id while there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_labelled_request_is_told_before_its_answer() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+    let told = Arc::new(Notify::new());
+    let _echo = bob.echo_when("echo", &told).await;
+    // The way is known, and leaves no news.
+    told.notify_one();
+    alice.ask(&bob, "echo", b"without a label").await;
+
+    let http = Client::from_home(alice.home().data_dir()).expect("a daemon");
+    let mut ask = request(&bob, "echo", b"hello");
+    ask.label = Some("j".repeat(65));
+    let long = http.request(ask.clone()).await.expect_err("a label that is too long");
+    assert_eq!(long.code, ErrorCode::Usage, "{long}");
+    assert_eq!(http.news(0).await.expect("news").happenings, []);
+    for (number, client) in [http.clone(), alice.node().client()].into_iter().enumerate() {
+        let label = format!("job {number}");
+        ask.label = Some(label.clone());
+        let asking = client.request(ask.clone());
+        let reads = async {
+            let news = http.news_within(number as u64, Duration::from_secs(20)).await.expect("news");
+            told.notify_one();
+            news
+        };
+        let (answer, news) = tokio::join!(asking, reads);
+        let answer = answer.expect("an answer");
+        let [sent] = &news.happenings[..] else { panic!("one was sent: {news:?}") };
+        assert_eq!(sent.what, What::Sent { request: answer.request, label, price: answer.price });
     }
 }
 

@@ -345,8 +345,9 @@ fn two_daemons_open_a_channel_and_one_pays_the_other() {
     let found = runtime.block_on(client.providers(&[7; 32], 1, forever)).expect("a search without an end");
     assert!(found.is_empty());
     responses_go_into_files(dir.path(), &alice, peer);
+    news_are_told(&alice, peer);
     // Nothing was paid for what was refused or could not be written.
-    let answers = price(&alice, peer, "12") + price(&alice, peer, "0");
+    let answers = price(&alice, peer, "12") + 3 * price(&alice, peer, "0");
     wait_for("the refunds", || {
         let totals = &alice.json(&["channel", "list"])[0]["totals"];
         (amount(&totals["sent_a"]) - amount(&totals["sent_b"]) == answers).then_some(())
@@ -384,6 +385,42 @@ fn responses_go_into_files(dir: &Path, por: &Por, peer: &str) {
     let output = por.run(&ask("echo", &kept).each_ref().map(String::as_str));
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert_eq!(std::fs::read(&kept).expect("read"), b"");
+}
+
+/// As they come, until nobody reads them or an interrupt.
+fn news_are_told(por: &Por, peer: &str) {
+    let lines = |args: &[&str]| {
+        let mut follows = Running::spawn(por.command(args));
+        let lines = BufReader::new(follows.0.stdout.take().expect("piped")).lines();
+        (follows, lines.map(|line| line.expect("text")))
+    };
+    let ended = |mut follows: Running| wait_for("its end", || follows.0.try_wait().expect("wait"));
+    let (unread, seen) = lines(&["news", "--follow"]);
+    let mut seen = Some(seen);
+    let (interrupted, mut json) = lines(&["--json", "news", "--follow"]);
+    for label in ["one", "two"] {
+        let asked = por.json(&["request", peer, "echo", "--deadline", "30s", "--label", label]);
+        let line: Value = serde_json::from_str(&json.next().expect("a line")).expect("JSON");
+        assert_eq!((line["event"].as_str(), line["label"].as_str()), (Some("sent"), Some(label)), "{line}");
+        assert_eq!(line["request"], asked["request"]);
+        // Nobody reads the second one.
+        if let Some(mut seen) = seen.take() {
+            let line = seen.next().expect("a line");
+            assert!(
+                line.contains("(one)") && line.contains(asked["request"].as_str().expect("id")),
+                "{line}"
+            );
+        }
+    }
+    assert_eq!(ended(unread).code(), Some(0));
+    let pid = interrupted.0.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill").success());
+    assert_eq!(ended(interrupted).code(), Some(0));
+    let all = por.json(&["news"]);
+    assert_eq!(all["next"], 2, "{all}");
+    assert_eq!(all["happenings"].as_array().map(Vec::len), Some(2));
+    let rest = por.json(&["news", "--since", "1"]);
+    assert_eq!(rest["happenings"][0]["label"], "two");
 }
 
 /// Whoever reads the log may go, or its disk be full: the node must not go with it.

@@ -16,7 +16,7 @@ use super::{Api, Result};
 use crate::client::{Provider, ServeRequest, headers};
 
 /// Longest long poll.
-const MAX_WAIT_MS: u64 = 60_000;
+pub(super) const MAX_WAIT_MS: u64 = 60_000;
 
 pub(super) async fn serve(
     State(api): State<Api>,

@@ -17,12 +17,10 @@ use super::{Api, Result};
 use crate::client::{ApiRequest, ApiResponse, Quote, headers};
 use crate::runtime::other;
 
-/// Time for a request whose caller names none.
-const DEFAULT_DEADLINE_MS: u64 = 60_000;
 const MAX_AVOID: usize = 1024;
 /// What a request may name.
-const PARAMETERS: [&str; 7] =
-    ["destination", "app", "response_limit", "server_price", "max_price", "deadline_ms", "avoid"];
+const PARAMETERS: [&str; 8] =
+    ["destination", "app", "response_limit", "server_price", "max_price", "deadline_ms", "avoid", "label"];
 
 pub(super) async fn quote(
     State(api): State<Api>,
@@ -49,15 +47,15 @@ fn read_request(params: &Params, body: Bytes) -> Result<ApiRequest> {
     if avoid.len() > MAX_AVOID {
         return Err(usage(format!("at most {MAX_AVOID} channels can be avoided")));
     }
+    let (destination, app) = (params.need("destination")?, params.need::<String>("app")?);
+    let deadline = params.get("deadline_ms")?.map(Duration::from_millis);
     Ok(ApiRequest {
-        destination: params.need("destination")?,
-        app: params.need("app")?,
-        body,
-        response_limit: params.need("response_limit")?,
         server_price: params.get("server_price")?.unwrap_or_default(),
         max_price: params.get("max_price")?,
-        deadline: Duration::from_millis(params.get("deadline_ms")?.unwrap_or(DEFAULT_DEADLINE_MS)),
+        deadline: deadline.unwrap_or(ApiRequest::DEFAULT_DEADLINE),
         avoid,
+        label: params.get("label")?,
+        ..ApiRequest::new(destination, app, body, params.need("response_limit")?)
     })
 }
 

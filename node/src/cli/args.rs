@@ -63,6 +63,8 @@ pub enum Command {
     Status,
     /// Known and connected peers.
     Peers,
+    /// Late payments, severed edges and proofs since the daemon's start, the latest 1024.
+    News(NewsArgs),
     /// Channels with other nodes.
     Channel {
         #[command(subcommand)]
@@ -298,6 +300,19 @@ pub struct RequestArgs {
     /// Time for all attempts together, e.g. `30s`.
     #[arg(long, value_parser = duration, default_value = "60s")]
     pub deadline: Duration,
+    /// Name under which `por news` tells the request's id as soon as it is sent.
+    #[arg(long)]
+    pub label: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct NewsArgs {
+    /// Only from this number on.
+    #[arg(long, default_value_t = 0)]
+    pub since: u64,
+    /// Wait for more until interrupted; with `--json` one line each.
+    #[arg(long)]
+    pub follow: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -18,6 +18,15 @@ impl Output {
         value: &T,
         human: impl FnOnce(&T) -> String,
     ) -> Result<(), CliError> {
+        self.print_on(value, human).map(drop)
+    }
+
+    /// The same, of one of many: whether anybody still reads.
+    pub(super) fn print_on<T: Serialize>(
+        self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> Result<bool, CliError> {
         let text = if self.json {
             serde_json::to_string(value)
                 .map_err(|error| CliError::new(crate::exit::ExitCode::Other, error.to_string(), ""))?
@@ -25,7 +34,7 @@ impl Output {
             human(value)
         };
         if text.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let mut bytes = text.into_bytes();
         if bytes.last() != Some(&b'\n') {
@@ -36,16 +45,16 @@ impl Output {
 
     /// Writes bytes as they are.
     pub(super) fn bytes(self, bytes: &[u8]) -> Result<(), CliError> {
-        write_all(bytes)
+        write_all(bytes).map(drop)
     }
 }
 
-fn write_all(bytes: &[u8]) -> Result<(), CliError> {
+/// Whether anybody still reads: who has seen enough may close standard output.
+fn write_all(bytes: &[u8]) -> Result<bool, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        // Who reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| CliError::io("writing to standard output", &error)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).map_err(|error| CliError::io("writing to standard output", &error)),
     }
 }
 

@@ -37,14 +37,11 @@ pub(super) async fn request(context: &Context, args: RequestArgs) -> Result<(), 
     let target = args.output.as_deref().map(Target::open).transpose()?;
     let response = client
         .request(ApiRequest {
-            destination: args.destination,
-            app: args.app,
-            body,
-            response_limit: args.response_limit,
             server_price: args.server_price,
             max_price: args.max_price,
             deadline: args.deadline,
-            avoid: Vec::new(),
+            label: args.label,
+            ..ApiRequest::new(args.destination, args.app, body, args.response_limit)
         })
         .await?;
     let written = match target {

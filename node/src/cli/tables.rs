@@ -4,7 +4,8 @@ use por_types::Side;
 use por_types::interface::ChannelStatus;
 
 use super::output::{facts, table};
-use crate::client::{ActionResult, ChannelInfo, PeerInfo, Quote, Status};
+use crate::client::{ActionResult, ChannelInfo, Happening, PeerInfo, Quote, Status, What};
+use crate::exit::shown;
 
 pub(super) fn status(status: &Status) -> String {
     let traffic = &status.traffic;
@@ -85,6 +86,39 @@ pub(super) fn time(ms: u64) -> String {
         Some(time) => humantime::format_rfc3339(time).to_string(),
         None => ms.to_string(),
     }
+}
+
+/// One line.
+pub(super) fn happening(happening: &Happening) -> String {
+    let what = match &happening.what {
+        What::Sent { request, label, price } => {
+            format!("sent: request {request} ({}), {}", shown(label), price.to_near_string())
+        }
+        What::Overdue { request } => format!("overdue: request {request}"),
+        What::Late { request, amount } => {
+            format!("late payment: {} for request {request}", amount.to_near_string())
+        }
+        What::PaidLate { peer, amount } => {
+            format!("paid for lateness: {} to {peer}", amount.to_near_string())
+        }
+        What::Severed { channel, peer, reason } => {
+            format!("severed: channel {channel} with {peer} ({reason:?})")
+        }
+        What::Withheld { peer, reason } => {
+            format!("not severed yet: {peer} ({reason:?}), for the fault may be here")
+        }
+        What::Proof { request, channel, signer, reason, refund, late, .. } => {
+            let (refund, late) = (refund.to_near_string(), late.to_near_string());
+            format!(
+                "proof: request {request} ended, channel {channel} was severed by {signer} ({reason:?}); {refund} \
+                 came back, {late} for lateness"
+            )
+        }
+        What::Pursued { channel, peer, request, end } => {
+            format!("pursued: {peer} of channel {channel} for request {request} ({end:?})")
+        }
+    };
+    format!("{}  {what}", time(happening.at_ms))
 }
 
 pub(super) fn peers(peers: &[PeerInfo]) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use por_types::Yocto;
+use por_types::{RequestId, Yocto};
 use serde::{Deserialize, Serialize};
 
 /// Kind of a failure. Each kind is one row of the exit code table of the command line tools, so
@@ -132,11 +132,20 @@ pub struct ClientError {
     /// Most that a request without an answer has cost or may still cost: it was paid for and not refunded. Zero as
     /// well where nobody knows, for the daemon died over a request without `max_price`.
     pub spent: Yocto,
+    /// Ids of what was sent for a request without an answer and not refunded in full, in this order: attempts over
+    /// severed edges, and the one that had no outcome. What becomes of them is in the daemon's news.
+    pub requests: Vec<RequestId>,
 }
 
 impl ClientError {
     pub fn new(code: ErrorCode, message: impl Into<String>, fix: impl Into<String>) -> ClientError {
-        ClientError { code, message: message.into(), fix: fix.into(), spent: Yocto::ZERO }
+        ClientError {
+            code,
+            message: message.into(),
+            fix: fix.into(),
+            spent: Yocto::ZERO,
+            requests: Vec::new(),
+        }
     }
 
     /// Many messages say what to do after a semicolon: that becomes the fix, where there is none.
@@ -155,6 +164,12 @@ impl ClientError {
     pub fn having_spent(self, spent: Yocto) -> ClientError {
         ClientError { spent, ..self }
     }
+
+    /// The same, after these were sent.
+    #[must_use]
+    pub fn having_sent(self, requests: Vec<RequestId>) -> ClientError {
+        ClientError { requests, ..self }
+    }
 }
 
 /// Body of every failed answer of the API.
@@ -169,6 +184,9 @@ pub struct ErrorBody {
     /// See [`ClientError::spent`]; left out if nothing is.
     #[serde(default, skip_serializing_if = "nothing")]
     pub spent: Yocto,
+    /// See [`ClientError::requests`]; left out if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<RequestId>,
 }
 
 fn nothing(amount: &Yocto) -> bool {
@@ -183,6 +201,7 @@ impl From<&ClientError> for ErrorBody {
             code: error.code,
             exit: error.code.exit_code(),
             spent: error.spent,
+            requests: error.requests.clone(),
         }
     }
 }

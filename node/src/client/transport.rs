@@ -254,7 +254,9 @@ async fn read_error(mut response: Response) -> ClientError {
         }
     }
     match serde_json::from_slice::<ErrorBody>(&bytes) {
-        Ok(body) => ClientError::new(body.code, body.error, body.fix).having_spent(body.spent),
+        Ok(body) => ClientError::new(body.code, body.error, body.fix)
+            .having_spent(body.spent)
+            .having_sent(body.requests),
         Err(_) => ClientError::new(
             ErrorCode::Foreign,
             format!("unexpected answer {status}"),
@@ -346,14 +348,9 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let client = Client::new(listener.local_addr().expect("address"), "token".into());
         let request = ApiRequest {
-            destination: por_types::NodeKey([1; 32]),
-            app: "app".into(),
-            body: Bytes::from_static(b"question"),
-            response_limit: 10,
-            server_price: Yocto(1),
             max_price: Some(Yocto(7)),
             deadline: Duration::from_secs(5),
-            avoid: Vec::new(),
+            ..ApiRequest::new(por_types::NodeKey([1; 32]), "app", "question", 10)
         };
         let dies = async {
             let (stream, _) = listener.accept().await.expect("a connection");

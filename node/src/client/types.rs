@@ -112,7 +112,8 @@ pub struct Traffic {
 /// Answer of `GET /v1/news`: what happened lately to the guarantee (protocol sections 5 and 6).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct News {
-    /// Ask from this number on the next time.
+    /// Ask from this number on the next time. Below the number that was asked from if the daemon was started
+    /// anew since: then from 0.
     pub next: u64,
     /// Oldest first; those that are too old, or from before the daemon's start, are forgotten.
     pub happenings: Vec<Happening>,
@@ -130,7 +131,10 @@ pub struct Happening {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
+#[non_exhaustive]
 pub enum What {
+    /// A request of this node is on its way that has a label ([`ApiRequest::label`]); each attempt is told.
+    Sent { request: RequestId, label: String, price: Yocto },
     /// The bound of a request of this node has passed without an outcome.
     Overdue { request: RequestId },
     /// A late payment came for a request of this node.
@@ -257,7 +261,8 @@ pub struct QuotedHop {
     pub allowance_ms: u64,
 }
 
-/// A request to send, see [`super::Client::request`].
+/// A request to send, see [`super::Client::request`]. [`ApiRequest::new`] makes one without bounds of its own:
+/// `ApiRequest { max_price: Some(most), ..ApiRequest::new(destination, "echo", body, 5) }`.
 #[derive(Clone, Debug)]
 pub struct ApiRequest {
     pub destination: NodeKey,
@@ -273,6 +278,35 @@ pub struct ApiRequest {
     pub deadline: Duration,
     /// Channels that routes must not use (for example to spread parallel requests).
     pub avoid: Vec<ChannelId>,
+    /// With one, up to 64 bytes, the news tell the id of what is sent for this request at once ([`What::Sent`]),
+    /// and not with its answer.
+    pub label: Option<String>,
+}
+
+impl ApiRequest {
+    /// Time for a request whose caller names none.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+
+    /// A request that offers the app nothing above the prices of the edges, may cost anything, and has
+    /// [`ApiRequest::DEFAULT_DEADLINE`].
+    pub fn new(
+        destination: NodeKey,
+        app: impl Into<String>,
+        body: impl Into<Bytes>,
+        response_limit: u64,
+    ) -> ApiRequest {
+        ApiRequest {
+            destination,
+            app: app.into(),
+            body: body.into(),
+            response_limit,
+            server_price: Yocto::ZERO,
+            max_price: None,
+            deadline: ApiRequest::DEFAULT_DEADLINE,
+            avoid: Vec::new(),
+            label: None,
+        }
+    }
 }
 
 /// A response, signed by the destination and verified to its last byte.

@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use por_core::Event;
 use por_types::{RequestId, Yocto};
+use tokio::sync::watch;
 
 use super::{Daemon, other};
 use crate::client::{ClientError, Happening, News, What};
@@ -25,7 +26,7 @@ const SAME_BREACH_MS: u64 = 60_000;
 
 /// The latest happenings, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Ring {
+struct Ring {
     next: u64,
     kept: VecDeque<Happening>,
 }
@@ -48,10 +49,47 @@ impl Ring {
         same.is_some_and(|it| it.at_ms.abs_diff(now_ms) < SAME_BREACH_MS)
     }
 
-    /// Those with at least this number, oldest first.
-    pub(crate) fn since(&self, number: u64) -> News {
+    fn since(&self, number: u64) -> News {
         let happenings = self.kept.iter().filter(|it| it.number >= number).cloned().collect();
         News { next: self.next, happenings }
+    }
+}
+
+/// [`Ring`], shared by those who tell, and those who ask or wait.
+#[derive(Debug, Default)]
+pub(crate) struct Bulletin {
+    ring: Mutex<Ring>,
+    /// The ring's next number.
+    next: watch::Sender<u64>,
+}
+
+impl Bulletin {
+    pub(crate) fn push(&self, what: What) {
+        let next = {
+            let mut ring = self.ring.lock();
+            ring.push(now_ms(), what);
+            ring.next
+        };
+        // Of two at once the later one may be told first.
+        self.next.send_if_modified(|told| {
+            let is_news = next > *told;
+            *told = next.max(*told);
+            is_news
+        });
+    }
+
+    /// Those with at least this number, oldest first.
+    pub(crate) fn since(&self, number: u64) -> News {
+        self.ring.lock().since(number)
+    }
+
+    /// Waits until there is one with this number, or it is clear that the number is of another life of the daemon;
+    /// at most as long.
+    pub(crate) async fn there_is(&self, number: u64, longest: Duration) {
+        let mut next = self.next.subscribe();
+        let told = next.wait_for(|next| *next != number);
+        // The sender lives as long as this.
+        let _ = tokio::time::timeout(longest, told).await;
     }
 }
 
@@ -69,7 +107,7 @@ pub(super) async fn follow(daemon: Arc<Daemon>) -> Result<(), ClientError> {
         while let Some(event) = events.next().await {
             count(&daemon, &event);
             if let Some(what) = tell(event, &mut prices) {
-                daemon.news.lock().push(now_ms(), what);
+                daemon.news.push(what);
             }
         }
         prices.clear();
@@ -127,9 +165,6 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Shared by the task and the API.
-pub(crate) type SharedRing = Arc<Mutex<Ring>>;
-
 #[cfg(test)]
 mod tests {
     use por_types::{NodeKey, SeverReason};
@@ -150,6 +185,26 @@ mod tests {
         assert_eq!(last.len(), 1);
         assert_eq!(last[0].what, late(KEPT as u64 + 9));
         assert!(ring.since(all.next).happenings.is_empty());
+    }
+
+    /// One that waits from a number of an earlier life learns at once that it is one.
+    #[tokio::test]
+    async fn who_waits_is_told_of_the_next() {
+        let bulletin = Bulletin::default();
+        let long = Duration::from_secs(3600);
+        bulletin.there_is(0, Duration::from_millis(1)).await;
+        assert_eq!(bulletin.since(0).happenings, []);
+        {
+            let waiting = bulletin.there_is(0, long);
+            tokio::pin!(waiting);
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+            bulletin.push(What::Overdue { request: RequestId([1; 32]) });
+            waiting.await;
+        }
+        assert_eq!(bulletin.since(0).happenings.len(), 1);
+        bulletin.there_is(0, long).await;
+        bulletin.there_is(7, long).await;
+        assert_eq!(bulletin.since(7), News { next: 1, happenings: Vec::new() });
     }
 
     #[test]

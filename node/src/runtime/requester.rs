@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::PeerId;
-use libp2p_por::{Control, Ended, OutboundRequest, Outcome, RequestError};
+use libp2p_por::{Completion, Control, Ended, OutboundRequest, Outcome, RequestError};
 use parking_lot::Mutex;
 use por_core::{ANSWER_LIMIT, RejectReason};
-use por_types::{ChannelId, NodeKey, Yocto};
+use por_types::{ChannelId, NodeKey, RequestId, Yocto};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::news::Bulletin;
 use super::other;
 use crate::client::{
-    ApiRequest, ApiResponse, ClientError, ErrorCode, Quote, QuoteRequest, QuotedHop, QuotedRoute,
+    ApiRequest, ApiResponse, ClientError, ErrorCode, Quote, QuoteRequest, QuotedHop, QuotedRoute, What,
 };
 use crate::graph::{Graph, GraphVersion, SharedGraph};
 use crate::routes::{self, MAX_ALTERNATIVES, Route, RouteError, RouteQuery};
@@ -46,20 +47,53 @@ pub(crate) struct Requester {
     told: watch::Receiver<bool>,
     /// Bytes of this node's own requests under way per channel: they need time on its edges.
     load: Arc<Mutex<HashMap<ChannelId, u64>>>,
+    /// Where it is told what is sent under a label.
+    news: Arc<Bulletin>,
 }
 
 /// What the attempts of a request have cost, beside an answer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Costs {
     /// What severed paths did not refund.
     lost: Yocto,
     /// The price of the attempt under way: given up, it stays paid for and under obligation.
     under_way: Yocto,
+    /// What these are for, in the order in which it was sent.
+    requests: Vec<RequestId>,
 }
 
 impl Costs {
-    fn sum(self) -> Yocto {
-        self.lost.checked_add(self.under_way).unwrap_or(Yocto(u128::MAX))
+    /// The error of a request that has cost this.
+    fn told_in(self, error: ClientError) -> ClientError {
+        let sum = self.lost.checked_add(self.under_way).unwrap_or(Yocto(u128::MAX));
+        error.having_spent(sum).having_sent(self.requests)
+    }
+}
+
+/// An attempt under way. Given up before its end, it is among what has cost something.
+struct Attempt<'a> {
+    completion: Completion,
+    costs: &'a Mutex<Costs>,
+    ended: bool,
+}
+
+impl Attempt<'_> {
+    async fn end(&mut self) -> Result<Ended, RequestError> {
+        let ended = (&mut self.completion).await;
+        // It is not known what becomes of it if the node stops meanwhile.
+        if !matches!(ended, Err(RequestError::Stopped(_))) {
+            self.costs.lock().under_way = Yocto::ZERO;
+            self.ended = true;
+        }
+        ended
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.costs.lock().requests.extend(self.completion.id());
+        }
     }
 }
 
@@ -95,8 +129,9 @@ impl Requester {
         versions: watch::Receiver<GraphVersion>,
         connected: watch::Receiver<HashSet<PeerId>>,
         told: watch::Receiver<bool>,
+        news: Arc<Bulletin>,
     ) -> Requester {
-        Requester { node_key, control, graph, versions, connected, told, load: Arc::default() }
+        Requester { node_key, control, graph, versions, connected, told, load: Arc::default(), news }
     }
 
     /// Gives a pursuit a route to `peer` for at most this price, another one with each try; not over
@@ -184,8 +219,8 @@ impl Requester {
                 let price = response.price.checked_add(costs.lost).unwrap_or(Yocto(u128::MAX));
                 Ok(ApiResponse { price, ..response })
             }
-            Ok(Err(error)) => Err(error.having_spent(costs.sum())),
-            Err(_) => Err(match last.into_inner() {
+            Ok(Err(error)) => Err(costs.told_in(error)),
+            Err(_) => Err(costs.told_in(match last.into_inner() {
                 Some(ClientError { message, fix, .. }) => ClientError::new(
                     ErrorCode::Deadline,
                     format!("no answer within {} ms; last: {message}", r.deadline.as_millis()),
@@ -196,8 +231,7 @@ impl Requester {
                     format!("no answer within {} ms", r.deadline.as_millis()),
                     "allow more time; a request that was paid for stays under obligation",
                 ),
-            }
-            .having_spent(costs.sum())),
+            })),
         }
     }
 
@@ -320,7 +354,7 @@ impl Requester {
         let hops = self.allow_time(r, &route, slack);
         let lifetime = u64::try_from(r.deadline.as_millis()).unwrap_or(u64::MAX);
         let lifetime = lifetime.saturating_add(EXPIRY_MARGIN_MS).min(MAX_EXPIRY_MS);
-        let ended = self.control.complete(OutboundRequest {
+        let begun = self.control.begin(OutboundRequest {
             destination: r.destination,
             app: r.app.clone(),
             body: r.body.clone(),
@@ -330,14 +364,16 @@ impl Requester {
             graph_version: version,
             route: hops,
         });
+        let completion = begun.await.map_err(|_| stopped())?;
         // If the caller's time is over before its end, this stays.
         costs.lock().under_way = route.price;
-        let ended = ended.await;
-        // Nor is it known what becomes of it if the node stops meanwhile.
-        if !matches!(ended, Err(RequestError::Stopped(_))) {
-            costs.lock().under_way = Yocto::ZERO;
+        let mut attempt = Attempt { completion, costs, ended: false };
+        if let Some(label) = &r.label
+            && let Ok((request, price)) = attempt.completion.started().await
+        {
+            self.news.push(What::Sent { request, label: label.clone(), price });
         }
-        let Ended { id: request, price, outcome } = ended.map_err(|error| match error {
+        let Ended { id: request, price, outcome } = attempt.end().await.map_err(|error| match error {
             RequestError::Refused(reason) => rejected(reason),
             RequestError::Stopped(_) => stopped(),
             error => Failure { error: other(error.to_string()), next: Next::GiveUp },
@@ -351,6 +387,7 @@ impl Requester {
                 let mut costs = costs.lock();
                 let gone = price.saturating_sub(refund);
                 costs.lost = costs.lost.checked_add(gone).unwrap_or(Yocto(u128::MAX));
+                costs.requests.push(request);
                 Err(severed(&order.statement, refund, late))
             }
             Outcome::Rejected { reason, .. } => Err(rejected(reason)),

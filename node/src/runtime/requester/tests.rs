@@ -65,16 +65,7 @@ fn mine() -> MyChannel {
 }
 
 fn request() -> ApiRequest {
-    ApiRequest {
-        destination: key(2),
-        app: "echo".to_owned(),
-        body: bytes::Bytes::from_static(b"hello"),
-        response_limit: 5,
-        server_price: Yocto::ZERO,
-        max_price: None,
-        deadline: Duration::from_millis(10),
-        avoid: Vec::new(),
-    }
+    ApiRequest { deadline: Duration::from_millis(10), ..ApiRequest::new(key(2), "echo", "hello", 5) }
 }
 
 /// What lives as long as a requester does.
@@ -97,7 +88,8 @@ fn lone() -> (Arc<Requester>, Control, SharedGraph, Alive) {
     let (there, connected) = watch::channel(HashSet::from([peer]));
     let (heard, told) = watch::channel(true);
     let requester =
-        Arc::new(Requester::new(key(1), control.clone(), graph.clone(), versions, connected, told));
+        Requester::new(key(1), control.clone(), graph.clone(), versions, connected, told, Arc::default());
+    let requester = Arc::new(requester);
     (requester, control, graph, (graph_seen, there, heard))
 }
 
