@@ -244,6 +244,8 @@ impl Node {
         let info = if again { channel.there() } else { channel.open_info() };
         let hop = usize::from(from.hop);
         let beside = head.route.get(hop).is_none_or(|hop| hop.channel != from.channel);
+        // One that closes has terms until it is gone, and is no mistake of who had taken the request on before.
+        let beside = beside || (again && !self.graph.is_open(from.channel));
         let beside = if beside { Some(&info.ok_or(Refusal::Reject(R::NoEdge))?.terms) } else { None };
         self.graph.check(head, hop, again, beside)?;
         let Some(info) = info else { return reject(R::NoEdge) };

@@ -4,8 +4,10 @@
 //! Nothing of the protocol is modelled here: hosts run [`crate::Node`], every frame passes through
 //! [`crate::codec`], and [`World::audit`] judges by the books and events alone.
 
+mod asking;
 mod audit;
 mod chain;
+mod closing;
 mod host;
 mod link;
 mod pursuit;
@@ -25,6 +27,7 @@ use crate::api::{AppPricing, Command, Event, Input, Limits, Policy, RejectReason
 use crate::wire::Frame;
 
 pub use audit::Report;
+pub use closing::Close;
 pub use host::{Host, Outcome};
 pub use link::Link;
 pub use pursuit::ANSWER_PRICE;
@@ -36,7 +39,7 @@ pub const APP: &str = "echo";
 /// Block time of the world's chain, milliseconds since 1970.
 pub const CHAIN_TIME_MS: u64 = 1_700_000_000_000;
 
-/// Deposit of each side of each channel.
+/// Deposit of each side of each channel, where the options say no other.
 pub const DEPOSIT: Yocto = Yocto(1_000_000_000_000);
 
 /// How often things go wrong, per 1000.
@@ -62,6 +65,8 @@ pub struct Options {
     pub delay_ms: u64,
     /// Time of a commit, milliseconds; up to twice that.
     pub commit_ms: u64,
+    /// Each side's deposit at the beginning.
+    pub deposit: Yocto,
     /// Each side's bond; zero for none.
     pub bond: Yocto,
     /// How often, per 1000, a flush is formed although more inputs are ready.
@@ -131,6 +136,7 @@ impl Options {
             faults: Faults::default(),
             delay_ms: 10,
             commit_ms: 3,
+            deposit: DEPOSIT,
             bond: Yocto::ZERO,
             early_flush: 300,
             late_fee: None,
@@ -203,6 +209,16 @@ pub(crate) enum Happening {
     Severed {
         order: Signed<SeverOrder>,
     },
+    /// A host learns how a channel is on chain.
+    Learn {
+        host: usize,
+        channel: ChannelId,
+        record: chain::Record,
+    },
+    /// A close goes on.
+    Closing {
+        channel: ChannelId,
+    },
     /// Hosts without a connection try again.
     Dial {
         a: usize,
@@ -235,6 +251,13 @@ pub struct World {
     pub log: Vec<Logged>,
     /// When the chain executed the order for a channel, and whose it was.
     pub severed: BTreeMap<ChannelId, (u64, SeverOrder)>,
+    /// Closes that a host has asked for.
+    pub closes: BTreeMap<ChannelId, Close>,
+    /// What the chain has of channels that have changed, and what hosts have seen of them.
+    records: BTreeMap<ChannelId, chain::Record>,
+    known: BTreeMap<(usize, ChannelId), chain::Record>,
+    /// Hosts that take nothing new over a channel since they want to close it.
+    winding_down: BTreeSet<(usize, ChannelId)>,
     /// When a host sees a channel, if that is after the beginning.
     seen_at: BTreeMap<(usize, ChannelId), u64>,
     stalled: stall::Stalled,
@@ -284,6 +307,10 @@ impl World {
             links: BTreeMap::new(),
             log: Vec::new(),
             severed: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            records: BTreeMap::new(),
+            known: BTreeMap::new(),
+            winding_down: BTreeSet::new(),
             seen_at: BTreeMap::new(),
             stalled: BTreeMap::new(),
             muted: BTreeSet::new(),
@@ -370,58 +397,6 @@ impl World {
         }
     }
 
-    /// A route over these hosts, with generous allowances.
-    pub fn route(&self, path: &[usize], body_len: u64, response_limit: u64) -> Vec<Hop> {
-        path.windows(2)
-            .map(|pair| {
-                let joins = |e: &&Edge| (e.a, e.b) == (pair[0], pair[1]) || (e.b, e.a) == (pair[0], pair[1]);
-                let open = |e: &&Edge| joins(e) && !self.severed.contains_key(&e.channel);
-                let edge = self.edges.iter().find(open).or_else(|| self.edges.iter().find(joins));
-                let edge = edge.unwrap_or_else(|| panic!("no edge {pair:?}"));
-                let terms = self.terms(edge.channel);
-                Hop {
-                    channel: edge.channel,
-                    to: self.key(pair[1]),
-                    price: terms.price(body_len, response_limit).unwrap_or_default(),
-                    allowance_ms: terms.allowance_ms(body_len, response_limit) + self.options.slack_ms,
-                }
-            })
-            .collect()
-    }
-
-    /// Asks for a response of `response_len` bytes over a path. Returns the token.
-    pub fn request(&mut self, path: &[usize], body_len: usize, response_len: u64) -> u64 {
-        let token = self.asked.len() as u64 + 1;
-        self.ask(path, token, request_body(token, body_len), response_len.max(8))
-    }
-
-    /// A request without a byte, for an answer without a byte: what it takes is the round trip alone.
-    pub fn request_empty(&mut self, path: &[usize]) -> u64 {
-        let token = self.asked.len() as u64 + 1;
-        self.ask(path, token, Bytes::new(), 0)
-    }
-
-    fn ask(&mut self, path: &[usize], token: u64, body: Bytes, limit: u64) -> u64 {
-        let route = self.route(path, body.len() as u64, limit);
-        let server_price = self.server_price;
-        let asked = Asked { author: path[0], route: route.clone(), server_price, response_len: limit };
-        self.asked.insert(token, asked);
-        let destination = self.key(path[path.len() - 1]);
-        let command = Command::Request {
-            token,
-            destination,
-            app: APP.into(),
-            body,
-            response_limit: limit,
-            server_price,
-            expires_ms: CHAIN_TIME_MS + 3_600_000,
-            graph_version: 1,
-            route,
-        };
-        self.input(path[0], Input::Command(command));
-        token
-    }
-
     /// Queues an input for a host, now.
     pub fn input(&mut self, host: usize, input: Input) {
         let life = self.hosts[host].life;
@@ -455,11 +430,6 @@ impl World {
     pub fn run_until(&mut self, end_ms: u64) {
         self.run(end_ms.saturating_sub(self.now));
         self.now = self.now.max(end_ms);
-    }
-
-    /// What requests offer the app from now on.
-    pub fn set_server_price(&mut self, price: Yocto) {
-        self.server_price = price;
     }
 
     /// Runs until nothing happens any more or the time is over.
@@ -499,6 +469,14 @@ impl World {
             }
             Happening::Severed { order } => {
                 self.execute(order);
+                None
+            }
+            Happening::Learn { host, channel, record } => {
+                self.learn(host, channel, &record);
+                None
+            }
+            Happening::Closing { channel } => {
+                self.close_on(channel);
                 None
             }
             Happening::Dial { a, b } => {

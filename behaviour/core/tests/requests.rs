@@ -297,6 +297,28 @@ fn an_author_insists_only_on_whom_it_has_parted_with() {
     assert_eq!(rig.node.unfinished(), 2, "one refused, one taken");
 }
 
+/// A close that is announced while a request is on its way takes nothing new; who had taken the request on before
+/// would sever this node for a refusal.
+#[test]
+fn over_a_closing_channel_comes_only_what_was_taken_on_before() {
+    let mut rig = Rig::new();
+    let mut channels = rig.my_channels();
+    channels[0].open = false;
+    rig.input(Input::Channels { channels });
+    let (a, b) = (rig.up.public(), rig.node.key());
+    let edge = GraphEdge { channel: IN, a, b, terms: rig.terms.clone(), open: false };
+    rig.input(Input::Graph { version: 6, chain_time_ms: NOW, edges: vec![edge] });
+    for again in [false, true] {
+        let mut head = rig.head_here(&[7; 32], ANSWER_LIMIT);
+        head.app = ANSWER_APP.into();
+        let item = RequestItem { again, ..rig.item(&head, &[7; 32]) };
+        let payment = Some(rig.payment(&[&head]));
+        rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+        let rejected = rig.rejection().map(|(reason, _)| reason);
+        assert_eq!(rejected, (!again).then_some(RejectReason::NoEdge));
+    }
+}
+
 #[test]
 fn an_unreachable_or_closing_next_node_rejects() {
     let mut rig = Rig::new();

@@ -137,7 +137,7 @@ pub(crate) fn line(logged: &Logged) -> String {
         }
         Frame::Ack(f) => format!("Ack {:?}, {} receipts", f.exchanges, f.receipts.len()),
         Frame::Reject(f) => {
-            format!("Reject {:?}", f.rejections.iter().map(|r| r.exchange).collect::<Vec<_>>())
+            format!("Reject {:?}", f.rejections.iter().map(|r| (r.exchange, r.reason)).collect::<Vec<_>>())
         }
         Frame::Response(f) => {
             let items = f.responses.iter().map(|item| (item.exchange, item.resume, item.late));

@@ -4,6 +4,7 @@
 //! What is judged are the events that authors were told, the frames on the wire and the totals at
 //! both ends; nothing of the core's own accounting.
 
+mod changes;
 mod paths;
 mod varied;
 
@@ -94,6 +95,9 @@ pub struct Tally {
     pub stood_in: u64,
     /// Pursuits of silent neighbours.
     pub pursuits: u64,
+    /// Channels that were closed, and of which one end had asked for it.
+    pub closed: u64,
+    pub closes: u64,
     pub seed: u64,
     #[serde(skip)]
     pub findings: Vec<String>,
@@ -162,6 +166,7 @@ fn options(seed: u64, nodes: usize, hostile: &BTreeSet<usize>) -> Options {
     let policy = Policy { pursuit, ..Policy::default() };
     options.policies.extend((0..nodes).step_by(3).map(|host| (host, policy.clone())));
     varied::vary(&mut options, seed, nodes);
+    changes::vary(&mut options, seed);
     for (number, host) in hostile.iter().enumerate() {
         match number % 5 {
             0 => options.mute_after_ack.insert(*host),
@@ -200,6 +205,7 @@ pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) -> World
         let pause = rng.below(20);
         world.run(pause);
         varied::stand_still(&mut world, seed, &mut rng);
+        changes::happen(&mut world, seed, &hostile, &mut rng);
     }
     world.run(2_000);
     world.options.faults = Rates::default();
@@ -288,6 +294,7 @@ fn judge(
     judge_blame(world, seed, hostile, tally);
     judge_rest(world, seed, hostile, tally);
     judge_pursuits(world, seed, tally);
+    changes::judge(world, seed, hostile, tally);
     tally.stood_in += world.log.iter().map(|logged| stood_in(&logged.frame)).sum::<u64>();
     tally.severed_edges += world.severed.len() as u64;
     for (id, (at, order)) in &world.severed {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use por_types::{ChannelId, Yocto};
 
-use super::{DEPOSIT, Outcome, World};
+use super::{Outcome, World};
 use crate::api::Event;
 
 /// What became of the requests.
@@ -144,7 +144,7 @@ impl World {
             if a.balance_mine != b.balance_theirs || a.balance_theirs != b.balance_mine {
                 report.violations.push(format!("channel {id}: balances differ"));
             }
-            if a.balance_mine.checked_add(a.balance_theirs) != DEPOSIT.checked_add(DEPOSIT) {
+            if a.balance_mine.checked_add(a.balance_theirs) != Yocto::checked_sum(self.deposits(id)) {
                 report.violations.push(format!("channel {id}: money is not conserved"));
             }
             let pending = [a.pending_in, a.pending_out, b.pending_in, b.pending_out];

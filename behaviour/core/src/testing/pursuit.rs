@@ -13,7 +13,7 @@ pub const ANSWER_PRICE: Yocto = Yocto(100 + 32 + ANSWER_LIMIT as u128);
 impl World {
     /// A shortest path over open channels, without one of them.
     fn way(&self, from: usize, to: usize, without: ChannelId) -> Option<Vec<usize>> {
-        let usable = |edge: &&Edge| edge.channel != without && !self.severed.contains_key(&edge.channel);
+        let usable = |edge: &&Edge| edge.channel != without && self.is_open_to(from, edge.channel);
         let open: Vec<&Edge> = self.edges.iter().filter(usable).collect();
         let mut before = BTreeMap::from([(from, from)]);
         let mut queue = VecDeque::from([from]);

@@ -20,7 +20,7 @@ pub(super) fn pairs(nodes: usize, rng: &mut Rng) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// A shortest path over edges that are not severed.
+/// A shortest path over edges that are open as far as its beginning knows.
 pub(super) fn path(world: &World, pairs: &[(usize, usize)], from: usize, to: usize) -> Option<Vec<usize>> {
     if from == to {
         return None;
@@ -29,7 +29,7 @@ pub(super) fn path(world: &World, pairs: &[(usize, usize)], from: usize, to: usi
         .edges
         .iter()
         .zip(pairs)
-        .filter(|(edge, _)| !world.severed.contains_key(&edge.channel))
+        .filter(|(edge, _)| world.is_open_to(from, edge.channel))
         .map(|(_, pair)| *pair)
         .collect();
     let mut before: BTreeMap<usize, usize> = BTreeMap::from([(from, from)]);
