@@ -181,7 +181,7 @@ impl Node {
                 let from = Leg { clock: self.clock_from(&head, &from), ..from };
                 let allowed_ms = head.bound_ms_at(usize::from(to.hop));
                 let to = Leg { clock: Clock::new(self.now, allowed_ms), ..to };
-                self.admit_relay(id, from, to, body, job(head))
+                self.admit_relay(id, from, to, body, again, job(head))
             }
             Err(refusal) => {
                 self.refuse(id, from, refusal, job(head));
@@ -400,7 +400,6 @@ impl Node {
         let reserved = self.reservation(from, body_len, relay);
         self.load(from, true);
         self.edge(from.peer).reserved += reserved;
-        self.outbox(from.peer).acks.push(from.exchange);
         self.dirty_jobs.insert(id);
         self.beat_later(from.peer);
     }
@@ -415,6 +414,7 @@ impl Node {
         let placeholder = Asked::Queued { body: Bytes::new() };
         let mut job = job(Role::Destination { from: from.clone(), stage: placeholder });
         self.accept(id, &from, job.head.body_len, false);
+        self.outbox(from.peer).acks.push(from.exchange);
         self.enqueue(&job.head.app, id, from.peer);
         let whole = body.map(|encoder| encoder.body().clone());
         if whole.is_none() {
@@ -435,6 +435,7 @@ impl Node {
         from: Leg,
         mut to: Leg,
         body: Option<Encoder>,
+        insists: bool,
         job: impl FnOnce(Role) -> Job,
     ) -> Result<(), Fault> {
         to.exchange = self.next_exchange();
@@ -457,12 +458,18 @@ impl Node {
             return Ok(());
         }
         self.load(&to, false);
+        let first = self.now;
+        // Who insists is under obligation, and may not wait for long.
+        let unsaid = (paid && !insists).then_some(first);
         self.accept(id, &from, job.head.body_len, true);
+        if unsaid.is_none() {
+            self.outbox(from.peer).acks.push(from.exchange);
+        }
         let impatient = matches!(self.config.policy.patience, Patience::AfterMs(_));
         let alarm = impatient.then_some(to.clock.deadline);
         self.edge(to.peer).asked.insert(to.exchange, id);
-        let (peer, first) = (to.peer, self.now);
-        let mut relay = relay(from, to, body, first);
+        let peer = to.peer;
+        let mut relay = Relay { unsaid, ..relay(from, to, body, first) };
         if paid {
             self.outbox(peer).requests.push(Queued { request: id, fresh: true });
         } else {
@@ -492,6 +499,7 @@ impl Node {
     ) -> Result<(), Fault> {
         let order = self.own_order(to.channel, SeverReason::Disagreement, Some(id));
         self.accept(id, &from, job.head.body_len, true);
+        self.outbox(from.peer).acks.push(from.exchange);
         let (amount, first) = (to.amount, self.now);
         to.open = false;
         job.role = Role::Relay(relay(from, to, body, first));
@@ -555,7 +563,8 @@ impl Node {
 }
 
 fn relay(from: Leg, to: Leg, body: Outflow, first: Time) -> Relay {
-    Relay { from, to, body, acked: false, first, again: None, tries: 0, restored: false, reply: None }
+    let (acked, again, tries, unsaid, restored, reply) = (false, None, 0, None, false, None);
+    Relay { from, to, body, acked, first, again, tries, unsaid, restored, reply }
 }
 
 fn check_body(body: Bytes, head: &RequestHead) -> Result<Encoder, Fault> {

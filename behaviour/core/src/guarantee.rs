@@ -151,6 +151,7 @@ impl Node {
         let silence = self.borne_ms(peer);
         let has_told = self.has_told(peer);
         for id in owed {
+            self.give_ack_in_time(peer, id);
             self.drop_abandoned(id, silence);
             let Some(job) = self.jobs.get(&id) else { continue };
             match &job.role {

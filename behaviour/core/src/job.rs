@@ -147,6 +147,8 @@ pub(crate) struct Relay {
     pub again: Option<Time>,
     /// How often it was to be asked again.
     pub tries: u32,
+    /// Since when the Ack for upstream waits for what the downstream node says; `None` once it was given.
+    pub unsaid: Option<Time>,
     /// From before this process started.
     pub restored: bool,
     /// A big response under way: verified here, passed on as it arrives.
@@ -212,6 +214,16 @@ impl Job {
             Role::Relay(relay) => Some(&mut relay.to),
             _ => None,
         }
+    }
+
+    /// Since when the Ack for upstream waits.
+    pub fn unsaid(&self) -> Option<Time> {
+        if let Role::Relay(relay) = &self.role { relay.unsaid } else { None }
+    }
+
+    /// The Ack that waits, if one does, waits no more.
+    pub fn take_unsaid(&mut self) -> Option<Time> {
+        if let Role::Relay(relay) = &mut self.role { relay.unsaid.take() } else { None }
     }
 
     /// The downstream node is under obligation.

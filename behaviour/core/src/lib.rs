@@ -46,6 +46,7 @@
 //! An author is told an outcome before its row is deleted, and an app gets a request again after a
 //! crash until its answer is stored: both may be told twice across a crash, never not at all.
 
+mod ack;
 mod admission;
 pub mod api;
 mod author;

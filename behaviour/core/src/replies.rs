@@ -54,7 +54,10 @@ impl Node {
                 let bound_ms = job.head.bound_ms_at(0);
                 self.notify(Event::Acked { request, bound_ms });
             }
-            Role::Relay(relay) => relay.acked = true,
+            Role::Relay(relay) => {
+                relay.acked = true;
+                self.give_ack(request);
+            }
             _ => {}
         }
     }
@@ -132,7 +135,7 @@ impl Node {
         }
         self.dirty_channels.insert(channel);
         match &job.role {
-            Role::Relay(_) if !ends => self.ask_later(id),
+            Role::Relay(relay) if !ends && relay.unsaid.is_none() => self.ask_later(id),
             _ => self.rejected(id, reason, invalid),
         }
         Ok(())

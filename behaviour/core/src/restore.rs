@@ -83,8 +83,9 @@ impl Node {
                 let again = waiting.then_some(*first);
                 let (from, to) = (leg(up)?, leg(down)?);
                 let (first, tries) = (*first, 0);
-                let (acked, restored, reply) = (false, true, None);
-                Role::Relay(Relay { from, to, body, acked, first, again, tries, restored, reply })
+                // Whether upstream has the Ack is not known: the session tells it.
+                let (acked, unsaid, restored, reply) = (false, None, true, None);
+                Role::Relay(Relay { from, to, body, acked, first, again, tries, unsaid, restored, reply })
             }
             RoleRow::Destination { up, body } => {
                 self.enqueue(&head.app, id, up.peer);

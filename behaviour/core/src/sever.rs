@@ -159,6 +159,11 @@ impl Node {
                 self.tell_author(request, Event::Severed { request, order, refund, late });
             }
             Role::Relay(relay) => {
+                if relay.unsaid.take().is_some() {
+                    let (peer, exchange) = (relay.from.peer, relay.from.exchange);
+                    self.outbox(peer).acks.push(exchange);
+                    return self.severed(request, order, amount, own);
+                }
                 let (from, mut to) = (relay.from.clone(), relay.to.clone());
                 let body_len = job.head.body_len;
                 let unsure = relay.restored;

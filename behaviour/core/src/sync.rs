@@ -350,7 +350,8 @@ impl Node {
     }
 
     fn answer_again(&mut self, peer: NodeKey, exchange: ExchangeId, id: RequestId, queued: bool) {
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.take_unsaid();
         let (refused, proven) = match &job.role {
             Role::Rejected { .. } => (true, false),
             Role::Severed { sent, .. } => (false, *sent),
@@ -448,6 +449,8 @@ impl Node {
         let mut known = Vec::with_capacity(owed.len());
         for (exchange, request) in owed {
             let Some(job) = self.jobs.get_mut(&request) else { continue };
+            // From here on the peer may know.
+            job.take_unsaid();
             let acked = !matches!(job.role, Role::Rejected { .. });
             let (body_bytes, credit) = job.upload_wanted();
             known.push(SyncExchange { exchange, request, acked, body_bytes, credit });

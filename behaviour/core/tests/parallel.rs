@@ -46,7 +46,7 @@ fn next(rig: &mut Rig) -> Option<wire::Request> {
 
 /// Refused once, and asked over the other channel.
 fn moved(rig: &mut Rig, paid: &mut Paid) -> (RequestId, RequestItem) {
-    let (id, first) = rig.relayed(b"question", 100);
+    let (id, first) = rig.obliged(b"question", 100);
     assert_eq!(first.channel, None);
     refuse(rig, paid, id, &first);
     let again = next(rig).expect("asked again");
@@ -126,7 +126,7 @@ fn who_falls_silent_over_the_parallel_channel_loses_both_and_upstream_gets_the_n
 fn a_named_channel_that_is_severed_while_nothing_is_paid_over_it_is_replaced() {
     for answers in [true, false] {
         let (mut rig, mut paid) = (beside(), Paid::new());
-        let (id, first) = rig.relayed(b"question", 100);
+        let (id, first) = rig.obliged(b"question", 100);
         refuse(&mut rig, &mut paid, id, &first);
         rig.gone.push(OUT);
         rig.chain();
@@ -154,7 +154,7 @@ fn a_named_channel_that_is_severed_while_nothing_is_paid_over_it_is_replaced() {
 #[test]
 fn a_paid_request_over_a_severed_channel_is_not_paid_twice() {
     let mut rig = beside();
-    rig.relayed(b"question", 100);
+    rig.obliged(b"question", 100);
     rig.gone.push(OUT);
     rig.chain();
     assert_eq!(proofs(&mut rig), [OUT]);
@@ -164,7 +164,7 @@ fn a_paid_request_over_a_severed_channel_is_not_paid_twice() {
 #[test]
 fn without_a_way_left_the_proof_goes_upstream_in_time() {
     let (mut rig, mut paid) = (beside(), Paid::new());
-    let (id, first) = rig.relayed(b"question", 100);
+    let (id, first) = rig.obliged(b"question", 100);
     refuse(&mut rig, &mut paid, id, &first);
     rig.gone.push(OUT);
     rig.chain();
@@ -190,7 +190,7 @@ fn a_channel_that_asks_for_more_than_the_route_grants_stands_in_for_none() {
         let mut channels = rig.my_channels();
         channels[3] = dear[3].clone();
         rig.input(Input::Channels { channels });
-        rig.relayed(b"question", 100)
+        rig.obliged(b"question", 100)
     };
     let mut paid = Paid::new();
     let id = rig.last_request(&first);

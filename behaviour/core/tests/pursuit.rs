@@ -16,6 +16,8 @@ fn options(budget: u128, max_requests: u32) -> Options {
     options.slack_ms = 0;
     options.bond = Yocto(1_000_000_000);
     options.chain_ms = 500;
+    // A relay acknowledges once the next node has, and is silent after it.
+    options.app_ms = Some(100);
     let pursuit = Some(Pursue { budget: Yocto(budget), max_requests, window_ms: WINDOW_MS });
     options.policies.insert(1, Policy { pursuit, ..Policy::default() });
     options

@@ -162,7 +162,7 @@ fn reject(rig: &mut Rig, id: types::RequestId, rejection: Rejection) {
 #[test]
 fn who_is_refused_after_its_ack_asks_again_and_tells_upstream_nothing() {
     let mut rig = Rig::new();
-    let (id, request) = rig.relayed(b"question", 100);
+    let (id, request) = rig.obliged(b"question", 100);
     let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
     reject(&mut rig, id, rejection);
     assert!(!rig.up_got().iter().any(|f| matches!(f, Frame::Reject(_))));
@@ -185,7 +185,7 @@ fn who_is_refused_after_its_ack_asks_again_and_tells_upstream_nothing() {
 #[test]
 fn who_is_refused_for_longer_than_an_ack_may_take_severs() {
     let mut rig = Rig::new();
-    let (id, mut request) = rig.relayed(b"question", 100);
+    let (id, mut request) = rig.obliged(b"question", 100);
     for _ in 0..100 {
         let rejection =
             Rejection { exchange: request.exchange, reason: RejectReason::Balance, invalid: None };
@@ -214,7 +214,7 @@ fn who_has_refused_acknowledges_nothing_before_it_is_asked_again() {
     for by_sync in [false, true] {
         let mut rig = Rig::new();
         rig.input(Input::LateFee { per_ms: Yocto(1) });
-        let (id, request) = rig.relayed(b"question", 100);
+        let (id, request) = rig.obliged(b"question", 100);
         let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
         reject(&mut rig, id, rejection);
         let guesses = (1..=2_000).map(|n| ExchangeId(request.exchange.0 + n));
@@ -245,7 +245,7 @@ fn who_has_refused_acknowledges_nothing_before_it_is_asked_again() {
 #[test]
 fn who_has_refused_answers_nothing_before_it_is_asked_again() {
     let mut rig = Rig::new();
-    let (id, request) = rig.relayed(b"question", 100);
+    let (id, request) = rig.obliged(b"question", 100);
     let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
     reject(&mut rig, id, rejection);
     for guess in 1..=5 {

@@ -3,8 +3,8 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use por_core::types::{ChannelId, DalekVerify, Hash, InvalidReason, Side, Yocto};
-use por_core::wire::{self, Frame, Lane, RequestItem};
+use por_core::types::{ChannelId, DalekVerify, Hash, InvalidReason, Item, ItemKind, Items, Side, Yocto};
+use por_core::wire::{self, Frame, Lane, Rejection, RequestItem};
 use por_core::*;
 use rig::*;
 
@@ -24,8 +24,8 @@ fn an_honest_request_is_acknowledged_passed_on_and_paid() {
         Frame::Ack(ack) => Some(ack),
         _ => None,
     });
-    let ack = ack.expect("acknowledged");
-    assert_eq!(ack.exchanges, [exchange]);
+    let ack = ack.expect("counter-signed");
+    assert!(ack.exchanges.is_empty(), "not before the next node has acknowledged");
     // The counter-signature is of the very bytes that were paid with.
     let receipt = &ack.receipts[0];
     assert!(receipt.verify(&network(), &rig.me, &DalekVerify));
@@ -41,6 +41,9 @@ fn an_honest_request_is_acknowledged_passed_on_and_paid() {
         (snapshot.side, snapshot.pending_in, snapshot.unfinished),
         (Side::B, head.payment_at(0).unwrap(), 1)
     );
+    rig.sent.clear();
+    rig.acknowledge_item(request.requests[0].exchange);
+    assert_eq!(rig.up_acknowledged(), [exchange]);
     let item = rig.response(id, request.requests[0].exchange, b"answer");
     rig.respond(item);
     assert_eq!(rig.responses_up_got()[0].body.as_deref(), Some(&b"answer"[..]));
@@ -51,6 +54,61 @@ fn an_honest_request_is_acknowledged_passed_on_and_paid() {
     assert!(rig.events.iter().any(|e| matches!(e, Event::Relayed { earned: got, .. } if *got == earned)));
     assert_eq!(rig.node.unfinished(), 0);
     assert!(rig.rows.keys().all(|(table, _)| *table != Table::Exchanges), "all rows are gone");
+}
+
+/// Nothing has been acknowledged yet: the author may take another way at once, and nobody severs anybody.
+#[test]
+fn what_the_next_node_refuses_at_once_is_refused() {
+    let mut rig = Rig::new();
+    let (id, item) = rig.relayed(b"question", 100);
+    let amount = rig.node.channel(OUT).unwrap().pending_out;
+    let items = vec![Item { request: id, amount, kind: ItemKind::Refund }];
+    let items = Items { channel: OUT, payer: Side::B, items }.hash(&network());
+    let mine = rig.node.channel(OUT).unwrap().totals.sent_a;
+    let payment = Some(state(&rig.down, OUT, mine, amount, items));
+    let rejection = Rejection { exchange: item.exchange, reason: RejectReason::Balance, invalid: None };
+    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
+    assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::Balance));
+    assert_eq!(rig.up_acknowledged(), []);
+    let (upper, lower) = (rig.node.channel(IN).unwrap(), rig.node.channel(OUT).unwrap());
+    assert_eq!(upper.totals.sent_a, upper.totals.sent_b, "given back");
+    assert_eq!((upper.unfinished, lower.unfinished), (0, 0));
+    rig.steps(100, 100);
+    assert!(rig.orders.is_empty() && rig.disconnected.is_empty());
+}
+
+/// A next node that says nothing is this node's affair: upstream has the Ack before it could miss it, and before
+/// lateness is paid for.
+#[test]
+fn an_ack_does_not_wait_for_long() {
+    for late in [false, true] {
+        let mut rig = Rig::new();
+        rig.input(Input::LateFee { per_ms: Yocto(1) });
+        let mut head = rig.head(b"question", 100);
+        if !late {
+            head.route[1].allowance_ms += 100_000;
+        }
+        let (_, exchange) = rig.ask(&head, b"question");
+        let (mut waited_ms, mut acks) = (0, vec![]);
+        while acks.is_empty() {
+            rig.later(10);
+            waited_ms += 10;
+            let got = rig.up_got();
+            let paid = got.iter().any(|frame| matches!(frame, Frame::Late(_)));
+            acks.extend(
+                got.into_iter()
+                    .filter_map(|frame| match frame {
+                        Frame::Ack(ack) => Some(ack.exchanges),
+                        _ => None,
+                    })
+                    .flatten(),
+            );
+            assert!(!paid || !acks.is_empty(), "paid for without an obligation");
+        }
+        assert_eq!(acks, [exchange]);
+        let beat = u64::from(rig.terms.heartbeat_ms);
+        assert!(waited_ms <= beat + beat / 4 + 10, "{waited_ms} ms");
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn a_crash_before_any_single_output_loses_nothing() {
     let outputs: Vec<u64> = clean.hosts.iter().map(|host| host.outputs).collect();
     let mut visited = 0;
     for (host, outputs) in outputs.into_iter().enumerate() {
-        for boundary in (0..outputs).step_by(29) {
+        for boundary in (0..outputs).step_by(23) {
             let setup = Setup { crash_at: Some((host, boundary)), ..Setup::new(Faults::default()) };
             let world = scenario::random(seed, &setup);
             check(&world, &format!("crash of host {host} before output {boundary}"));

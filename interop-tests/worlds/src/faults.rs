@@ -301,7 +301,7 @@ fn judge(
         let edge = world.edges.iter().find(|edge| edge.channel == *id);
         if edge.is_some_and(|edge| !hostile.contains(&edge.a) && !hostile.contains(&edge.b)) {
             let (a, b) = edge.map_or((0, 0), |edge| (edge.a, edge.b));
-            if varied::excuses(world, seed, [a, b]) {
+            if varied::excuses(world, seed, [a, b]) || changes::excuses(world, seed, order.reason) {
                 continue;
             }
             tally.honest_edges_severed += 1;
@@ -544,6 +544,8 @@ mod tests {
                 "a relay that had restarted kept a proof back for heartbeats that came too early",
                 &[94_000_362],
             ),
+            ("what was taken on before a close was refused", &[200_000_004, 200_000_012]),
+            ("an edge without balance was asked in vain until it was severed", &[200_000_007, 200_000_025]),
         ];
         for (why, seeds) in once {
             for seed in *seeds {

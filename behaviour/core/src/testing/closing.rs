@@ -9,8 +9,8 @@ use crate::api::ChannelSnapshot;
 
 /// How often hosts look at a close.
 const LOOK_MS: u64 = 100;
-/// From the confirmation until it takes effect.
-const WINDOW_MS: u64 = 3_000;
+/// From the confirmation until it takes effect: what had been taken on before comes to its end meanwhile.
+const WINDOW_MS: u64 = 15_000;
 
 /// How far a close is.
 #[derive(Clone, Debug, Default)]

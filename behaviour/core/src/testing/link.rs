@@ -169,12 +169,14 @@ impl World {
         if takes && self.options.stingy.contains(&host) {
             return true;
         }
-        if self.options.mute_after_ack.contains(&host)
-            && matches!(frame, Frame::Ack(ack) if !ack.exchanges.is_empty())
-        {
+        if !self.options.mute_after_ack.contains(&host) {
+            return false;
+        }
+        if matches!(frame, Frame::Ack(ack) if !ack.exchanges.is_empty()) {
             self.muted.insert(host);
         }
-        false
+        // Of an answer that is quick enough to come with the Ack.
+        matches!(frame, Frame::Response(_))
     }
 
     pub(super) fn arrive(&mut self, id: u64, to: usize, bytes: Bytes) -> Option<usize> {

@@ -48,6 +48,8 @@ pub struct Rig {
     /// What `up` has paid on IN, what `down` has on OUT.
     pub paid_up: Yocto,
     pub paid_down: Yocto,
+    /// Of `down`.
+    down_conn: u64,
     conns: u64,
     exchanges: u64,
     time_ms: u64,
@@ -102,6 +104,7 @@ impl Rig {
             uncommitted: vec![],
             paid_up: Yocto::ZERO,
             paid_down: Yocto::ZERO,
+            down_conn: 0,
             conns: 0,
             exchanges: 0,
             time_ms: 1,
@@ -289,6 +292,9 @@ impl Rig {
 
     fn begin(&mut self, peer: NodeKey) {
         self.conns += 1;
+        if peer == self.down.public() {
+            self.down_conn = self.conns;
+        }
         let conn = ConnId(self.conns);
         let hello = Hello::new(network(), Lane::Control, &self.limits);
         self.input(Input::Connected { peer, conn, hello });
@@ -338,6 +344,15 @@ impl Rig {
         request.expect("passed on").exchange
     }
 
+    /// Exchanges that `up` got an Ack for.
+    pub fn up_acknowledged(&mut self) -> Vec<ExchangeId> {
+        let acks = self.up_got().into_iter().filter_map(|frame| match frame {
+            Frame::Ack(ack) => Some(ack.exchanges),
+            _ => None,
+        });
+        acks.flatten().collect()
+    }
+
     /// `down` acknowledges one exchange.
     pub fn acknowledge_item(&mut self, exchange: ExchangeId) {
         self.down_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: vec![exchange] }));
@@ -356,9 +371,9 @@ impl Rig {
         }
     }
 
-    /// `down`, which connected last, says that it is there.
+    /// `down` says that it is there.
     pub fn alive(&mut self) {
-        let epoch = self.epoch();
+        let epoch = self.down_conn << 32;
         self.down_sends(Frame::Sync(Sync { epoch, complete: true, ..Sync::default() }));
     }
 
@@ -528,6 +543,13 @@ impl Rig {
             _ => None,
         });
         (id, item.expect("passed on"))
+    }
+
+    /// [`Rig::relayed`], with the node under obligation: upstream has learned in a new session that it has the request.
+    pub fn obliged(&mut self, body: &[u8], limit: u64) -> (RequestId, RequestItem) {
+        let relayed = self.relayed(body, limit);
+        self.reconnect(self.up.public());
+        relayed
     }
 
     /// Asks `down` on the node's own behalf; why not, if it refuses.

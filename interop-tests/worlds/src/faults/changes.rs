@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use por_core::testing::{Options, Rng, World};
-use por_core::types::{Side, Yocto};
+use por_core::types::{SeverReason, Side, Yocto};
 
 use super::Tally;
 
@@ -22,6 +22,12 @@ pub(super) fn vary(options: &mut Options, seed: u64) {
         options.deposit = Yocto(DEPOSITS[(seed % 3) as usize]);
         (options.terms.base_fee, options.terms.byte_fee) = PRICES;
     }
+}
+
+/// Whether an edge between honest hosts may have been severed for this: who has next to nothing cannot pay for
+/// lateness that it is paid for itself, and must not wait (protocol section 4).
+pub(super) fn excuses(world: &World, seed: u64, reason: SeverReason) -> bool {
+    seed >= FROM && world.options.deposit == Yocto(DEPOSITS[0]) && reason == SeverReason::UnpaidLateness
 }
 
 /// After a request.
