@@ -21,15 +21,15 @@ impl Node {
         }
     }
 
-    /// With each sync: an Ack that has waited long enough, or of which the answer is late, is given. Upstream waits
-    /// for a heartbeat, the grace and the margin.
+    /// With each sync: an Ack that has waited for half of grace and margin, or of which the answer is late, is given.
+    /// Upstream waits for the rest of them as well, a heartbeat and the round trip.
     pub(crate) fn give_ack_in_time(&mut self, peer: NodeKey, id: RequestId) {
         let Some(job) = self.jobs.get(&id) else { return };
         let (Some(since), Some(from)) = (job.unsaid(), job.from()) else { return };
         let is_late = from.clock.deadline <= self.now;
         let (beat, _) = self.rhythm(peer);
         let spare = self.borne_ms(peer).saturating_sub(beat) / 2;
-        if is_late || self.now.since_ms(since) > spare.min(beat / 4) {
+        if is_late || self.now.since_ms(since) > spare {
             self.give_ack(id);
         }
     }

@@ -106,8 +106,9 @@ fn an_ack_does_not_wait_for_long() {
             assert!(!paid || !acks.is_empty(), "paid for without an obligation");
         }
         assert_eq!(acks, [exchange]);
-        let beat = u64::from(rig.terms.heartbeat_ms);
-        assert!(waited_ms <= beat + beat / 4 + 10, "{waited_ms} ms");
+        let (beat, grace) = (u64::from(rig.terms.heartbeat_ms), u64::from(rig.terms.grace_ms));
+        let half = (grace + Policy::default().margin_ms) / 2;
+        assert!(waited_ms <= half + beat + 10, "{waited_ms} ms");
     }
 }
 

@@ -301,7 +301,7 @@ fn judge(
         let edge = world.edges.iter().find(|edge| edge.channel == *id);
         if edge.is_some_and(|edge| !hostile.contains(&edge.a) && !hostile.contains(&edge.b)) {
             let (a, b) = edge.map_or((0, 0), |edge| (edge.a, edge.b));
-            if varied::excuses(world, seed, [a, b]) || changes::excuses(world, seed, order.reason) {
+            if varied::excuses(world, seed, [a, b]) || changes::excuses(world, seed, [a, b], order.reason) {
                 continue;
             }
             tally.honest_edges_severed += 1;
@@ -453,8 +453,8 @@ fn judge_books(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut 
 /// Late fees that an honest relay may lose on a request by section 5: heartbeat, grace and delay until
 /// a breach is noticed, the tolerated margin, and what falls due until its own next sync. A silence
 /// of everybody is borne longer before somebody is blamed, and every restart of the relay itself
-/// begins the wait anew. A next node that does not see its own edge yet refuses, for as long as an Ack
-/// may take, and what it owes begins when it takes the request.
+/// begins the wait anew. A next node that does not see its own edge yet, or has none to go on, refuses for as long
+/// as an Ack may take, and what it owes begins when it takes the request.
 fn loss_bound(doubts: bool, restarts: u64, lags: bool) -> u128 {
     let limit = u64::from(HEARTBEAT_MS + GRACE_MS) + MARGIN_MS;
     let refused = if lags { limit + u64::from(RTT_MS) } else { 0 };
@@ -469,6 +469,7 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
     // By payer and request.
     let mut paid: BTreeMap<(usize, RequestId), u128> = BTreeMap::new();
     let mut got: BTreeMap<(usize, RequestId), u128> = BTreeMap::new();
+    let mut refused: BTreeSet<(usize, RequestId)> = BTreeSet::new();
     for logged in &world.log {
         let totals: Vec<(ExchangeId, u128)> = match &logged.frame {
             Frame::Late(late) => late.items.iter().map(|item| (item.exchange, item.total.0)).collect(),
@@ -478,6 +479,12 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
             Frame::Response(response) => {
                 let late = |item: &por_core::wire::ResponseItem| Some((item.exchange, item.late?.total.0));
                 response.responses.iter().filter_map(late).collect()
+            }
+            Frame::Reject(reject) => {
+                let ids = reject.rejections.iter();
+                let ids = ids.filter_map(|item| exchanges.get(&(logged.to, logged.from, item.exchange)));
+                refused.extend(ids.map(|id| (logged.to, *id)));
+                continue;
             }
             _ => continue,
         };
@@ -501,6 +508,7 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
         let events = &world.hosts[*host].events;
         let doubts = events.iter().any(|event| matches!(event, Event::SeverWithheld { .. }));
         let restarts = restarts(&world.hosts[*host]);
+        let lags = lags || refused.contains(&(*host, *id));
         if doubts || restarts > 0 || lags {
             tally.max_excused_loss_yocto = tally.max_excused_loss_yocto.max(loss);
         } else {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use por_core::testing::{Options, Rng, World};
 use por_core::types::{SeverReason, Side, Yocto};
 
-use super::Tally;
+use super::{Tally, restarts};
 
 /// From this seed on: earlier ones stay what they were.
 const FROM: u64 = 200_000_000;
@@ -24,10 +24,21 @@ pub(super) fn vary(options: &mut Options, seed: u64) {
     }
 }
 
-/// Whether an edge between honest hosts may have been severed for this: who has next to nothing cannot pay for
-/// lateness that it is paid for itself, and must not wait (protocol section 4).
-pub(super) fn excuses(world: &World, seed: u64, reason: SeverReason) -> bool {
-    seed >= FROM && world.options.deposit == Yocto(DEPOSITS[0]) && reason == SeverReason::UnpaidLateness
+/// Whether an edge between these honest hosts may have been severed for want of money (protocol section 4): who has
+/// next to nothing cannot pay for lateness that it is paid for itself, and must not wait; and a relay that has
+/// restarted does not know whether upstream has its Ack, and has to insist on what the next one cannot pay for.
+pub(super) fn excuses(world: &World, seed: u64, ends: [usize; 2], reason: SeverReason) -> bool {
+    if seed < FROM {
+        return false;
+    }
+    let deposit = world.options.deposit.0;
+    match reason {
+        SeverReason::UnpaidLateness => deposit == DEPOSITS[0],
+        SeverReason::NoAck => {
+            deposit < DEPOSITS[2] && ends.iter().any(|host| restarts(&world.hosts[*host]) > 0)
+        }
+        _ => false,
+    }
 }
 
 /// After a request.
