@@ -391,7 +391,7 @@ impl Node {
     /// Late fees possible until a breach is noticed (protocol section 4).
     fn late_reserve(&self, load: &Load, info: &MyChannel) -> Yocto {
         let noticed_ms = u128::from(info.terms.heartbeat_ms) + u128::from(info.terms.grace_ms);
-        let fee = self.late_fee.unwrap_or_default();
+        let fee = self.late_fee.paid(self.now);
         // More than exists is more than any bond.
         fee.checked_mul(noticed_ms * u128::from(load.requests)).unwrap_or(Yocto(u128::MAX >> 1))
     }

@@ -189,7 +189,7 @@ impl Node {
     /// it can.
     fn lose_patience(&mut self, id: RequestId) {
         let now = self.now;
-        let (late_fee, patience) = (self.late_fee.unwrap_or_default(), self.config.policy.patience);
+        let (late_fee, patience) = (self.late_fee.paid(now), self.config.policy.patience);
         self.shift_deadlines(id);
         let judges = self.judges();
         let Some(job) = self.jobs.get_mut(&id).filter(|_| judges) else { return };
@@ -213,7 +213,7 @@ impl Node {
     /// Sets aside what is due upstream for a request by now, with the next signature on its channel.
     /// Answers what to tell of it.
     pub(crate) fn owe_late(&mut self, id: RequestId) -> LateDue {
-        let (now, fee) = (self.now, self.late_fee.unwrap_or_default());
+        let (now, fee) = (self.now, self.late_fee.paid(self.now));
         if fee.is_zero() {
             return LateDue::default();
         }
@@ -366,12 +366,11 @@ impl Node {
             }
             // What was paid counts for so many milliseconds; payments come a heartbeat at a time.
             let tolerated = limit.saturating_add(rtt);
-            let fee = self.late_fee.unwrap_or_default();
             // What upstream has taken since the start is excused as well.
             let excused = started.after_ms(job.pace.excused_ms());
-            let expected = self.heeded_ms(to.clock.deadline.max(excused)).saturating_sub(tolerated);
-            let expected = fee.checked_mul(u128::from(expected));
-            if expected.is_ok_and(|expected| expected > to.clock.late) {
+            let since = to.clock.deadline.max(excused);
+            let late_ms = self.heeded_ms(since).saturating_sub(tolerated);
+            if self.late_fee.expected(since, late_ms) > to.clock.late {
                 unpaid.push(*id);
             }
         }

@@ -56,6 +56,7 @@ pub mod codec;
 mod destination;
 mod edge;
 mod fault;
+mod fee;
 mod flush;
 mod graph;
 mod guarantee;

@@ -12,6 +12,7 @@ use crate::author::Draft;
 use crate::destination::Waiting;
 use crate::edge::{Edge, Edges, Outbox, Outgoing};
 use crate::fault::Fault;
+use crate::fee::LateFee;
 use crate::graph::Graph;
 use crate::job::{Job, Leg, Role};
 use crate::jobs::{Ids, Jobs};
@@ -74,8 +75,7 @@ pub struct Node {
     pub(crate) pursuits: BTreeSet<(Time, ChannelId)>,
     /// Own requests that pursue, by the severed channel.
     pub(crate) pursuing: BTreeMap<RequestId, ChannelId>,
-    /// Per request and millisecond; `None` until the chain was read.
-    pub(crate) late_fee: Option<Yocto>,
+    pub(crate) late_fee: LateFee,
     /// When edges were severed by own decision lately.
     pub(crate) severs: VecDeque<(Time, NodeKey)>,
     /// Channels of which the chain is to learn that they are severed.
@@ -151,7 +151,7 @@ impl Node {
             retries: BTreeSet::new(),
             pursuits: BTreeSet::new(),
             pursuing: BTreeMap::new(),
-            late_fee: None,
+            late_fee: LateFee::default(),
             severs: VecDeque::new(),
             reported: BTreeSet::new(),
             dirty_jobs: Ids::default(),
@@ -202,7 +202,9 @@ impl Node {
             Input::Graph { version, chain_time_ms, edges } => {
                 self.graph.update(version, chain_time_ms, edges);
             }
-            Input::LateFee { per_ms } => self.late_fee = Some(per_ms),
+            Input::LateFee { per_ms } => {
+                self.late_fee.set(self.now, per_ms);
+            }
             Input::Stalled { since } => self.on_stalled(since),
             Input::Tick => {}
         }

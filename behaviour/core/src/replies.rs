@@ -421,7 +421,7 @@ impl Node {
     /// a whole is owed on both edges again until it is whole again, within bounds that begin now; of one
     /// that is under way so much time does not count.
     pub(crate) fn owe_again(&mut self, id: RequestId) {
-        let (now, fee) = (self.now, self.late_fee.unwrap_or_default());
+        let (now, fee) = (self.now, self.late_fee.paid(self.now));
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Role::Relay(relay) = &mut job.role else { return };
         let bound = |leg: &Leg| now.after_ms(job.head.bound_ms_at(usize::from(leg.hop)));

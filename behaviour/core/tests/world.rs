@@ -229,6 +229,37 @@ fn hosts_that_read_the_chain_late_lose_nothing() {
     assert!(answered > 500, "{answered} of 800 were answered");
 }
 
+/// Each host learns of another late fee in its own time, long after some lateness was paid for.
+#[test]
+fn another_late_fee_severs_nobody() {
+    const APP_MS: u64 = 300_000;
+    for (before, after) in [(10, 100), (100, 10), (10, 0), (1, 0)] {
+        for seed in 1..=3 {
+            let mut options = Options::new(seed);
+            options.late_fee = Some(Yocto(before));
+            options.slack_ms = 0;
+            options.app_ms = Some(APP_MS);
+            let mut world = World::line(options, 4);
+            world.run(500);
+            let token = world.request(&[0, 1, 2, 3], 100, 100);
+            world.run(APP_MS / 2);
+            let mut hosts: Vec<usize> = (0..4).collect();
+            while !hosts.is_empty() {
+                let host = hosts.swap_remove(world.rng.below(hosts.len() as u64) as usize);
+                world.input(host, Input::LateFee { per_ms: Yocto(after) });
+                world.run(20_000);
+            }
+            world.run(2 * APP_MS);
+            let outcome = world.outcome(token);
+            assert!(
+                matches!(outcome, Some(Outcome::Response(_))),
+                "{before} to {after}, seed {seed}: {outcome:?}"
+            );
+            assert!(world.severed.is_empty(), "{before} to {after}, seed {seed}: {:?}", world.severed);
+        }
+    }
+}
+
 /// A relay that has restarted waits for what the author wants nothing more of before it passes a proof on, and not
 /// for a whole heartbeat more if one has passed meanwhile.
 #[test]
