@@ -358,7 +358,12 @@ impl Node {
             // A stand-in is in breach by itself alone.
             let first = if job.named() == Some(to.channel) { first } else { to.clock.since };
             let asked_ms = self.heeded_ms(first);
-            if !acked && asked_ms > rtt.saturating_add(limit).saturating_add(queued_ms) {
+            let bound = rtt.saturating_add(limit).saturating_add(queued_ms);
+            // Who was asked once more just now may still be about to answer, once.
+            let last_ms = rtt.saturating_add(queued_ms).saturating_add(self.longest_pause_ms(peer));
+            let is_asked = !refused && first != to.clock.since && self.heeded_ms(to.clock.since) <= last_ms;
+            let waits = is_asked && asked_ms <= bound.saturating_add(bound / 4);
+            if !acked && asked_ms > bound && !waits {
                 unanswered.push(*id);
             }
             if refused {

@@ -190,7 +190,7 @@ impl Node {
         }
     }
 
-    fn longest_pause_ms(&self, peer: NodeKey) -> u64 {
+    pub(crate) fn longest_pause_ms(&self, peer: NodeKey) -> u64 {
         (self.borne_ms(peer) / ASK_AGAIN_TIMES).clamp(ASK_AGAIN_MS.0, ASK_AGAIN_MS.1)
     }
 

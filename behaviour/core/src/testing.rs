@@ -59,6 +59,8 @@ pub struct Faults {
 pub struct Options {
     pub seed: u64,
     pub limits: Limits,
+    /// With any, each start of a host has these limits or some of those.
+    pub other_limits: Vec<Limits>,
     pub terms: Terms,
     pub faults: Faults,
     /// One-way delay of links, milliseconds; each frame takes up to twice that.
@@ -123,6 +125,7 @@ impl Options {
         Options {
             seed,
             limits: Limits { window: 64 << 10, ..Limits::default() },
+            other_limits: Vec::new(),
             terms: Terms {
                 rtt_ms: 50,
                 bytes_per_s: 1_000_000,
@@ -368,7 +371,11 @@ impl World {
 
     /// Inputs with which a host starts: chain view and apps.
     pub(crate) fn boot(&mut self, host: usize) {
-        let limits = self.options.limits.clone();
+        let limits = match self.options.other_limits.len() as u64 {
+            0 => None,
+            others => self.options.other_limits.get(self.rng.below(others + 1) as usize).cloned(),
+        };
+        let limits = limits.unwrap_or_else(|| self.options.limits.clone());
         let seed = self.rng.next();
         let mut policy = self.options.policies.get(&host).cloned().unwrap_or_default();
         for ((of, with), phase) in &self.options.phases {

@@ -454,10 +454,10 @@ fn judge_books(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut 
 /// a breach is noticed, the tolerated margin, and what falls due until its own next sync. A silence
 /// of everybody is borne longer before somebody is blamed, and every restart of the relay itself
 /// begins the wait anew. A next node that does not see its own edge yet, or has none to go on, refuses for as long
-/// as an Ack may take, and what it owes begins when it takes the request.
+/// as an Ack may take, or a quarter longer, and what it owes begins when it takes the request.
 fn loss_bound(doubts: bool, restarts: u64, lags: bool) -> u128 {
     let limit = u64::from(HEARTBEAT_MS + GRACE_MS) + MARGIN_MS;
-    let refused = if lags { limit + u64::from(RTT_MS) } else { 0 };
+    let refused = if lags { limit + limit / 4 + u64::from(RTT_MS) } else { 0 };
     let silent = limit * if doubts { SELF_DOUBT } else { 1 };
     let noticed = refused + silent + 2 * u64::from(HEARTBEAT_MS) + u64::from(RTT_MS);
     u128::from(noticed * (1 + restarts) + AWAY_MS * restarts) * FEE
@@ -498,6 +498,8 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
     }
     let relays: BTreeSet<(usize, RequestId)> =
         exchanges.iter().map(|((from, _, _), id)| (*from, *id)).collect();
+    let upstream: BTreeMap<(usize, RequestId), usize> =
+        exchanges.iter().map(|((from, to, _), id)| ((*to, *id), *from)).collect();
     tally.loss_bound_yocto = loss_bound(false, 0, false);
     let lags = world.options.lag_ms > 0;
     for ((host, id), paid) in &paid {
@@ -507,7 +509,9 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
         let loss = paid.saturating_sub(got.get(&(*host, *id)).copied().unwrap_or_default());
         let events = &world.hosts[*host].events;
         let doubts = events.iter().any(|event| matches!(event, Event::SeverWithheld { .. }));
-        let restarts = restarts(&world.hosts[*host]);
+        // Who is upstream may have lost what it had of a big answer, which is then owed anew.
+        let above = upstream.get(&(*host, *id)).map_or(0, |above| restarts(&world.hosts[*above]));
+        let restarts = restarts(&world.hosts[*host]) + above;
         let lags = lags || refused.contains(&(*host, *id));
         if doubts || restarts > 0 || lags {
             tally.max_excused_loss_yocto = tally.max_excused_loss_yocto.max(loss);
@@ -554,6 +558,7 @@ mod tests {
             ),
             ("what was taken on before a close was refused", &[200_000_004, 200_000_012]),
             ("an edge without balance was asked in vain until it was severed", &[200_000_007, 200_000_025]),
+            ("a next node was judged before it could answer what it was asked last", &[200_010_674]),
         ];
         for (why, seeds) in once {
             for seed in *seeds {

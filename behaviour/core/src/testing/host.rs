@@ -25,6 +25,8 @@ pub enum Outcome {
 pub struct Host {
     pub index: usize,
     pub secret: NodeSecret,
+    /// Of its latest start.
+    pub limits: Limits,
     /// `None` while it is down.
     pub node: Option<Node>,
     /// Number of starts.
@@ -55,6 +57,7 @@ impl Host {
         Host {
             index,
             secret: NodeSecret::from_seed(&seed),
+            limits: Limits::default(),
             node: None,
             life: 0,
             outputs: 0,
@@ -90,6 +93,7 @@ impl Host {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         let network = World::network();
+        self.limits = limits.clone();
         let config = CoreConfig { network, secret: self.secret.clone(), limits, policy, seed: bytes };
         let node = Node::new(config, Restored { rows: self.rows() });
         let mut node = node.unwrap_or_else(|error| panic!("host {}: {error}", self.index));

@@ -41,7 +41,7 @@ impl World {
         let id = self.links.keys().next_back().map_or(1, |id| id + 1);
         self.links.insert(id, Link { a, b, alive: true, last: BTreeMap::new() });
         for (at, peer) in [(a, b), (b, a)] {
-            let hello = Hello::new(World::network(), Lane::Control, &self.options.limits);
+            let hello = Hello::new(World::network(), Lane::Control, &self.hosts[peer].limits);
             let peer = self.key(peer);
             // A frame never arrives before its receiver knows the connection.
             let life = self.hosts[at].life;
@@ -102,14 +102,14 @@ impl World {
         let frame = self.tampered(from, frame);
         let mut bytes = BytesMut::new();
         codec::encode(&frame, &mut bytes);
-        assert!(bytes.len() <= self.options.limits.max_frame as usize + 4, "frame over the limit");
+        let to = self.links.get(&id).map_or(from, |link| link.other(from));
+        assert!(bytes.len() <= self.hosts[to].limits.max_frame as usize + 4, "frame over the limit");
         let copies =
             if lane == Lane::Control && self.rng.chance(self.options.faults.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
             let sent_ms = self.now;
             let received_ms = self.put(id, from, lane, bytes.clone().freeze());
             if self.options.log {
-                let to = self.links.get(&id).map_or(from, |link| link.other(from));
                 self.log.push(Logged { from, to, sent_ms, received_ms, frame: frame.clone() });
             }
         }
@@ -182,7 +182,7 @@ impl World {
     pub(super) fn arrive(&mut self, id: u64, to: usize, bytes: Bytes) -> Option<usize> {
         let link = self.links.get(&id).filter(|link| link.alive)?;
         let peer = self.key(link.other(to));
-        let mut decoder = codec::Decoder::new(self.options.limits.max_frame);
+        let mut decoder = codec::Decoder::new(self.hosts[to].limits.max_frame);
         let mut bytes = BytesMut::from(&bytes[..]);
         match decoder.decode(&mut bytes) {
             Ok(Some(frame)) => {

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeSet;
 
+use por_core::Limits;
 use por_core::testing::{Options, Rng, World};
 use por_core::types::{SeverReason, Side, Yocto};
+use por_core::wire::MIN_FRAME;
 
-use super::{Tally, restarts};
+use super::{BIG_BYTES, Tally, restarts};
 
 /// From this seed on: earlier ones stay what they were.
 const FROM: u64 = 200_000_000;
+/// From this one on operators change the limits of their nodes with every restart.
+const OTHER_LIMITS_FROM: u64 = 300_000_000;
 const DEPOSITS: [u128; 3] = [4_000_000, 20_000_000, 500_000_000];
 /// Prices by which deposits run out, and lateness costs little.
 const PRICES: (Yocto, Yocto) = (Yocto(10_000), Yocto(100));
@@ -21,6 +25,15 @@ pub(super) fn vary(options: &mut Options, seed: u64) {
     if seed >= FROM {
         options.deposit = Yocto(DEPOSITS[(seed % 3) as usize]);
         (options.terms.base_fee, options.terms.byte_fee) = PRICES;
+    }
+    if seed >= OTHER_LIMITS_FROM {
+        let usual = options.limits.clone();
+        options.other_limits = vec![
+            Limits { max_frame: MIN_FRAME, max_inline: 1 << 10, max_flush: 16, ..usual.clone() },
+            Limits { max_frame: 1 << 20, window: 1 << 20, max_inline: 64 << 10, ..usual.clone() },
+            Limits { max_body: BIG_BYTES / 2, max_local: 2, ..usual.clone() },
+            Limits { max_exchanges: 3, max_peer_bytes: 3 * BIG_BYTES, ..usual },
+        ];
     }
 }
 
