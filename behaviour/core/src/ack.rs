@@ -10,14 +10,15 @@ use por_types::{NodeKey, RequestId};
 use crate::node::Node;
 
 impl Node {
-    /// This node is under obligation from now on, if it was not before.
+    /// This node is under obligation from now on, if it was not before. Upstream is told with whatever goes to it next,
+    /// the answer in most cases: by itself an Ack would cost as much as that.
     pub(crate) fn give_ack(&mut self, id: RequestId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.take_unsaid().is_none() {
             return;
         }
         if let Some((peer, exchange)) = job.from().map(|from| (from.peer, from.exchange)) {
-            self.outbox(peer).acks.push(exchange);
+            self.edge(peer).outbox.acks.push(exchange);
         }
     }
 

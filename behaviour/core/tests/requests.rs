@@ -43,6 +43,9 @@ fn an_honest_request_is_acknowledged_passed_on_and_paid() {
     );
     rig.sent.clear();
     rig.acknowledge_item(request.requests[0].exchange);
+    assert_eq!(rig.up_acknowledged(), [], "it waits for company");
+    let beat = u64::from(rig.terms.heartbeat_ms);
+    rig.later(beat);
     assert_eq!(rig.up_acknowledged(), [exchange]);
     let item = rig.response(id, request.requests[0].exchange, b"answer");
     rig.respond(item);
