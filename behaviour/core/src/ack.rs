@@ -10,27 +10,34 @@ use por_types::{NodeKey, RequestId};
 use crate::node::Node;
 
 impl Node {
-    /// This node is under obligation from now on, if it was not before. Upstream is told with whatever goes to it next,
-    /// the answer in most cases: by itself an Ack would cost as much as that.
+    /// An outcome goes upstream: no Ack has to.
+    pub(crate) fn needs_no_ack(&mut self, id: RequestId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.take_unsaid();
+        }
+    }
+
+    /// This node is under obligation from now on, if it was not before.
     pub(crate) fn give_ack(&mut self, id: RequestId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.take_unsaid().is_none() {
             return;
         }
         if let Some((peer, exchange)) = job.from().map(|from| (from.peer, from.exchange)) {
-            self.edge(peer).outbox.acks.push(exchange);
+            self.outbox(peer).acks.push(exchange);
         }
     }
 
-    /// With each sync: an Ack that has waited for half of grace and margin, or of which the answer is late, is given.
-    /// Upstream waits for the rest of them as well, a heartbeat and the round trip.
+    /// With each sync: an Ack is given if the next node has given its own, the answer is late, or it has waited for half
+    /// of grace and margin. Upstream waits for the rest of them as well, a heartbeat and the round trip. By itself,
+    /// at once, it would cost as much as the answer, which comes before in most cases.
     pub(crate) fn give_ack_in_time(&mut self, peer: NodeKey, id: RequestId) {
         let Some(job) = self.jobs.get(&id) else { return };
         let (Some(since), Some(from)) = (job.unsaid(), job.from()) else { return };
         let is_late = from.clock.deadline <= self.now;
         let (beat, _) = self.rhythm(peer);
         let spare = self.borne_ms(peer).saturating_sub(beat) / 2;
-        if is_late || self.now.since_ms(since) > spare {
+        if job.is_acked() || is_late || self.now.since_ms(since) > spare {
             self.give_ack(id);
         }
     }

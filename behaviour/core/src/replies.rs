@@ -54,10 +54,7 @@ impl Node {
                 let bound_ms = job.head.bound_ms_at(0);
                 self.notify(Event::Acked { request, bound_ms });
             }
-            Role::Relay(relay) => {
-                relay.acked = true;
-                self.give_ack(request);
-            }
+            Role::Relay(relay) => relay.acked = true,
             _ => {}
         }
     }
@@ -291,6 +288,12 @@ impl Node {
             return Err(Fault::new("response is not signed by the destination"));
         }
         self.acked(id);
+        if item.body.is_some() {
+            // Which says as much, and goes upstream now or with a new session.
+            self.needs_no_ack(id);
+        } else {
+            self.give_ack(id);
+        }
         if let Some(late) = item.late {
             self.take_late(id, late)?;
         }
