@@ -32,7 +32,7 @@ pub(super) fn vary(options: &mut Options, seed: u64) {
             Limits { max_frame: MIN_FRAME, max_inline: 1 << 10, max_flush: 16, ..usual.clone() },
             Limits { max_frame: 1 << 20, window: 1 << 20, max_inline: 64 << 10, ..usual.clone() },
             Limits { max_body: BIG_BYTES / 2, max_local: 2, ..usual.clone() },
-            Limits { max_exchanges: 3, max_peer_bytes: 3 * BIG_BYTES, ..usual },
+            Limits { max_exchanges: 40, max_peer_bytes: 3 * BIG_BYTES, ..usual },
         ];
     }
 }
