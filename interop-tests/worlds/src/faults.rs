@@ -200,6 +200,7 @@ pub fn world(seed: u64, nodes: usize, requests: u64, tally: &mut Tally) -> World
         {
             let big = if rng.chance(BIG) { BIG_BYTES } else { 0 };
             let (body, reply) = (rng.below(400) as usize, rng.below(2_000) + big);
+            let body = body + changes::upload(seed, &mut rng);
             asked.push((world.request(&path, body, reply), path));
         }
         let pause = rng.below(20);

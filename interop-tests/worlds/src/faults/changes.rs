@@ -12,8 +12,11 @@ use super::{BIG_BYTES, Tally, restarts};
 
 /// From this seed on: earlier ones stay what they were.
 const FROM: u64 = 200_000_000;
-/// From this one on operators change the limits of their nodes with every restart.
+/// From this one on operators change the limits of their nodes with every restart, and bodies of requests may be big.
 const OTHER_LIMITS_FROM: u64 = 300_000_000;
+/// Of 1000 requests so many are larger than the windows, there.
+const UPLOADS: u32 = 60;
+const UPLOAD_BYTES: usize = 120_000;
 const DEPOSITS: [u128; 3] = [4_000_000, 20_000_000, 500_000_000];
 /// Prices by which deposits run out, and lateness costs little.
 const PRICES: (Yocto, Yocto) = (Yocto(10_000), Yocto(100));
@@ -52,6 +55,11 @@ pub(super) fn excuses(world: &World, seed: u64, ends: [usize; 2], reason: SeverR
         }
         _ => false,
     }
+}
+
+/// Bytes more of a request's body.
+pub(super) fn upload(seed: u64, rng: &mut Rng) -> usize {
+    if seed >= OTHER_LIMITS_FROM && rng.chance(UPLOADS) { UPLOAD_BYTES } else { 0 }
 }
 
 /// After a request.
