@@ -68,7 +68,7 @@ impl Node {
             // It may have been acknowledged before: the order is its end then, and no rejection.
             match self.channels.get(&request.from.channel).and_then(|channel| channel.row.order.clone()) {
                 Some(order) if frame.resent => self.tell_parted(peer, order, request.item.exchange),
-                _ => self.admit(peer, request)?,
+                _ => self.admit(peer, request, frame.resent)?,
             }
         }
         Ok(())
@@ -142,7 +142,7 @@ impl Node {
         Ok(Ok(Parsed { item, head, leaf, id, from }))
     }
 
-    fn admit(&mut self, peer: NodeKey, request: Parsed) -> Result<(), Fault> {
+    fn admit(&mut self, peer: NodeKey, request: Parsed, resent: bool) -> Result<(), Fault> {
         let Parsed { item, head, leaf, id, from } = request;
         let known = self.edge(peer).owed.get(&item.exchange).copied();
         match known {
@@ -181,7 +181,7 @@ impl Node {
                 let from = Leg { clock: self.clock_from(&head, &from), ..from };
                 let allowed_ms = head.bound_ms_at(usize::from(to.hop));
                 let to = Leg { clock: Clock::new(self.now, allowed_ms), ..to };
-                self.admit_relay(id, from, to, body, again, job(head))
+                self.admit_relay(id, from, to, body, again || resent, job(head))
             }
             Err(refusal) => {
                 self.refuse(id, from, refusal, job(head));
@@ -435,7 +435,7 @@ impl Node {
         from: Leg,
         mut to: Leg,
         body: Option<Encoder>,
-        insists: bool,
+        has_waited: bool,
         job: impl FnOnce(Role) -> Job,
     ) -> Result<(), Fault> {
         to.exchange = self.next_exchange();
@@ -459,8 +459,8 @@ impl Node {
         }
         self.load(&to, false);
         let first = self.now;
-        // Who insists is under obligation, and may not wait for long.
-        let unsaid = (paid && !insists).then_some(first);
+        // Who insists is under obligation, and who sends it again has waited for this node: neither for much longer.
+        let unsaid = (paid && !has_waited).then_some(first);
         self.accept(id, &from, job.head.body_len, true);
         if unsaid.is_none() {
             self.outbox(from.peer).acks.push(from.exchange);

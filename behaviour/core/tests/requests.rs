@@ -80,6 +80,17 @@ fn what_the_next_node_refuses_at_once_is_refused() {
     assert!(rig.orders.is_empty() && rig.disconnected.is_empty());
 }
 
+/// It was sent before, to a node that had crashed perhaps, and the time for an Ack runs since.
+#[test]
+fn what_upstream_sends_again_is_acknowledged_at_once() {
+    let mut rig = Rig::new();
+    let head = rig.head(b"question", 100);
+    let (payment, item) = (Some(rig.payment(&[&head])), rig.item(&head, b"question"));
+    let exchange = item.exchange;
+    rig.up_sends(Frame::Request(wire::Request { payment, resent: true, requests: vec![item] }));
+    assert_eq!(rig.up_acknowledged(), [exchange]);
+}
+
 /// A next node that says nothing is this node's affair: upstream has the Ack before it could miss it, and before
 /// lateness is paid for.
 #[test]
