@@ -10,13 +10,6 @@ use por_types::{NodeKey, RequestId};
 use crate::node::Node;
 
 impl Node {
-    /// An outcome goes upstream: no Ack has to.
-    pub(crate) fn needs_no_ack(&mut self, id: RequestId) {
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.take_unsaid();
-        }
-    }
-
     /// This node is under obligation from now on, if it was not before.
     pub(crate) fn give_ack(&mut self, id: RequestId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };

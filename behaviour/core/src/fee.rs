@@ -24,14 +24,14 @@ pub(crate) struct LateFee {
 }
 
 impl LateFee {
-    /// The chain has this rate. Answers whether it is another one than before.
-    pub fn set(&mut self, now: Time, rate: Yocto) -> bool {
+    /// The chain has this rate.
+    pub fn set(&mut self, now: Time, rate: Yocto) {
         if self.current == Some(rate) {
-            return false;
+            return;
         }
         let Some(before) = self.current.map(|_| self.paid(now)) else {
             (self.current, self.expected) = (Some(rate), vec![(Time(0), rate)]);
-            return true;
+            return;
         };
         let least = self.expected_at(now).min(rate);
         let settled = now.after_ms(LAG_MS);
@@ -45,7 +45,6 @@ impl LateFee {
                 *next = (from, rate.min(next.1));
             }
         }
-        true
     }
 
     /// What this node pays; nothing before the chain was read.
@@ -80,7 +79,7 @@ mod tests {
     fn fee(changes: &[(u64, u128)]) -> LateFee {
         let mut fee = LateFee::default();
         for (at, rate) in changes {
-            assert!(fee.set(Time(*at), Yocto(*rate)));
+            fee.set(Time(*at), Yocto(*rate));
         }
         fee
     }
@@ -88,7 +87,7 @@ mod tests {
     #[test]
     fn an_unchanged_rate_is_paid_and_expected() {
         let mut fee = fee(&[(500, 3)]);
-        assert!(!fee.set(Time(900), Yocto(3)));
+        fee.set(Time(900), Yocto(3));
         assert_eq!(fee.paid(Time(1)), Yocto(3));
         assert_eq!(fee.expected(Time(0), 1_000), Yocto(3_000), "from before it was read as well");
         assert_eq!(LateFee::default().paid(Time(1)), Yocto::ZERO);

@@ -202,9 +202,7 @@ impl Node {
             Input::Graph { version, chain_time_ms, edges } => {
                 self.graph.update(version, chain_time_ms, edges);
             }
-            Input::LateFee { per_ms } => {
-                self.late_fee.set(self.now, per_ms);
-            }
+            Input::LateFee { per_ms } => self.late_fee.set(self.now, per_ms),
             Input::Stalled { since } => self.on_stalled(since),
             Input::Tick => {}
         }

@@ -32,6 +32,16 @@ fn check_numbers(exchanges: &[ExchangeId]) -> Result<(), Fault> {
     }
 }
 
+/// A next node's reason as it is passed on. What only the destination can know, or what is a proof for who can check
+/// it alone, says no more than that this way is none: else any node of a path could make the author give up.
+fn of_its_own(reason: RejectReason) -> RejectReason {
+    use RejectReason as R;
+    match reason {
+        R::Busy | R::Balance | R::NoEdge | R::Unreachable | R::Expired | R::TooLarge => reason,
+        R::NoApp | R::ServerPrice | R::Invalid | R::Abandoned => R::NoEdge,
+    }
+}
+
 impl Node {
     pub(crate) fn on_ack(&mut self, peer: NodeKey, frame: Ack) -> Result<(), Fault> {
         check_numbers(&frame.exchanges)?;
@@ -133,6 +143,7 @@ impl Node {
         self.dirty_channels.insert(channel);
         match &job.role {
             Role::Relay(relay) if !ends && relay.unsaid.is_none() => self.ask_later(id),
+            Role::Relay(_) if !ends => self.rejected(id, of_its_own(reason), None),
             _ => self.rejected(id, reason, invalid),
         }
         Ok(())
@@ -288,16 +299,11 @@ impl Node {
             return Err(Fault::new("response is not signed by the destination"));
         }
         self.acked(id);
-        if item.body.is_some() {
-            // Which says as much, and goes upstream now or with a new session.
-            self.needs_no_ack(id);
-        } else {
-            self.give_ack(id);
-        }
         if let Some(late) = item.late {
             self.take_late(id, late)?;
         }
         let Some(body) = item.body else {
+            self.give_ack(id);
             return self.response_begins(peer, id, item.receipt, item.resume);
         };
         if body.len() as u64 != receipt.body_len {

@@ -147,6 +147,8 @@ impl Node {
         own: bool,
     ) {
         let ordered = self.channels.get(&order.statement.channel).map_or(0, |channel| channel.ordered);
+        // The proof is of a request that was taken on.
+        self.give_ack(request);
         let Some(job) = self.jobs.get_mut(&request) else { return };
         match &mut job.role {
             // The start is told first; and a crash could still take an order back that is not on disk.
@@ -159,11 +161,6 @@ impl Node {
                 self.tell_author(request, Event::Severed { request, order, refund, late });
             }
             Role::Relay(relay) => {
-                if relay.unsaid.take().is_some() {
-                    let (peer, exchange) = (relay.from.peer, relay.from.exchange);
-                    self.outbox(peer).acks.push(exchange);
-                    return self.severed(request, order, amount, own);
-                }
                 let (from, mut to) = (relay.from.clone(), relay.to.clone());
                 let body_len = job.head.body_len;
                 let unsure = relay.restored;

@@ -3,8 +3,8 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use por_core::types::{ChannelId, DalekVerify, Hash, InvalidReason, Item, ItemKind, Items, Side, Yocto};
-use por_core::wire::{self, Frame, Lane, Rejection, RequestItem};
+use por_core::types::{ChannelId, DalekVerify, Hash, InvalidReason, Side, Yocto};
+use por_core::wire::{self, Frame, Lane, RequestItem};
 use por_core::*;
 use rig::*;
 
@@ -57,73 +57,6 @@ fn an_honest_request_is_acknowledged_passed_on_and_paid() {
     assert!(rig.events.iter().any(|e| matches!(e, Event::Relayed { earned: got, .. } if *got == earned)));
     assert_eq!(rig.node.unfinished(), 0);
     assert!(rig.rows.keys().all(|(table, _)| *table != Table::Exchanges), "all rows are gone");
-}
-
-/// Nothing has been acknowledged yet: the author may take another way at once, and nobody severs anybody.
-#[test]
-fn what_the_next_node_refuses_at_once_is_refused() {
-    let mut rig = Rig::new();
-    let (id, item) = rig.relayed(b"question", 100);
-    let amount = rig.node.channel(OUT).unwrap().pending_out;
-    let items = vec![Item { request: id, amount, kind: ItemKind::Refund }];
-    let items = Items { channel: OUT, payer: Side::B, items }.hash(&network());
-    let mine = rig.node.channel(OUT).unwrap().totals.sent_a;
-    let payment = Some(state(&rig.down, OUT, mine, amount, items));
-    let rejection = Rejection { exchange: item.exchange, reason: RejectReason::Balance, invalid: None };
-    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
-    assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::Balance));
-    assert_eq!(rig.up_acknowledged(), []);
-    let (upper, lower) = (rig.node.channel(IN).unwrap(), rig.node.channel(OUT).unwrap());
-    assert_eq!(upper.totals.sent_a, upper.totals.sent_b, "given back");
-    assert_eq!((upper.unfinished, lower.unfinished), (0, 0));
-    rig.steps(100, 100);
-    assert!(rig.orders.is_empty() && rig.disconnected.is_empty());
-}
-
-/// It was sent before, to a node that had crashed perhaps, and the time for an Ack runs since.
-#[test]
-fn what_upstream_sends_again_is_acknowledged_at_once() {
-    let mut rig = Rig::new();
-    let head = rig.head(b"question", 100);
-    let (payment, item) = (Some(rig.payment(&[&head])), rig.item(&head, b"question"));
-    let exchange = item.exchange;
-    rig.up_sends(Frame::Request(wire::Request { payment, resent: true, requests: vec![item] }));
-    assert_eq!(rig.up_acknowledged(), [exchange]);
-}
-
-/// A next node that says nothing is this node's affair: upstream has the Ack before it could miss it, and before
-/// lateness is paid for.
-#[test]
-fn an_ack_does_not_wait_for_long() {
-    for late in [false, true] {
-        let mut rig = Rig::new();
-        rig.input(Input::LateFee { per_ms: Yocto(1) });
-        let mut head = rig.head(b"question", 100);
-        if !late {
-            head.route[1].allowance_ms += 100_000;
-        }
-        let (_, exchange) = rig.ask(&head, b"question");
-        let (mut waited_ms, mut acks) = (0, vec![]);
-        while acks.is_empty() {
-            rig.later(10);
-            waited_ms += 10;
-            let got = rig.up_got();
-            let paid = got.iter().any(|frame| matches!(frame, Frame::Late(_)));
-            acks.extend(
-                got.into_iter()
-                    .filter_map(|frame| match frame {
-                        Frame::Ack(ack) => Some(ack.exchanges),
-                        _ => None,
-                    })
-                    .flatten(),
-            );
-            assert!(!paid || !acks.is_empty(), "paid for without an obligation");
-        }
-        assert_eq!(acks, [exchange]);
-        let (beat, grace) = (u64::from(rig.terms.heartbeat_ms), u64::from(rig.terms.grace_ms));
-        let half = (grace + Policy::default().margin_ms) / 2;
-        assert!(waited_ms <= half + beat + 10, "{waited_ms} ms");
-    }
 }
 
 #[test]
@@ -368,28 +301,6 @@ fn an_author_insists_only_on_whom_it_has_parted_with() {
     rig.input(Input::Graph { version: 6, chain_time_ms: NOW, edges: vec![edge] });
     assert_eq!(insist(&mut rig), None);
     assert_eq!(rig.node.unfinished(), 2, "one refused, one taken");
-}
-
-/// A close that is announced while a request is on its way takes nothing new; who had taken the request on before
-/// would sever this node for a refusal.
-#[test]
-fn over_a_closing_channel_comes_only_what_was_taken_on_before() {
-    let mut rig = Rig::new();
-    let mut channels = rig.my_channels();
-    channels[0].open = false;
-    rig.input(Input::Channels { channels });
-    let (a, b) = (rig.up.public(), rig.node.key());
-    let edge = GraphEdge { channel: IN, a, b, terms: rig.terms.clone(), open: false };
-    rig.input(Input::Graph { version: 6, chain_time_ms: NOW, edges: vec![edge] });
-    for again in [false, true] {
-        let mut head = rig.head_here(&[7; 32], ANSWER_LIMIT);
-        head.app = ANSWER_APP.into();
-        let item = RequestItem { again, ..rig.item(&head, &[7; 32]) };
-        let payment = Some(rig.payment(&[&head]));
-        rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
-        let rejected = rig.rejection().map(|(reason, _)| reason);
-        assert_eq!(rejected, (!again).then_some(RejectReason::NoEdge));
-    }
 }
 
 #[test]

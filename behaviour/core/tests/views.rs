@@ -4,7 +4,7 @@
 mod rig;
 
 use por_core::types::{Hop, NodeKey, Yocto};
-use por_core::wire::{Frame, Request, SeenChannel, Sync};
+use por_core::wire::{Frame, Request, RequestItem, SeenChannel, Sync};
 use por_core::*;
 use rig::*;
 
@@ -176,7 +176,7 @@ fn insist(rig: &mut Rig) {
     let items = types::Items { channel: IN, payer: types::Side::A, items: vec![paid] };
     let payment = state(&rig.up, IN, rig.paid_up, Yocto::ZERO, items.hash(&network()));
     let payment = Some(payment);
-    rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+    rig.up_sends(Frame::Request(Request { payment, resent: false, requests: vec![item] }));
 }
 
 fn acknowledged(rig: &mut Rig) -> bool {
@@ -255,4 +255,26 @@ fn a_request_that_ends_before_it_is_paid_for_costs_nothing() {
     rig.chain();
     assert!(!rig.down_got().iter().any(|frame| matches!(frame, Frame::Request(_))));
     assert_eq!(rig.node.channel(OUT).unwrap().balance_mine, DEPOSIT);
+}
+
+/// A close that is announced while a request is on its way takes nothing new; who had taken the request on before
+/// would sever this node for a refusal.
+#[test]
+fn over_a_closing_channel_comes_only_what_was_taken_on_before() {
+    let mut rig = Rig::new();
+    let mut channels = rig.my_channels();
+    channels[0].open = false;
+    rig.input(Input::Channels { channels });
+    let (a, b) = (rig.up.public(), rig.node.key());
+    let edge = GraphEdge { channel: IN, a, b, terms: rig.terms.clone(), open: false };
+    rig.input(Input::Graph { version: 6, chain_time_ms: NOW, edges: vec![edge] });
+    for again in [false, true] {
+        let mut head = rig.head_here(&[7; 32], ANSWER_LIMIT);
+        head.app = ANSWER_APP.into();
+        let item = RequestItem { again, ..rig.item(&head, &[7; 32]) };
+        let payment = Some(rig.payment(&[&head]));
+        rig.up_sends(Frame::Request(Request { payment, resent: false, requests: vec![item] }));
+        let rejected = rig.rejection().map(|(reason, _)| reason);
+        assert_eq!(rejected, (!again).then_some(RejectReason::NoEdge));
+    }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt as _;
-use parking_lot::Mutex;
 use por_core::Event;
 use por_types::{RequestId, Yocto};
 use tokio::sync::watch;
@@ -57,37 +56,23 @@ impl Ring {
 
 /// [`Ring`], shared by those who tell, and those who ask or wait.
 #[derive(Debug, Default)]
-pub(crate) struct Bulletin {
-    ring: Mutex<Ring>,
-    /// The ring's next number.
-    next: watch::Sender<u64>,
-}
+pub(crate) struct Bulletin(watch::Sender<Ring>);
 
 impl Bulletin {
     pub(crate) fn push(&self, what: What) {
-        let next = {
-            let mut ring = self.ring.lock();
-            ring.push(now_ms(), what);
-            ring.next
-        };
-        // Of two at once the later one may be told first.
-        self.next.send_if_modified(|told| {
-            let is_news = next > *told;
-            *told = next.max(*told);
-            is_news
-        });
+        self.0.send_modify(|ring| ring.push(now_ms(), what));
     }
 
     /// Those with at least this number, oldest first.
     pub(crate) fn since(&self, number: u64) -> News {
-        self.ring.lock().since(number)
+        self.0.borrow().since(number)
     }
 
     /// Waits until there is one with this number, or it is clear that the number is of another life of the daemon;
     /// at most as long.
     pub(crate) async fn there_is(&self, number: u64, longest: Duration) {
-        let mut next = self.next.subscribe();
-        let told = next.wait_for(|next| *next != number);
+        let mut ring = self.0.subscribe();
+        let told = ring.wait_for(|ring| ring.next != number);
         // The sender lives as long as this.
         let _ = tokio::time::timeout(longest, told).await;
     }
