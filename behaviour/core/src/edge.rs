@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use por_types::{ChannelId, NodeKey, RequestId, Yocto};
 
 use crate::api::{ConnId, ExchangeId, Time};
+use crate::flush::take_all;
 use crate::wire::{Credit, Hello, LateDue, Part, SyncExchange};
 
 #[derive(Debug)]
@@ -78,6 +79,30 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// A response with a late payment goes out once: what tells the sum of all must not be ahead of what pays the last.
+    pub fn take_responses(&mut self) -> Vec<QueuedReply> {
+        let mut replies = take_all(&mut self.responses);
+        let mut due: HashMap<RequestId, Option<Yocto>> = HashMap::new();
+        for reply in replies.iter().filter(|reply| !reply.late.amount.is_zero()) {
+            let sum = due.entry(reply.request).or_insert(Some(Yocto::ZERO));
+            *sum = sum.and_then(|sum| sum.checked_add(reply.late.amount).ok());
+        }
+        if due.is_empty() {
+            return replies;
+        }
+        replies.reverse();
+        replies.retain_mut(|reply| match due.get_mut(&reply.request).map(Option::take) {
+            None => true,
+            Some(None) => false,
+            Some(Some(sum)) => {
+                reply.late.amount = sum;
+                true
+            }
+        });
+        replies.reverse();
+        replies
+    }
+
     /// Late payments of responses that do not go out are signed by themselves.
     pub fn keep_late(&mut self) {
         for reply in &mut self.responses {

@@ -422,7 +422,7 @@ impl Node {
         let outbox = &mut edge.outbox;
         let acks = take_all(&mut outbox.acks);
         let done = take_all(&mut outbox.done);
-        let responses = take_all(&mut outbox.responses);
+        let responses = outbox.take_responses();
         let receipts = std::mem::take(&mut outbox.receipts);
         let beat = std::mem::take(&mut outbox.beat);
         if target.conn.is_none() {
