@@ -316,11 +316,26 @@ impl Node {
     /// Whether this node could pay for the next leg, with all that waits to be paid for, if the next node
     /// knew of its deposit: that it does not is to come to light there, and not at this node's own edge.
     fn can_pay_later(&self, to: &Leg) -> bool {
-        let asked = self.edges.get(&to.peer).into_iter().flat_map(|edge| edge.asked.values());
-        let waiting = asked.filter_map(|id| self.jobs.get(id)).filter(|job| job.is_refused());
-        let waiting = waiting.filter_map(Job::to).filter(|leg| leg.channel == to.channel);
-        let sum = Yocto::checked_sum(waiting.map(|leg| leg.amount).chain([to.amount]));
+        let sum = self.awaited(to.channel).checked_add(to.amount);
         sum.is_ok_and(|sum| sum <= self.funds(to.channel))
+    }
+
+    /// What this node is to pay on a channel as soon as it asks again: who has refused has given it back.
+    fn awaited(&self, id: ChannelId) -> Yocto {
+        let Some(channel) = self.channels.get(&id) else { return Yocto::ZERO };
+        let asked = self.edges.get(&channel.row.peer).into_iter().flat_map(|edge| edge.asked.values());
+        let refused = asked.filter_map(|id| self.jobs.get(id)).filter(|job| job.is_refused());
+        let legs = refused.filter_map(Job::to).filter(|leg| leg.channel == id);
+        // Part of the channel's load, which is a sum that exists.
+        Yocto::checked_sum(legs.map(|leg| leg.amount)).unwrap_or(channel.outgoing.amount)
+    }
+
+    /// Whether the balance covers something new, and what is to be asked again beside it.
+    pub(crate) fn covers_more(&self, channel: &Channel, amount: Yocto) -> bool {
+        let left = channel.available().checked_sub(amount);
+        // What has been refused is part of what is under way.
+        let ample = |left| self.retries.is_empty() || left >= channel.outgoing.amount;
+        left.is_ok_and(|left| ample(left) || left >= self.awaited(channel.row.channel))
     }
 
     /// Whether the next node can be asked: edge open, peer there, within caps, covered.
@@ -335,10 +350,7 @@ impl Node {
             return Err(RejectReason::Busy);
         }
         self.check_load(channel.outgoing, info, to)?;
-        if self.available(to.channel) < to.amount {
-            return Err(RejectReason::Balance);
-        }
-        Ok(())
+        if self.covers_more(channel, to.amount) { Ok(()) } else { Err(RejectReason::Balance) }
     }
 
     /// Whether the counterparty sees the channel on chain: what it is asked before it cannot be answered,

@@ -57,7 +57,7 @@ impl Node {
         if !in_time || !covers(hop, &job.head, &info.terms) {
             return Err(RejectReason::Busy);
         }
-        if self.available(id) < to.amount {
+        if !self.covers_more(channel, to.amount) {
             return Err(RejectReason::Balance);
         }
         self.check_load(channel.outgoing, info, to)

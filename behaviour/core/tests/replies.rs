@@ -5,7 +5,7 @@ mod rig;
 
 use por_core::types::{ChannelId, Hash, Invalid, InvalidReason, Item, ItemKind, Items, Side, Yocto};
 use por_core::verified::Encoder;
-use por_core::wire::{self, Frame, Part, Rejection, Sync, SyncChannel, SyncExchange};
+use por_core::wire::{self, Frame, Part, Rejection, ResponseItem, Sync, SyncChannel, SyncExchange};
 use por_core::*;
 use rig::*;
 
@@ -460,4 +460,51 @@ fn a_peer_that_forgot_an_acknowledged_request_is_told_and_asked_again() {
     assert_eq!(again.requests[0].exchange, request.exchange);
     let total = rig.node.channel(OUT).unwrap().totals.sent_a;
     assert_eq!(again.payment.unwrap().statement.totals.sent_a, total, "paid once");
+}
+
+/// This node is under obligation for it: what comes meanwhile does not take the money that it is to be asked with.
+#[test]
+fn money_to_ask_again_with_is_not_spent_on_others() {
+    let mut rig = Rig::new();
+    let (id, request) = rig.obliged(b"question", 100);
+    let amount = rig.node.channel(OUT).unwrap().pending_out;
+    let rejection = Rejection { exchange: request.exchange, reason: RejectReason::Busy, invalid: None };
+    reject(&mut rig, id, rejection);
+    let mut channels = rig.my_channels();
+    channels.iter_mut().find(|channel| channel.channel == OUT).unwrap().deposit_mine = amount;
+    rig.input(Input::Channels { channels });
+    assert!(!rig.ask_through(b"question", 100));
+    assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::Balance));
+    assert_eq!(rig.ask_own(10), Some(RejectReason::Balance));
+    rig.later(20);
+    assert!(rig.down_got().iter().any(|frame| matches!(frame, Frame::Request(_))), "asked again");
+}
+
+/// Upstream takes no sum of late payments that was not paid before, or with it.
+#[test]
+fn an_answer_that_comes_twice_at_once_is_passed_on_once() {
+    let mut rig = Rig::new();
+    rig.input(Input::LateFee { per_ms: Yocto(1) });
+    let head = rig.head(b"question", 100);
+    let (id, _) = rig.ask(&head, b"question");
+    let exchange = rig.passed_on();
+    rig.acknowledge(true);
+    let paid_up = |rig: &Rig| rig.node.channel(IN).unwrap().totals.sent_b;
+    while paid_up(&rig).is_zero() {
+        rig.later(100);
+        rig.alive();
+    }
+    let paid = paid_up(&rig);
+    rig.later(100);
+    let whole = rig.response(id, exchange, b"answer");
+    let announced = ResponseItem { body: None, ..whole.clone() };
+    let frame =
+        |item| Frame::Response(wire::Response { payment: None, resent: false, responses: vec![item] });
+    rig.frames(rig.down.public(), [frame(announced), frame(whole)]);
+    let answers = rig.responses_up_got();
+    let more = paid_up(&rig).saturating_sub(paid);
+    assert!(!more.is_zero(), "late");
+    let told: Vec<_> = answers.iter().map(|item| item.late.map(|late| (late.amount, late.total))).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].map(|(amount, _)| amount), Some(more), "{told:?}");
 }

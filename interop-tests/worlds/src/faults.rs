@@ -560,6 +560,7 @@ mod tests {
             ("what was taken on before a close was refused", &[200_000_004, 200_000_012]),
             ("an edge without balance was asked in vain until it was severed", &[200_000_007, 200_000_025]),
             ("a next node was judged before it could answer what it was asked last", &[200_010_674]),
+            ("money to ask again with went to requests that came meanwhile", &[300_030_402]),
             ("a relay that had crashed let an Ack wait that upstream had waited for", &[103_000_178]),
         ];
         for (why, seeds) in once {
