@@ -264,6 +264,8 @@ pub struct World {
     /// When a host sees a channel, if that is after the beginning.
     seen_at: BTreeMap<(usize, ChannelId), u64>,
     stalled: stall::Stalled,
+    /// For how long each host has stood still, milliseconds.
+    pub stood_still_ms: BTreeMap<usize, u64>,
     muted: BTreeSet<usize>,
     parted: BTreeSet<(usize, usize)>,
     server_price: Yocto,
@@ -316,6 +318,7 @@ impl World {
             winding_down: BTreeSet::new(),
             seen_at: BTreeMap::new(),
             stalled: BTreeMap::new(),
+            stood_still_ms: BTreeMap::new(),
             muted: BTreeSet::new(),
             parted: BTreeSet::new(),
             server_price: Yocto(50),

@@ -455,13 +455,14 @@ fn judge_books(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut 
 /// a breach is noticed, the tolerated margin, and what falls due until its own next sync. A silence
 /// of everybody is borne longer before somebody is blamed, and every restart of the relay itself
 /// begins the wait anew. A next node that does not see its own edge yet, or has none to go on, refuses for as long
-/// as an Ack may take, or a quarter longer, and what it owes begins when it takes the request.
-fn loss_bound(doubts: bool, restarts: u64, lags: bool) -> u128 {
+/// as an Ack may take, or a quarter longer, and what it owes begins when it takes the request. Who stands still
+/// notices later by as much.
+fn loss_bound(doubts: bool, restarts: u64, lags: bool, stood_still_ms: u64) -> u128 {
     let limit = u64::from(HEARTBEAT_MS + GRACE_MS) + MARGIN_MS;
     let refused = if lags { limit + limit / 4 + u64::from(RTT_MS) } else { 0 };
     let silent = limit * if doubts { SELF_DOUBT } else { 1 };
     let noticed = refused + silent + 2 * u64::from(HEARTBEAT_MS) + u64::from(RTT_MS);
-    u128::from(noticed * (1 + restarts) + AWAY_MS * restarts) * FEE
+    u128::from(noticed * (1 + restarts) + AWAY_MS * restarts + stood_still_ms) * FEE
 }
 
 /// What honest relays paid for lateness above what they were paid, by the frames on the wire.
@@ -501,7 +502,7 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
         exchanges.iter().map(|((from, _, _), id)| (*from, *id)).collect();
     let upstream: BTreeMap<(usize, RequestId), usize> =
         exchanges.iter().map(|((from, to, _), id)| ((*to, *id), *from)).collect();
-    tally.loss_bound_yocto = loss_bound(false, 0, false);
+    tally.loss_bound_yocto = loss_bound(false, 0, false, 0);
     let lags = world.options.lag_ms > 0;
     for ((host, id), paid) in &paid {
         if hostile.contains(host) || !relays.contains(&(*host, *id)) {
@@ -514,12 +515,13 @@ fn judge_losses(world: &World, seed: u64, hostile: &BTreeSet<usize>, tally: &mut
         let above = upstream.get(&(*host, *id)).map_or(0, |above| restarts(&world.hosts[*above]));
         let restarts = restarts(&world.hosts[*host]) + above;
         let lags = lags || refused.contains(&(*host, *id));
-        if doubts || restarts > 0 || lags {
+        let stood_still_ms = world.stood_still_ms.get(host).copied().unwrap_or_default();
+        if doubts || restarts > 0 || lags || stood_still_ms > 0 {
             tally.max_excused_loss_yocto = tally.max_excused_loss_yocto.max(loss);
         } else {
             tally.max_honest_loss_yocto = tally.max_honest_loss_yocto.max(loss);
         }
-        let bound = loss_bound(doubts, restarts, lags);
+        let bound = loss_bound(doubts, restarts, lags, stood_still_ms);
         if loss > bound {
             let what = format!("host {host} lost {loss} yocto of at most {bound} on request {id}");
             tally.findings.push(format!("seed {seed}: {what}"));
@@ -561,6 +563,7 @@ mod tests {
             ("an edge without balance was asked in vain until it was severed", &[200_000_007, 200_000_025]),
             ("a next node was judged before it could answer what it was asked last", &[200_010_674]),
             ("money to ask again with went to requests that came meanwhile", &[300_030_402]),
+            ("a relay that had stood still was judged as if it had not", &[300_060_132]),
             ("a relay that had crashed let an Ack wait that upstream had waited for", &[103_000_178]),
         ];
         for (why, seeds) in once {

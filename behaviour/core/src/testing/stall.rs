@@ -38,6 +38,7 @@ impl World {
     /// is read after that.
     pub(super) fn resume(&mut self, host: usize) -> Option<usize> {
         let (since, waiting) = self.stalled.remove(&host)?;
+        *self.stood_still_ms.entry(host).or_default() += self.now - since;
         let margin = self.options.policies.get(&host).cloned().unwrap_or_default().margin_ms;
         if self.now - since > margin {
             self.hosts[host].handle(self.now, Input::Stalled { since: Time(since) });
