@@ -173,7 +173,7 @@ impl Node {
     ) -> Result<ServingApp, Error>
     where
         H: Fn(Incoming) -> F + Send + Sync + 'static,
-        F: Future<Output = Bytes> + Send + 'static,
+        F: Future<Output: Into<Bytes>> + Send + 'static,
     {
         let serving = self.daemon.control.serve(app, pricing, max_queued.max(1)).await;
         let mut serving = serving.map_err(|_| other("the node is shutting down"))?;
@@ -196,7 +196,7 @@ impl Node {
                         server_price: request.server_price(),
                     };
                     // Nobody would answer it later, and lateness is paid for as long.
-                    let answer = AssertUnwindSafe(async { handler(incoming).await }).catch_unwind().await;
+                    let answer = AssertUnwindSafe(async { handler(incoming).await.into() }).catch_unwind().await;
                     let answer = answer.unwrap_or_else(|panic| {
                         let what = failed("handler of an app", &*panic);
                         tracing::error!(request = %request.id(), what, "a request is answered with nothing");
