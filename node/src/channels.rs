@@ -90,22 +90,7 @@ impl Channels {
     ///
     /// Errors: `NotFound` if it is not an open channel of this node.
     pub(crate) async fn close(&self, channel: ChannelId) -> Result<(), ClientError> {
-        let mine = self.views().into_iter().find(|view| view.channel == channel);
-        match mine.map(|view| view.status) {
-            Some(ChannelStatus::Open | ChannelStatus::Closing { .. }) => {}
-            Some(ChannelStatus::Proposed) => {
-                let message = format!("channel {channel} is only proposed");
-                return Err(ClientError::new(ErrorCode::Usage, message, "use `por channel cancel`"));
-            }
-            Some(_) => {
-                let message = format!("channel {channel} is closed already");
-                return Err(ClientError::new(ErrorCode::Usage, message, "see `por channel list`"));
-            }
-            None => {
-                let message = format!("channel {channel} is not one of this node's");
-                return Err(ClientError::new(ErrorCode::NotFound, message, "see `por channel list`"));
-            }
-        }
+        self.check_in_use(channel)?;
         let channels = self.clone();
         // To its end, also if the caller goes: what is on disk would else be done at the next start.
         let noted = tokio::spawn(async move {
@@ -116,6 +101,27 @@ impl Channels {
             Ok(())
         });
         noted.await.map_err(|_| stopped())?
+    }
+
+    /// Severs a channel without the other side, at the price of both bonds. The order is on disk before it is
+    /// shown to anybody; the rest happens by itself, also after restarts.
+    ///
+    /// Errors: as of [`Channels::close`].
+    pub(crate) async fn sever(&self, channel: ChannelId) -> Result<(), ClientError> {
+        self.check_in_use(channel)?;
+        self.parts.control.sever(channel).await.map_err(|_| stopped())
+    }
+
+    /// Whether a channel of this node is one that can be ended.
+    pub(crate) fn check_in_use(&self, channel: ChannelId) -> Result<(), ClientError> {
+        let mine = self.views().into_iter().find(|view| view.channel == channel);
+        let (code, what, fix) = match mine.map(|view| view.status) {
+            Some(ChannelStatus::Open | ChannelStatus::Closing { .. }) => return Ok(()),
+            Some(ChannelStatus::Proposed) => (ErrorCode::Usage, "only proposed", "use `por channel cancel`"),
+            Some(_) => (ErrorCode::Usage, "closed already", "see `por channel list`"),
+            None => (ErrorCode::NotFound, "not one of this node's", "see `por channel list`"),
+        };
+        Err(ClientError::new(code, format!("channel {channel} is {what}"), fix))
     }
 
     /// All channels of this node with the ledger's state.

@@ -283,6 +283,14 @@ impl Client {
         self.channel_call(channel, "close", &serde_json::json!({})).await
     }
 
+    /// Severs a channel without the other side and waits until the chain shows it: for a neighbour that
+    /// confirms no close. Both sides lose their bond; deposits are paid out when the time for evidence is over.
+    ///
+    /// Errors: `Unreachable` if the order is not on chain yet: it is signed, and the daemon brings it there.
+    pub async fn sever_channel(&self, channel: ChannelId) -> Result<ActionResult, ClientError> {
+        self.channel_call(channel, "sever", &serde_json::json!({})).await
+    }
+
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.transport.json(Call::new(Method::GET, &[path], QUICK)).await
     }

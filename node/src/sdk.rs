@@ -196,7 +196,8 @@ impl Node {
                         server_price: request.server_price(),
                     };
                     // Nobody would answer it later, and lateness is paid for as long.
-                    let answer = AssertUnwindSafe(async { handler(incoming).await.into() }).catch_unwind().await;
+                    let answer =
+                        AssertUnwindSafe(async { handler(incoming).await.into() }).catch_unwind().await;
                     let answer = answer.unwrap_or_else(|panic| {
                         let what = failed("handler of an app", &*panic);
                         tracing::error!(request = %request.id(), what, "a request is answered with nothing");

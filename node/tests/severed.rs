@@ -345,3 +345,37 @@ async fn a_deposit_that_one_endpoint_makes_up_buys_nothing() {
     alice.ask(&bob, "echo", b"hello").await;
     world.check_books().await;
 }
+
+/// Nobody is under obligation, so nobody severs by himself; without this the deposit would stay where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_ends_a_channel_with_a_neighbour_that_is_gone() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let mut bob = world.node("bob", &[&alice]).await;
+    let channel = alice.open_channel(&bob, Yocto::near(10)).await;
+    bob.stop().await;
+    let client = alice.client();
+    client.close_channel(channel).await.expect("asked for");
+    let status = || async { alice.channel(channel).await.map(|info| info.status) };
+    eventually("the close is requested", || async {
+        matches!(status().await?, ChannelStatus::Closing { confirmed: false, .. }).then_some(())
+    })
+    .await;
+    client.sever_channel(channel).await.expect("severed");
+    assert!(matches!(status().await, Some(ChannelStatus::Severed { .. })));
+    let again = client.sever_channel(channel).await.expect_err("once");
+    assert_eq!(again.code, ErrorCode::Usage, "{again}");
+    let unknown = client.sever_channel(ChannelId(77)).await.expect_err("none");
+    assert_eq!(unknown.code, ErrorCode::NotFound, "{unknown}");
+    let paid = eventually("deposits are paid out", || async {
+        match status().await? {
+            ChannelStatus::Closed { paid_a, severed: true, .. } => Some(paid_a),
+            _ => None,
+        }
+    })
+    .await;
+    assert_eq!(paid, Yocto::near(10));
+    let withdrawable = client.status().await.expect("status").withdrawable;
+    assert!(withdrawable >= paid, "{withdrawable}");
+    world.check_books().await;
+}

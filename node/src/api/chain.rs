@@ -47,6 +47,7 @@ pub(super) async fn channel_action(
         "cancel" => daemon.cancel(channel).await,
         "top-up" => daemon.top_up(channel, json::<AmountBody>(&body)?.amount).await,
         "close" => daemon.close(channel).await,
+        "sever" => daemon.sever(channel).await,
         _ => return Err(unknown().await),
     };
     Ok(Json(result?))

@@ -207,6 +207,16 @@ pub enum ChannelAction {
     },
     /// Close together with the other side.
     Close { channel: ChannelId },
+    /// End a channel without the other side, at the price of both bonds.
+    ///
+    /// For a neighbour that is gone for good and confirms no close. Deposits are paid out when the time in which
+    /// it can show payments is over.
+    Sever {
+        channel: ChannelId,
+        /// Lose the bond.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What both ends promise.

@@ -72,6 +72,15 @@ pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<
         ChannelAction::Confirm { channel, deposit } => client.confirm_channel(channel, deposit, None).await?,
         ChannelAction::TopUp { channel, amount } => client.top_up_channel(channel, amount).await?,
         ChannelAction::Close { channel } => client.close_channel(channel).await?,
+        ChannelAction::Sever { channel, yes } => {
+            let mine = client.channels().await?.into_iter().find(|info| info.channel == channel);
+            if let Some(info) = mine.filter(|_| !yes) {
+                let what = format!("severing channel {channel} costs its bond, {}", info.bond);
+                let fix = "`por channel close` costs nothing, with the other side there; else add --yes";
+                return Err(CliError::usage(what, fix));
+            }
+            client.sever_channel(channel).await?
+        }
     };
     context.output.print(&result, tables::action)
 }

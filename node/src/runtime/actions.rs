@@ -15,6 +15,9 @@ use crate::client::{ActionResult, ClientError, ConfirmBody, ErrorCode, ProposeBo
 /// Longest wait until the own copy of the graph shows what a call has changed.
 const SHOWN: Duration = Duration::from_secs(10);
 
+/// Longest wait until an order to sever has had its effect.
+const SEVERED: Duration = Duration::from_secs(60);
+
 impl Daemon {
     /// Registers the node's key with a stake; does nothing if it is registered for this account.
     pub(crate) async fn register(&self, stake: Yocto) -> Result<ActionResult, ClientError> {
@@ -94,6 +97,21 @@ impl Daemon {
 
     pub(crate) async fn close(&self, channel: ChannelId) -> Result<ActionResult, ClientError> {
         self.channels.close(channel).await?;
+        Ok(ActionResult { channel: Some(channel), ..ActionResult::default() })
+    }
+
+    /// Severs a channel and waits until the graph shows it, if it does so soon.
+    pub(crate) async fn sever(&self, channel: ChannelId) -> Result<ActionResult, ClientError> {
+        self.channels.sever(channel).await?;
+        let mut versions = self.versions.clone();
+        let in_use = || self.channels.check_in_use(channel).is_ok();
+        let shown = async { while in_use() && versions.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(SEVERED, shown).await;
+        if in_use() {
+            let message = format!("the order to sever channel {channel} is signed, and not on chain yet");
+            let fix = "keep the daemon running: it brings the order to the chain; see `por channel list`";
+            return Err(ClientError::new(ErrorCode::Unreachable, message, fix));
+        }
         Ok(ActionResult { channel: Some(channel), ..ActionResult::default() })
     }
 
