@@ -155,6 +155,9 @@ pub(crate) enum Message {
         channel: ChannelId,
         reply: oneshot::Sender<()>,
     },
+    Settled {
+        reply: oneshot::Sender<()>,
+    },
     Orders {
         reply: oneshot::Sender<orders::Place>,
     },
@@ -303,6 +306,14 @@ impl Control {
     /// the proof.
     pub async fn sever(&self, channel: ChannelId) -> Result<(), Stopped> {
         self.ask(|reply| Message::Sever { channel, reply }).await
+    }
+
+    /// Waits until what has happened so far is durable and has been given to the connections: for who is about to
+    /// stop. That an answer has come is told its server some milliseconds after the application, and a server
+    /// that keeps an answer for somebody who is away for long severs the edge. On a busy node this may take as
+    /// long as requests come.
+    pub async fn settled(&self) -> Result<(), Stopped> {
+        self.ask(|reply| Message::Settled { reply }).await
     }
 
     /// SeverOrders that have to reach the chain, one a channel; again after a restart while the

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
 use futures::stream::FusedStream;
 use futures::{Future, StreamExt};
 use futures_timer::Delay;
@@ -93,6 +93,8 @@ pub struct Driver {
     subscribers: Vec<mpsc::Sender<CoreEvent>>,
     /// SeverOrders for the chain.
     orders: Orders,
+    /// Who waits until nothing is left to be written or said.
+    settling: Vec<oneshot::Sender<()>>,
     /// Batches that are not durable yet, and those of them that were made for light neighbours alone.
     uncommitted: VecDeque<u64>,
     express: VecDeque<u64>,
@@ -164,6 +166,7 @@ pub(crate) fn assemble(
         servings: HashMap::new(),
         subscribers: Vec::new(),
         orders: Orders::default(),
+        settling: Vec::new(),
         uncommitted: VecDeque::new(),
         express: VecDeque::new(),
         is_express: false,
@@ -454,6 +457,11 @@ impl Driver {
         }
         // What waited for the store was not looked at.
         more |= was_behind && rounds > 0;
+        if !self.settling.is_empty() && !more && self.node.is_settled() {
+            for reply in self.settling.drain(..) {
+                let _ = reply.send(());
+            }
+        }
         if self.is_finished() {
             return Poll::Ready(Ok(()));
         }
@@ -483,6 +491,7 @@ impl Driver {
         self.servings.clear();
         self.subscribers.clear();
         self.orders = Orders::default();
+        self.settling.clear();
     }
 
     fn is_finished(&self) -> bool {

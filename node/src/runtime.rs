@@ -144,6 +144,9 @@ pub async fn run(setup: NodeSetup, shutdown: impl Future<Output = ()>) -> Result
     }
 }
 
+/// Longest wait until neighbours are told what has ended, and the time for the last of it to get to the sockets.
+const LEAVE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(50));
+
 /// A limit on the size of files is met like a full disk, by an error: without a handler the signal for
 /// it ends the process without a word. Handlers of tokio stay for the life of the process.
 pub(crate) fn outlive_file_limits() {
@@ -382,6 +385,15 @@ fn drop_strangers(daemon: &Daemon, changed: &[por_core::GraphEdge]) {
 }
 
 impl Daemon {
+    /// Tells neighbours what has ended before the node stops: one that keeps an answer for a node that stays away
+    /// severs the edge.
+    pub(crate) async fn take_leave(&self) {
+        let settled = tokio::time::timeout(LEAVE.0, self.control.settled()).await;
+        if !self.swarm.connected().borrow().is_empty() && matches!(settled, Ok(Ok(()))) {
+            tokio::time::sleep(LEAVE.1).await;
+        }
+    }
+
     pub(crate) async fn status(&self) -> Status {
         let news = self.versions.borrow().clone();
         let (node, nodes, channels) = {

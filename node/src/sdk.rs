@@ -232,6 +232,7 @@ impl Node {
 
     /// Stops all tasks, makes everything durable and closes the store.
     pub async fn shutdown(mut self) -> Result<(), Error> {
+        self.daemon.take_leave().await;
         self.stop.stop();
         self.stopped().await
     }

@@ -145,3 +145,25 @@ async fn closing(node: &Daemon) -> Vec<ChannelId> {
     let ends = |info: &&ChannelInfo| info.closing || info.status != ChannelStatus::Open;
     all.iter().filter(ends).map(|info| info.channel).collect()
 }
+
+/// A program that asks once and ends: were its server not told that the answer has come, it would keep that, find nobody
+/// to take it, and sever an honest edge.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_right_after_an_answer_has_said_that_it_came() {
+    let world = World::start().await;
+    let mut alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(1)).await;
+    let echo = bob.node().serve("echo", AppPricing::default(), 8, |incoming| async move { incoming.body });
+    let _echo = echo.await.expect("serve");
+    for round in 1..=5 {
+        alice.ask(&bob, "echo", b"once").await;
+        alice.stop().await;
+        eventually("bob knows that it is over", || async {
+            let served = bob.client().status().await.expect("status").traffic.served;
+            (served == round).then_some(())
+        })
+        .await;
+        alice.start().await;
+    }
+}

@@ -226,6 +226,11 @@ impl Node {
         whole.then(|| self.store.cut_last()).flatten()
     }
 
+    /// Whether everything that was taken in so far is written, and said to whom it concerns and is there.
+    pub fn is_settled(&self) -> bool {
+        !self.stale && self.outputs.is_empty() && self.store.is_idle()
+    }
+
     /// When to send `Input::Tick` at the latest.
     pub fn next_deadline(&self) -> Option<Time> {
         let due = self.due.first().map(|(time, _)| *time);

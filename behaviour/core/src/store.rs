@@ -123,6 +123,11 @@ impl Store {
         Some(Output::Persist { batch: self.last, writes: take_all(&mut self.writes) })
     }
 
+    /// Nothing waits to be written, or for what is.
+    pub fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.held.is_empty()
+    }
+
     /// When writes that nobody waits for become a batch.
     pub fn deadline(&self) -> Option<Time> {
         self.since.map(|since| since.after_ms(LAZY_MS))

@@ -61,6 +61,7 @@ impl Driver {
                 self.input(Input::Command(Command::Sever { channel }));
                 let _ = reply.send(());
             }
+            Message::Settled { reply } => self.settling.push(reply),
             Message::Orders { reply } => {
                 let _ = reply.send(self.orders.place());
             }

@@ -75,7 +75,8 @@ pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<
         ChannelAction::Sever { channel, yes } => {
             let mine = client.channels().await?.into_iter().find(|info| info.channel == channel);
             if let Some(info) = mine.filter(|_| !yes) {
-                let what = format!("severing channel {channel} costs its bond, {}", info.bond);
+                let what =
+                    format!("severing channel {channel} costs its bond, {}", info.bond.to_near_string());
                 let fix = "`por channel close` costs nothing, with the other side there; else add --yes";
                 return Err(CliError::usage(what, fix));
             }
