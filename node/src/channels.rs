@@ -106,9 +106,17 @@ impl Channels {
     /// Severs a channel without the other side, at the price of both bonds. The order is on disk before it is
     /// shown to anybody; the rest happens by itself, also after restarts.
     ///
-    /// Errors: as of [`Channels::close`].
+    /// Errors: as of [`Channels::close`]; `Retryable` while the protocol does not know its channels yet.
     pub(crate) async fn sever(&self, channel: ChannelId) -> Result<(), ClientError> {
         self.check_in_use(channel)?;
+        if !*self.told.borrow() {
+            let what = "the node has not read its channels from the chain yet";
+            return Err(ClientError::new(
+                ErrorCode::Retryable,
+                what,
+                "try again in a moment; see `por status`",
+            ));
+        }
         self.parts.control.sever(channel).await.map_err(|_| stopped())
     }
 

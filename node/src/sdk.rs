@@ -230,7 +230,9 @@ impl Node {
         }
     }
 
-    /// Stops all tasks, makes everything durable and closes the store.
+    /// Tells neighbours what has ended, for half a second at most, stops all tasks, makes everything durable and
+    /// closes the store. A node that is dropped instead tells nobody: who keeps an answer for it severs the edge
+    /// if it stays away.
     pub async fn shutdown(mut self) -> Result<(), Error> {
         self.daemon.take_leave().await;
         self.stop.stop();

@@ -154,7 +154,9 @@ async fn who_stops_right_after_an_answer_has_said_that_it_came() {
     let mut alice = world.node("alice", &[]).await;
     let bob = world.node("bob", &[&alice]).await;
     alice.open_channel(&bob, Yocto::near(1)).await;
-    let echo = bob.node().serve("echo", AppPricing::default(), 8, |incoming| async move { incoming.body });
+    let echo = bob.node().serve("echo", AppPricing::default(), 8, |incoming| async move {
+        String::from_utf8_lossy(&incoming.body).into_owned()
+    });
     let _echo = echo.await.expect("serve");
     for round in 1..=5 {
         alice.ask(&bob, "echo", b"once").await;

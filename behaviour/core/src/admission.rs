@@ -316,12 +316,12 @@ impl Node {
     /// Whether this node could pay for the next leg, with all that waits to be paid for, if the next node
     /// knew of its deposit: that it does not is to come to light there, and not at this node's own edge.
     fn can_pay_later(&self, to: &Leg) -> bool {
-        let sum = self.awaited(to.channel).checked_add(to.amount);
+        let sum = self.set_aside(to.channel).checked_add(to.amount);
         sum.is_ok_and(|sum| sum <= self.funds(to.channel))
     }
 
-    /// What this node is to pay on a channel as soon as it asks again: who has refused has given it back.
-    fn awaited(&self, id: ChannelId) -> Yocto {
+    /// What this node keeps on a channel to ask again with: who has refused has given it back.
+    fn set_aside(&self, id: ChannelId) -> Yocto {
         let Some(channel) = self.channels.get(&id) else { return Yocto::ZERO };
         let asked = self.edges.get(&channel.row.peer).into_iter().flat_map(|edge| edge.asked.values());
         let refused = asked.filter_map(|id| self.jobs.get(id)).filter(|job| job.is_refused());
@@ -335,7 +335,7 @@ impl Node {
         let left = channel.available().checked_sub(amount);
         // What has been refused is part of what is under way.
         let ample = |left| self.retries.is_empty() || left >= channel.outgoing.amount;
-        left.is_ok_and(|left| ample(left) || left >= self.awaited(channel.row.channel))
+        left.is_ok_and(|left| ample(left) || left >= self.set_aside(channel.row.channel))
     }
 
     /// Whether the next node can be asked: edge open, peer there, within caps, covered.

@@ -3,20 +3,10 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use por_core::types::{ChannelId, InvalidReason, Item, ItemKind, Items, RequestId, Side, Yocto};
+use por_core::types::{ChannelId, InvalidReason, Yocto};
 use por_core::wire::{self, Frame, Rejection};
 use por_core::*;
 use rig::*;
-
-/// `down` gives the money back, for this reason.
-fn refuse(rig: &mut Rig, id: RequestId, rejection: Rejection) {
-    let amount = rig.node.channel(OUT).unwrap().pending_out;
-    let items = vec![Item { request: id, amount, kind: ItemKind::Refund }];
-    let items = Items { channel: OUT, payer: Side::B, items }.hash(&network());
-    let mine = rig.node.channel(OUT).unwrap().totals.sent_a;
-    let payment = Some(state(&rig.down, OUT, mine, amount, items));
-    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
-}
 
 /// Nothing has been acknowledged yet: the author may take another way at once, and nobody severs anybody.
 #[test]
@@ -24,7 +14,7 @@ fn what_the_next_node_refuses_at_once_is_refused() {
     let mut rig = Rig::new();
     let (id, item) = rig.relayed(b"question", 100);
     let rejection = Rejection { exchange: item.exchange, reason: RejectReason::Balance, invalid: None };
-    refuse(&mut rig, id, rejection);
+    rig.down_refuses(id, rejection);
     assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::Balance));
     assert_eq!(rig.up_acknowledged(), []);
     let (upper, lower) = (rig.node.channel(IN).unwrap(), rig.node.channel(OUT).unwrap());
@@ -101,7 +91,7 @@ fn a_next_node_speaks_for_nobody_else() {
         let statement =
             types::Invalid { request: id, signer: rig.down.public(), reason: InvalidReason::Underpaid };
         let invalid = (reason == RejectReason::Invalid).then(|| signed_invalid(&rig.down, statement));
-        refuse(&mut rig, id, Rejection { exchange, reason, invalid });
+        rig.down_refuses(id, Rejection { exchange, reason, invalid });
         let (told, proof) = rig.rejection().expect("refused");
         assert_eq!(told, RejectReason::NoEdge, "{reason:?}");
         assert!(proof.is_none(), "{reason:?}");

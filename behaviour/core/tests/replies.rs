@@ -3,7 +3,7 @@
 #[path = "support/rig.rs"]
 mod rig;
 
-use por_core::types::{ChannelId, Hash, Invalid, InvalidReason, Item, ItemKind, Items, Side, Yocto};
+use por_core::types::{ChannelId, Hash, Invalid, InvalidReason, Yocto};
 use por_core::verified::Encoder;
 use por_core::wire::{self, Frame, Part, Rejection, ResponseItem, Sync, SyncChannel, SyncExchange};
 use por_core::*;
@@ -114,14 +114,6 @@ fn a_rejection_without_refund_is_refused() {
     assert_eq!(rig.node.unfinished(), 1);
 }
 
-fn refund(rig: &mut Rig, request: types::RequestId, amount: Yocto) -> types::Signed<types::ChannelState> {
-    let items = vec![Item { request, amount, kind: ItemKind::Refund }];
-    let items = Items { channel: OUT, payer: Side::B, items };
-    rig.paid_down = rig.paid_down.checked_add(amount).unwrap();
-    let mine = rig.node.channel(OUT).unwrap().totals.sent_a;
-    state(&rig.down, OUT, mine, rig.paid_down, items.hash(&network()))
-}
-
 #[test]
 fn what_the_destination_declines_travels_upstream_with_the_whole_payment() {
     let mut rig = Rig::new();
@@ -153,10 +145,8 @@ fn declined(
 
 /// `down` rejects with the refund.
 fn reject(rig: &mut Rig, id: types::RequestId, rejection: Rejection) {
-    let amount = rig.node.channel(OUT).unwrap().pending_out;
-    let payment = Some(refund(rig, id, amount));
     rig.sent.clear();
-    rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
+    rig.down_refuses(id, rejection);
 }
 
 #[test]
@@ -274,7 +264,7 @@ fn a_rejection_as_invalid_needs_the_proof_of_a_node_of_the_path() {
     let mut rig = Rig::new();
     let (id, request) = rig.relayed(b"question", 100);
     let amount = rig.node.channel(OUT).unwrap().pending_out;
-    let payment = Some(refund(&mut rig, id, amount));
+    let payment = Some(rig.refund(id, amount));
     let stranger = secret(9);
     let statement = Invalid { request: id, signer: stranger.public(), reason: InvalidReason::Body };
     let invalid = Some(signed_invalid(&stranger, statement));

@@ -1,9 +1,11 @@
 //! Verbs that ask the running daemon.
 
+use por_types::interface::ChannelStatus;
 use por_types::{Terms, Yocto};
 
 use super::args::ChannelAction;
 use super::{Context, tables};
+use crate::client::ChannelInfo;
 use crate::exit::{CliError, tell};
 
 pub(super) async fn register(context: &Context, stake: Yocto) -> Result<(), CliError> {
@@ -74,7 +76,10 @@ pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<
         ChannelAction::Close { channel } => client.close_channel(channel).await?,
         ChannelAction::Sever { channel, yes } => {
             let mine = client.channels().await?.into_iter().find(|info| info.channel == channel);
-            if let Some(info) = mine.filter(|_| !yes) {
+            let in_use = |info: &ChannelInfo| {
+                matches!(info.status, ChannelStatus::Open | ChannelStatus::Closing { .. })
+            };
+            if let Some(info) = mine.filter(in_use).filter(|_| !yes) {
                 let what =
                     format!("severing channel {channel} costs its bond, {}", info.bond.to_near_string());
                 let fix = "`por channel close` costs nothing, with the other side there; else add --yes";

@@ -5,7 +5,7 @@ use por_core::types::{
     ChannelState, Hash, Hop, Item, ItemKind, Items, RequestHead, RequestId, ResponseReceipt, Side, Signed,
     Yocto,
 };
-use por_core::wire::{self, Frame, RequestItem, ResponseItem};
+use por_core::wire::{self, Frame, Rejection, RequestItem, ResponseItem};
 use por_core::*;
 
 use super::*;
@@ -155,6 +155,22 @@ impl Rig {
             Frame::Reject(reject) => reject.rejections.into_iter().next().map(|r| (r.reason, r.invalid)),
             _ => None,
         })
+    }
+
+    /// `down` gives back what it was paid for a request, for this reason.
+    pub fn down_refuses(&mut self, request: RequestId, rejection: Rejection) {
+        let amount = self.node.channel(OUT).unwrap().pending_out;
+        let payment = Some(self.refund(request, amount));
+        self.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![rejection] }));
+    }
+
+    /// `down`'s payment that gives a request's back.
+    pub fn refund(&mut self, request: RequestId, amount: Yocto) -> Signed<ChannelState> {
+        let items = vec![Item { request, amount, kind: ItemKind::Refund }];
+        let items = Items { channel: OUT, payer: Side::B, items };
+        self.paid_down = self.paid_down.checked_add(amount).unwrap();
+        let mine = self.node.channel(OUT).unwrap().totals.sent_a;
+        state(&self.down, OUT, mine, self.paid_down, items.hash(&network()))
     }
 
     /// A response of `down`.
