@@ -174,11 +174,11 @@ impl Node {
         let job = |head| move |role| Job { head, head_bytes: item.head, proof: item.proof, pace, role };
         match verdict {
             Ok(None) => {
-                let from = Leg { clock: self.clock_from(&head, &from), ..from };
+                let from = Leg { clock: self.clock_from(&head, &from, resent), ..from };
                 self.admit_here(id, from, body, job(head))
             }
             Ok(Some(to)) => {
-                let from = Leg { clock: self.clock_from(&head, &from), ..from };
+                let from = Leg { clock: self.clock_from(&head, &from, resent), ..from };
                 let allowed_ms = head.bound_ms_at(usize::from(to.hop));
                 let to = Leg { clock: Clock::new(self.now, allowed_ms), ..to };
                 self.admit_relay(id, from, to, body, again || resent, job(head))

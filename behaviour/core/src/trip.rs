@@ -9,12 +9,18 @@ use crate::rows::Clock;
 
 impl Node {
     /// The upstream node's bound, less what the way between takes.
-    pub(crate) fn clock_from(&self, head: &RequestHead, from: &Leg) -> Clock {
+    ///
+    /// Upstream counts what is `resent` from when it was sent first. If this process has started since, that time was
+    /// its own absence; upstream bears it, but no further one on top: so upstream's own excuses nothing then.
+    pub(crate) fn clock_from(&self, head: &RequestHead, from: &Leg, resent: bool) -> Clock {
         let bound = head.bound_ms_at(usize::from(from.hop));
         let measured = self.edges.get(&from.peer).and_then(|edge| edge.rtt_ms).unwrap_or(u64::MAX);
         // More than was promised is no reason to be early: the peer can make every round trip look long, and
         // would be paid for lateness that is none.
-        Clock::new(self.now, bound.saturating_sub(measured.min(self.declared_trip_ms(from.channel))))
+        let allowed_ms = bound.saturating_sub(measured.min(self.declared_trip_ms(from.channel)));
+        let (_, grace) = self.rhythm(from.peer);
+        let was_away = resent && self.started.is_some_and(|started| self.now.since_ms(started) <= grace);
+        Clock { excused_ms: if was_away { grace } else { 0 }, ..Clock::new(self.now, allowed_ms) }
     }
 
     fn declared_trip_ms(&self, channel: ChannelId) -> u64 {

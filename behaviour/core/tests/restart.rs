@@ -447,3 +447,36 @@ fn an_author_is_told_of_its_own_order_once_that_is_on_disk() {
     assert_eq!((told(&rig), rig.orders.len()), (1, 1));
     assert_eq!(rig.node.unfinished(), 0);
 }
+
+/// What is paid for the lateness of a request that came `after_ms` after the start, and was late already when upstream
+/// went away for most of its grace.
+fn paid_with_an_absence(after_ms: u64, resent: bool) -> Yocto {
+    let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+    restart(&mut rig, 10);
+    rig.input(Input::LateFee { per_ms: LATE_FEE });
+    rig.later(after_ms);
+    rig.connect_all();
+    let head = rig.head_here(b"question", 100);
+    let requests = vec![rig.item(&head, b"question")];
+    let payment = Some(rig.payment(&[&head]));
+    rig.up_sends(Frame::Request(wire::Request { payment, resent, requests }));
+    let request = last_incoming(&rig);
+    rig.steps(5, 100);
+    let up = rig.up.public();
+    (1..=8).map(ConnId).for_each(|conn| rig.input(Input::Disconnected { peer: up, conn }));
+    rig.steps(9, 100);
+    rig.connect(up);
+    rig.input(Input::Command(Command::Respond { request, body: Bytes::from_static(b"answer") }));
+    paid_up(&rig)
+}
+
+#[test]
+fn who_was_away_when_a_request_was_sent_excuses_itself_nothing_more() {
+    let (excused, more) = (paid_with_an_absence(0, false), LATE_FEE.checked_mul(900).unwrap());
+    // Upstream counts from when it sent it first, and has borne that absence.
+    let resent = paid_with_an_absence(0, true);
+    assert_eq!(Ok(resent), excused.checked_add(more));
+    // Nobody is paid for going away by calling everything sent before.
+    let later = u64::from(terms().grace_ms) + 1;
+    assert_eq!(paid_with_an_absence(later, true), paid_with_an_absence(later, false));
+}

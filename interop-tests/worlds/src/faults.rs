@@ -564,6 +564,7 @@ mod tests {
             ("a next node was judged before it could answer what it was asked last", &[200_010_674]),
             ("money to ask again with went to requests that came meanwhile", &[300_030_402]),
             ("a relay that had stood still was judged as if it had not", &[300_060_132]),
+            ("who had been away at first excused itself for upstream's absence as well", &[300_070_084]),
             ("a relay that had crashed let an Ack wait that upstream had waited for", &[103_000_178]),
         ];
         for (why, seeds) in once {
