@@ -20,7 +20,7 @@
 //! [policy]
 //! auto_confirm = false            # confirm proposals of others without asking
 //! confirm_accounts = []           # only from these; empty: from anyone
-//! confirm_deposit = "0"           # own deposit in such a channel, e.g. "0.5 NEAR"
+//! confirm_deposit = "0.01 NEAR"   # own deposit in such a channel, e.g. "0.5 NEAR"
 //! forget_after_s = 3600           # how long a channel that is over stays on chain
 //! checks = "own"                  # continue stalled partition checks: "own", "any" or "none"
 //! pursuit_budget = "0"            # most to spend on asking a severed, silent neighbour over other routes
@@ -120,6 +120,10 @@ impl Default for ApiConfig {
     }
 }
 
+/// Own deposit in a channel that another proposes, unless the operator wants it otherwise: enough to pay for the
+/// lateness of many requests at once until who causes it is found out.
+pub const CONFIRM_DEPOSIT: Yocto = Yocto::millinear(10);
+
 /// What the daemon decides by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -151,7 +155,7 @@ impl Default for PolicyConfig {
         PolicyConfig {
             auto_confirm: false,
             confirm_accounts: Vec::new(),
-            confirm_deposit: Yocto::ZERO,
+            confirm_deposit: CONFIRM_DEPOSIT,
             forget_after_s: 3_600,
             checks: ChecksPolicy::Own,
             pursuit_budget: Yocto::ZERO,

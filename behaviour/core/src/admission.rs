@@ -7,16 +7,16 @@ use borsh::BorshDeserialize;
 use bytes::{Bytes, BytesMut};
 use por_types::{
     ChannelId, ChannelState, Hash, Invalid, Item, ItemKind, NodeKey, RequestHead, RequestId, SeverReason,
-    Signed, SignedInvalid, Yocto,
+    Signed, SignedInvalid,
 };
 
-use crate::api::{ANSWER_APP, ANSWER_LIMIT, MyChannel, Patience, RejectReason, Time};
+use crate::api::{ANSWER_APP, ANSWER_LIMIT, Patience, RejectReason, Time};
 use crate::body::{Inflow, Outflow};
 use crate::edge::{Edge, Queued};
 use crate::fault::Fault;
 use crate::graph::Refusal;
 use crate::job::{Asked, Job, Leg, Relay, Role};
-use crate::ledger::{Channel, Load, SHARE_OF_FREE};
+use crate::ledger::Channel;
 use crate::node::Node;
 use crate::pace::{Pace, declined};
 use crate::replies::ASK_AGAIN_MS;
@@ -256,7 +256,12 @@ impl Node {
             return reject(R::Busy);
         }
         if relay {
-            self.judge_next(head, from, again).map(Some)
+            let to = self.judge_next(head, from, again)?;
+            if again || self.can_be_late(channel, from, to.peer) {
+                Ok(Some(to))
+            } else {
+                Err(Refusal::Short(from.channel))
+            }
         } else {
             self.judge_app(head, from.peer).map(|()| None)
         }
@@ -292,6 +297,7 @@ impl Node {
                 return Ok(to);
             }
             Err(RejectReason::Balance) if again && self.can_pay_later(&to) => return Ok(to),
+            Err(RejectReason::Balance) => return Err(Refusal::Short(to.channel)),
             checked => checked.map_err(reject)?,
         }
         if !again && !self.has_share(&to) {
@@ -311,31 +317,6 @@ impl Node {
     fn can_prove(&self, to: &Leg) -> bool {
         let channel = self.channels.get(&to.channel).filter(|channel| channel.row.peer == to.peer);
         channel.is_some_and(|channel| channel.there().is_none() || self.funds(to.channel) >= to.amount)
-    }
-
-    /// Whether this node could pay for the next leg, with all that waits to be paid for, if the next node
-    /// knew of its deposit: that it does not is to come to light there, and not at this node's own edge.
-    fn can_pay_later(&self, to: &Leg) -> bool {
-        let sum = self.set_aside(to.channel).checked_add(to.amount);
-        sum.is_ok_and(|sum| sum <= self.funds(to.channel))
-    }
-
-    /// What this node keeps on a channel to ask again with: who has refused has given it back.
-    fn set_aside(&self, id: ChannelId) -> Yocto {
-        let Some(channel) = self.channels.get(&id) else { return Yocto::ZERO };
-        let asked = self.edges.get(&channel.row.peer).into_iter().flat_map(|edge| edge.asked.values());
-        let refused = asked.filter_map(|id| self.jobs.get(id)).filter(|job| job.is_refused());
-        let legs = refused.filter_map(Job::to).filter(|leg| leg.channel == id);
-        // Part of the channel's load, which is a sum that exists.
-        Yocto::checked_sum(legs.map(|leg| leg.amount)).unwrap_or(channel.outgoing.amount)
-    }
-
-    /// Whether the balance covers something new, and what is to be asked again beside it.
-    pub(crate) fn covers_more(&self, channel: &Channel, amount: Yocto) -> bool {
-        let left = channel.available().checked_sub(amount);
-        // What has been refused is part of what is under way.
-        let ample = |left| self.retries.is_empty() || left >= channel.outgoing.amount;
-        left.is_ok_and(|left| ample(left) || left >= self.set_aside(channel.row.channel))
     }
 
     /// Whether the next node can be asked: edge open, peer there, within caps, covered.
@@ -361,51 +342,6 @@ impl Node {
         }
         let hello = self.edges.get(&channel.row.peer).and_then(Edge::hello);
         if hello.is_some_and(|hello| hello.has(CHANNELS)) { Err(RejectReason::Unreachable) } else { Ok(()) }
-    }
-
-    /// Caps of the terms and exposure: what absconding could gain stays below the bond lost.
-    pub(crate) fn check_load(&self, load: Load, info: &MyChannel, leg: &Leg) -> Result<(), RejectReason> {
-        if leg.bytes > info.terms.max_bytes {
-            return Err(RejectReason::TooLarge);
-        }
-        let load = load.plus(leg.amount, leg.bytes).map_err(|_| RejectReason::Busy)?;
-        let most = info.terms.max_requests.min(self.config.limits.max_exchanges);
-        if load.requests > most || load.bytes > info.terms.max_bytes {
-            return Err(RejectReason::Busy);
-        }
-        // A bond of zero means that the network has no penalty: nothing to compare with.
-        let exposure = load.amount.checked_add(self.late_reserve(&load, info));
-        if !info.bond.is_zero() && exposure.is_ok_and(|exposure| exposure >= info.bond) {
-            return Err(RejectReason::Busy);
-        }
-        Ok(())
-    }
-
-    /// Whether the neighbour that the request came from may take more of what the next edge can carry. One
-    /// that has nothing there may always.
-    fn has_share(&self, to: &Leg) -> bool {
-        let Some(channel) = self.channels.get(&to.channel) else { return false };
-        let Some(info) = channel.open_info() else { return false };
-        let (all, held) = (channel.outgoing, channel.relayed.of(&to.via));
-        if held.requests == 0 {
-            return true;
-        }
-        let most = info.terms.max_requests.min(self.config.limits.max_exchanges);
-        let requests = most.saturating_sub(all.requests).saturating_mul(SHARE_OF_FREE);
-        let bytes = info.terms.max_bytes.saturating_sub(all.bytes).saturating_mul(u64::from(SHARE_OF_FREE));
-        let exposure =
-            |load: Load| load.amount.checked_add(self.late_reserve(&load, info)).unwrap_or(info.bond);
-        let free = info.bond.saturating_sub(exposure(all));
-        let exposed = info.bond.is_zero() || exposure(held).0 / u128::from(SHARE_OF_FREE) < free.0;
-        held.requests < requests && held.bytes < bytes && exposed
-    }
-
-    /// Late fees possible until a breach is noticed (protocol section 4).
-    fn late_reserve(&self, load: &Load, info: &MyChannel) -> Yocto {
-        let noticed_ms = u128::from(info.terms.heartbeat_ms) + u128::from(info.terms.grace_ms);
-        let fee = self.late_fee.paid(self.now);
-        // More than exists is more than any bond.
-        fee.checked_mul(noticed_ms * u128::from(load.requests)).unwrap_or(Yocto(u128::MAX >> 1))
     }
 
     fn accept(&mut self, id: RequestId, from: &Leg, body_len: u64, relay: bool) {
@@ -465,7 +401,7 @@ impl Node {
         let owed = self.channels.get_mut(&to.channel).map(|channel| channel.spend(to.amount));
         let paid = matches!(owed, Some(Ok(())));
         if !paid && !self.can_pay_later(&to) {
-            let refusal = Refusal::Reject(RejectReason::Balance);
+            let refusal = Refusal::Short(to.channel);
             self.refuse(id, from, refusal, |role| Job { role, ..job });
             return Ok(());
         }
@@ -536,6 +472,10 @@ impl Node {
         let (reason, proof) = match refusal {
             Refusal::Reject(reason) => (reason, last.then_some(declined(reason))),
             Refusal::Invalid(reason) => (RejectReason::Invalid, Some(reason)),
+            Refusal::Short(channel) => {
+                self.tell_short(channel);
+                (RejectReason::Balance, None)
+            }
         };
         // Signed with everything else that this flush declines.
         self.declines.extend(proof.map(|reason| Invalid { request: id, signer: self.key, reason }));

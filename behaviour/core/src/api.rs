@@ -377,6 +377,12 @@ pub enum Event {
         peer: NodeKey,
         reason: SeverReason,
     },
+    /// A request was refused, or the edge after it severed, for want of an own balance on this channel: to pass it
+    /// on with, or to pay for lateness from. Told once a minute at most.
+    Short {
+        channel: ChannelId,
+        peer: NodeKey,
+    },
     /// A pursuit wants a route to this node, not over the severed channel, for at most this price:
     /// answer with [`Command::Pursue`] for a request of 32 bytes, a response of [`ANSWER_LIMIT`] and
     /// no server price. Told again after a while.

@@ -97,6 +97,7 @@ impl Node {
         self.graph.check(head, 0, false, None).map_err(|refusal| match refusal {
             Refusal::Reject(reason) => reason,
             Refusal::Invalid(_) => RejectReason::Invalid,
+            Refusal::Short(_) => RejectReason::Balance,
         })?;
         if head.expires_ms <= self.graph.chain_time_ms || head.bound_ms_at(0) > MAX_BOUND_MS {
             return Err(RejectReason::Expired);

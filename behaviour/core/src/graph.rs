@@ -29,6 +29,9 @@ pub(crate) enum Refusal {
     Reject(RejectReason),
     /// The author's bytes contradict the version of the graph that they name.
     Invalid(InvalidReason),
+    /// This node's balance on its channel is too small: a rejection for want of balance, of which the operator
+    /// learns.
+    Short(ChannelId),
 }
 
 impl Graph {

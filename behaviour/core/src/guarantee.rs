@@ -206,6 +206,9 @@ impl Node {
         let next = late_fee.checked_mul(u128::from(unpaid) + u128::from(beat));
         let broke = next.is_err() || next.is_ok_and(|next| self.funds(from) < next);
         if downstream_late && (enough || broke) {
+            if broke {
+                self.tell_short(from);
+            }
             self.end_leg(id, SeverReason::UnpaidLateness);
         }
     }

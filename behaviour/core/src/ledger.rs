@@ -96,6 +96,8 @@ pub(crate) struct Channel {
     unsigned: Option<(Yocto, Time)>,
     /// The batch of writes with the row's order, if this process has brought that.
     pub ordered: u64,
+    /// When [`crate::Event::Short`] was told last.
+    pub short: Option<Time>,
 }
 
 impl Channel {
@@ -116,6 +118,7 @@ impl Channel {
             incoming,
             unsigned: None,
             ordered: 0,
+            short: None,
         }
     }
 

@@ -19,7 +19,7 @@
 //! |---|---|---|
 //! | checked, paid for, signed with its flush | author | `author` |
 //! | framed, written, released | every node | `flush`, `store`, `rows` |
-//! | checked against author, payment, graph, terms and limits | next node | `admission`, `ledger`, `graph`, `roots` |
+//! | checked against author, payment, graph, terms and limits | next node | `admission`, `exposure`, `ledger`, `graph`, `roots` |
 //! | passed on | relay | `admission`, `job` |
 //! | given to the app, answered, signed with its flush | destination | `destination` |
 //! | refused further on: asked again, over a parallel channel too | relay | `replies`, `parallel` |
@@ -55,6 +55,7 @@ mod channels;
 pub mod codec;
 mod destination;
 mod edge;
+mod exposure;
 mod fault;
 mod fee;
 mod flush;

@@ -389,3 +389,28 @@ fn who_names_more_exchanges_than_there_can_be_is_disconnected() {
         assert!(rig.blames(rig.up.public(), "more exchanges"));
     }
 }
+
+/// It would have to sever a next node that is away for a moment, and lose a bond for a few fees.
+#[test]
+fn a_relay_takes_no_more_than_it_can_pay_the_lateness_of() {
+    let mut rig = Rig::new();
+    let borne_ms = rig.terms.heartbeat_ms + rig.terms.grace_ms + Policy::default().margin_ms as u32;
+    // Enough for one request and a half, until the next node is in breach.
+    rig.input(Input::LateFee { per_ms: Yocto(DEPOSIT.0 / u128::from(borne_ms) * 2 / 3) });
+    assert!(rig.ask_through(b"question", 100));
+    let mut head = rig.head(b"another", 100);
+    head.route[1].allowance_ms += 10_000;
+    let (second, _) = rig.ask(&head, b"another");
+    assert!(rig.down_got().is_empty());
+    let (reason, _) = rig.rejection().expect("rejected");
+    assert_eq!(reason, RejectReason::Balance);
+    let short = |event: &Event| matches!(event, Event::Short { channel: IN, .. });
+    assert!(rig.events.iter().any(short), "the operator learns of it");
+    // With the payment back.
+    let refund = rig.node.channel(IN).unwrap().totals.sent_b;
+    assert_eq!(Ok(refund), head.payment_at(0), "{second}");
+    // What a node serves itself it can answer.
+    let here = rig.head_here(b"question", 100);
+    rig.ask(&here, b"question");
+    assert!(rig.rejection().is_none());
+}

@@ -54,6 +54,9 @@ impl Driver {
             CoreEvent::SeverWithheld { peer, reason } => {
                 tracing::warn!(%peer, ?reason, "a peer is in breach, but the fault may be here");
             }
+            CoreEvent::Short { channel, peer } => {
+                tracing::warn!(%channel, %peer, "the own balance on the channel is too small: top it up");
+            }
             CoreEvent::Pursued { channel, peer, request, end } => {
                 tracing::warn!(%channel, %peer, %request, ?end, "pursuit over");
             }

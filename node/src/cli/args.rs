@@ -193,9 +193,9 @@ pub enum ChannelAction {
     /// Confirm a proposal of another node.
     Confirm {
         channel: ChannelId,
-        /// Own deposit.
-        #[arg(long, value_parser = amount, default_value = "0")]
-        deposit: Yocto,
+        /// Own deposit: what lateness is paid from, and what can be spent over the channel [default: 0.01 NEAR].
+        #[arg(long, value_parser = amount)]
+        deposit: Option<Yocto>,
     },
     /// This node's channels.
     List,

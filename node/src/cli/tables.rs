@@ -107,6 +107,12 @@ pub(super) fn happening(happening: &Happening) -> String {
         What::Withheld { peer, reason } => {
             format!("not severed yet: {peer} ({reason:?}), for the fault may be here")
         }
+        What::Short { channel, .. } => {
+            format!(
+                "short: the own balance on channel {channel} was too small for a request (`por channel top-up \
+                 {channel} AMOUNT`)"
+            )
+        }
         What::Proof { request, channel, signer, reason, refund, late, .. } => {
             let (refund, late) = (refund.to_near_string(), late.to_near_string());
             format!(

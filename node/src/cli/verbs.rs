@@ -6,6 +6,7 @@ use por_types::{Terms, Yocto};
 use super::args::ChannelAction;
 use super::{Context, tables};
 use crate::client::ChannelInfo;
+use crate::config::CONFIRM_DEPOSIT;
 use crate::exit::{CliError, tell};
 
 pub(super) async fn register(context: &Context, stake: Yocto) -> Result<(), CliError> {
@@ -71,7 +72,9 @@ pub(super) async fn channel(context: &Context, action: ChannelAction) -> Result<
             client.propose_channel(&account, deposit, proposal).await?
         }
         ChannelAction::Cancel { channel } => client.cancel_channel(channel).await?,
-        ChannelAction::Confirm { channel, deposit } => client.confirm_channel(channel, deposit, None).await?,
+        ChannelAction::Confirm { channel, deposit } => {
+            client.confirm_channel(channel, deposit.unwrap_or(CONFIRM_DEPOSIT), None).await?
+        }
         ChannelAction::TopUp { channel, amount } => client.top_up_channel(channel, amount).await?,
         ChannelAction::Close { channel } => client.close_channel(channel).await?,
         ChannelAction::Sever { channel, yes } => {

@@ -145,6 +145,9 @@ pub enum What {
     Severed { channel: ChannelId, peer: NodeKey, reason: SeverReason },
     /// It would have severed an edge, but the fault may be its own.
     Withheld { peer: NodeKey, reason: SeverReason },
+    /// A request was refused, or the edge after it severed, for want of an own balance on this channel: to pass it
+    /// on with, or to pay for lateness from. Told once a minute at most; add to the deposit.
+    Short { channel: ChannelId, peer: NodeKey },
     /// Proof came that an edge of the path of a request of this node was severed by `signer`.
     /// `refund` came back of `price` (`None`: from before the daemon's start), and `late` was paid
     /// for lateness, earlier payments included.

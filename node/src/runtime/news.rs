@@ -140,6 +140,7 @@ fn tell(event: Event, prices: &mut HashMap<RequestId, Yocto>) -> Option<What> {
         Event::PaidLate { peer, amount } => Some(What::PaidLate { peer, amount }),
         Event::EdgeSevered { channel, peer, reason } => Some(What::Severed { channel, peer, reason }),
         Event::SeverWithheld { peer, reason } => Some(What::Withheld { peer, reason }),
+        Event::Short { channel, peer } => Some(What::Short { channel, peer }),
         Event::Pursued { channel, peer, request, end } => Some(What::Pursued { channel, peer, request, end }),
         _ => None,
     }
