@@ -165,6 +165,8 @@ pub(crate) struct Edge {
     pub missed: bool,
     /// The next sync is one that is made up for, outside the rhythm.
     pub extra: bool,
+    /// The last one was held up: nobody was blamed.
+    pub beat_late: bool,
     /// When this node looks next at what the peer owes.
     pub watch: Option<Time>,
     /// That look is one that was put off.

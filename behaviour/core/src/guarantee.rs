@@ -14,21 +14,17 @@ use crate::edge::Queued;
 use crate::fault::Fault;
 use crate::job::{Job, Role};
 use crate::node::Node;
-use crate::pace::Pace;
 use crate::wire::{Late, LateDue};
 
 /// How many times longer than usual a silence of everybody is borne.
 pub(crate) const SELF_DOUBT: u64 = 4;
-
-/// A look that is later than this was held up, milliseconds; and so long what has come is read.
-const HELD_UP_MS: u64 = 50;
 
 impl Node {
     /// The time at which this process started is known.
     pub(crate) fn start_clocks(&mut self) {
         let mut due = Vec::new();
         for job in self.jobs.values_mut() {
-            job.pace = Pace::new(self.now);
+            job.pace.start(self.now);
         }
         self.alone = Some(self.now);
         for (id, job) in self.jobs.iter() {
@@ -112,7 +108,7 @@ impl Node {
         {
             self.beats.pop_first();
             self.edge(peer).beat = None;
-            self.beat(peer);
+            self.beat(peer, time);
             self.beat_later(peer);
         }
         while let Some(&(time, request)) = self.retries.first()
@@ -138,8 +134,8 @@ impl Node {
         }
     }
 
-    /// A sync with an upstream peer.
-    fn beat(&mut self, peer: NodeKey) {
+    /// A sync with an upstream peer, planned for then.
+    fn beat(&mut self, peer: NodeKey, planned: Time) {
         let owed: Vec<RequestId> = self.edge(peer).owed.values().copied().collect();
         let edge = self.edge(peer);
         let connected = edge.open().is_some();
@@ -182,7 +178,12 @@ impl Node {
             }
         }
         self.outbox(peer).beat = true;
-        self.watch_upstream(peer);
+        let late = self.is_held_up(planned);
+        let edge = self.edge(peer);
+        edge.beat_late = late && !edge.beat_late;
+        if !edge.beat_late {
+            self.watch_upstream(peer);
+        }
     }
 
     /// Severs the next edge if the node has paid for its lateness for as long as it wants to, or as
@@ -270,22 +271,6 @@ impl Node {
             from.open = false;
         }
         late
-    }
-
-    /// A look that comes late was held up here, if for less than what counts as a stall: what has come meanwhile is
-    /// read first. Not twice in a row, nor where there was time for that after a stall, or a machine that is always
-    /// held up would blame nobody.
-    fn puts_off(&mut self, peer: NodeKey, planned: Time) -> bool {
-        let now = self.now;
-        let late = now.since_ms(planned) > HELD_UP_MS && planned > self.reads_until;
-        let edge = self.edge(peer);
-        edge.put_off = late && !edge.put_off;
-        if edge.put_off {
-            let time = now.after_ms(HELD_UP_MS);
-            edge.watch = Some(time);
-            self.watches.insert((time, peer));
-        }
-        self.edge(peer).put_off
     }
 
     /// A look at a downstream peer.

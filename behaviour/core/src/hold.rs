@@ -3,10 +3,11 @@
 
 use por_types::{ChannelId, NodeKey, RequestId, SeverReason, Terms};
 
-use crate::api::Event;
+use crate::api::{Event, Table};
 use crate::guarantee::SELF_DOUBT;
 use crate::job::{Job, Role};
 use crate::node::Node;
+use crate::rows;
 use crate::verified::encoded_len;
 use crate::wire::MIN_FRAME;
 
@@ -44,12 +45,26 @@ impl Node {
             if waits_ms >= beat || !connected {
                 // Who waits further down is not held up by this edge.
                 self.keep_answer(id);
+                self.note_wait(id, beat);
             }
         }
         if !unreachable.is_empty() {
             self.accuse(peer, SeverReason::MissedSync, &unreachable);
         } else if !untaken.is_empty() {
             self.accuse(peer, SeverReason::NoAck, &untaken);
+        }
+    }
+
+    /// An answer that only passes cannot be kept, and the node after this one waits as well: it goes on counting
+    /// when this process starts anew, and so does that.
+    fn note_wait(&mut self, id: RequestId, beat_ms: u64) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|job| matches!(job.role, Role::Relay(_))) else {
+            return;
+        };
+        let (waits_ms, noted_ms) = (job.pace.waits_ms, &mut job.pace.noted_ms);
+        if waits_ms.saturating_sub(*noted_ms) >= beat_ms {
+            *noted_ms = waits_ms;
+            self.store.put_lazily(Table::Exchanges, rows::waits_key(&id), rows::encode(&waits_ms, 9));
         }
     }
 

@@ -481,6 +481,9 @@ impl Node {
         if here && job.from().is_some_and(|from| !from.clock.late.is_zero()) {
             self.store.delete(Table::Exchanges, rows::clock_key(request));
         }
+        if job.pace.noted_ms > 0 {
+            self.store.delete(Table::Exchanges, rows::waits_key(request));
+        }
         if job.has_chunks() {
             self.delete_chunks(request, job.head.body_len);
         }

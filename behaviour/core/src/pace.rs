@@ -34,6 +34,8 @@ pub(crate) struct Pace {
     waits: bool,
     /// For so long the outcome has waited for upstream to take it, all in all.
     pub waits_ms: u64,
+    /// So much of that is on disk.
+    pub noted_ms: u64,
     /// For how long the upstream node had been away before the request came, milliseconds.
     pub away_ms: u64,
     /// The job's entry among those with a bound, if the policy looks at it then.
@@ -63,6 +65,16 @@ impl Pace {
     /// By how much the downstream node's deadline was shifted since this process started, milliseconds.
     pub fn excused_ms(&self) -> u64 {
         self.shifted_ms.1
+    }
+
+    /// Of a request from before this process, whose outcome had waited for so long.
+    pub fn restored(waits_ms: u64) -> Pace {
+        Pace { waits_ms, noted_ms: waits_ms, ..Pace::default() }
+    }
+
+    /// This process starts now.
+    pub fn start(&mut self, now: Time) {
+        (self.at, self.moved) = (now, now);
     }
 
     /// Of a request from a node that has been away for so long before.

@@ -53,7 +53,7 @@ impl Node {
             leg.map(|leg| Leg { channel: row.channel, clock: row.clock, ..leg })
                 .map_err(|_| bad("hop outside the route"))
         };
-        let (answer, pace) = (loaded.answer(&id), Pace::default());
+        let (answer, pace) = (loaded.answer(&id), Pace::restored(loaded.waits_ms(&id)));
         if let Some(AnswerRow { up, receipt, body, earned, served }) = answer {
             let reply = Outflow::whole(Encoder::new(Bytes::from(body)));
             let from = closed(leg(&up)?);

@@ -214,6 +214,11 @@ pub(crate) fn clock_key(request: &RequestId) -> RowKey {
     RowKey::of(&[&request.0, &[3]])
 }
 
+/// For how long an answer that passes has waited for upstream to take it.
+pub(crate) fn waits_key(request: &RequestId) -> RowKey {
+    RowKey::of(&[&request.0, &[4]])
+}
+
 pub(crate) fn chunk_key(request: &RequestId, index: u32) -> RowKey {
     RowKey::of(&[&request.0, &[1], &index.to_be_bytes()])
 }
@@ -256,6 +261,8 @@ pub(crate) struct Loaded {
     answers: BTreeMap<Vec<u8>, (Row, AnswerRow)>,
     /// By request.
     clocks: BTreeMap<Vec<u8>, Clock>,
+    /// By request, milliseconds.
+    waits: BTreeMap<Vec<u8>, u64>,
     chunks: BTreeMap<RowKey, Vec<u8>>,
 }
 
@@ -276,6 +283,9 @@ impl Loaded {
                 Table::Exchanges if row.key.len() == 33 && row.key.ends_with(&[3]) => {
                     loaded.clocks.insert(row.key[..32].to_vec(), decode(&row)?);
                 }
+                Table::Exchanges if row.key.len() == 33 && row.key.ends_with(&[4]) => {
+                    loaded.waits.insert(row.key[..32].to_vec(), decode(&row)?);
+                }
                 Table::Exchanges if row.key.len() == 33 => {
                     let job = decode(&row)?;
                     loaded.jobs.push((row, job));
@@ -292,6 +302,11 @@ impl Loaded {
     pub fn clock(&self, request: &RequestId, of_row: Clock) -> Clock {
         let later = self.clocks.get(request.0.as_slice());
         later.filter(|clock| clock.late > of_row.late).copied().unwrap_or(of_row)
+    }
+
+    /// For how long the answer to a request has waited for upstream, milliseconds.
+    pub fn waits_ms(&self, request: &RequestId) -> u64 {
+        self.waits.get(request.0.as_slice()).copied().unwrap_or_default()
     }
 
     /// The answer to a request, once.

@@ -13,6 +13,9 @@ use crate::wire::Frame;
 /// So long after a stall nobody is judged at least, milliseconds.
 const READ_MS: u64 = 250;
 
+/// A look that is later than this was held up, milliseconds; and so long what has come is read.
+const HELD_UP_MS: u64 = 50;
+
 /// Most stalls that are remembered one by one.
 const MAX_STALLS: usize = 64;
 
@@ -77,6 +80,26 @@ impl Node {
     /// channels are there at all, and after a stall what has come meanwhile is read first.
     pub(crate) fn judges(&self) -> bool {
         self.knows_chain && self.now >= self.reads_until
+    }
+
+    /// A look that was planned for then comes so late that it was held up here, if for less than what counts as a
+    /// stall: what has come meanwhile is read first, unless there was time for that after a stall. Whoever puts it off
+    /// for that does so once, not twice in a row, or a machine that is always held up would blame nobody.
+    pub(crate) fn is_held_up(&self, planned: Time) -> bool {
+        self.now.since_ms(planned) > HELD_UP_MS && planned > self.reads_until
+    }
+
+    /// Puts off a look at a downstream peer that was held up.
+    pub(crate) fn puts_off(&mut self, peer: NodeKey, planned: Time) -> bool {
+        let (now, late) = (self.now, self.is_held_up(planned));
+        let edge = self.edge(peer);
+        edge.put_off = late && !edge.put_off;
+        if edge.put_off {
+            let time = now.after_ms(HELD_UP_MS);
+            edge.watch = Some(time);
+            self.watches.insert((time, peer));
+        }
+        self.edge(peer).put_off
     }
 
     /// A connection was lost.

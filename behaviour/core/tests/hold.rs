@@ -122,13 +122,7 @@ fn who_is_cut_off_itself_bears_it_longer() {
 fn own_downtime_is_nobodys_absence() {
     let mut rig = Rig::new();
     answered(&mut rig, 100);
-    let rows = rig.rows.iter().map(|((table, key), value)| Row {
-        table: *table,
-        key: key.clone(),
-        value: value.clone(),
-    });
-    let restored = Restored { rows: rows.collect() };
-    rig.node = Node::new(config(&rig.limits), restored).unwrap();
+    rig.restart();
     // An hour later; the peers come back one after the other.
     rig.later(3_600_000);
     rig.chain();
@@ -188,5 +182,38 @@ fn who_never_says_that_it_has_a_response_is_severed() {
     pass(&mut rig, LIMIT_MS);
     assert_eq!(reasons(&rig), [], "nodes further up may take their time");
     pass(&mut rig, 10_000);
+    assert_eq!(reasons(&rig), [(IN, SeverReason::NoAck)]);
+}
+
+#[test]
+fn a_look_that_comes_late_reads_what_has_come_first() {
+    // When upstream has not taken the answer for too long.
+    let untaken = |rig: &mut Rig, ms: u64| {
+        (0..ms / 100).find(|_| {
+            rig.later(100);
+            !rig.orders.is_empty()
+        })
+    };
+    let mut rig = Rig::new();
+    answered(&mut rig, 100);
+    let steps = untaken(&mut rig, 100_000).expect("severed at last");
+    assert_eq!(reasons(&rig), [(IN, SeverReason::NoAck)]);
+    for comes in [true, false] {
+        let mut rig = Rig::new();
+        let exchange = answered(&mut rig, 100);
+        assert_eq!(untaken(&mut rig, 100 * steps), None);
+        // Held up, for less than counts as a stall.
+        rig.later(600);
+        if comes {
+            rig.up_sends(Frame::Done(wire::Done { exchanges: vec![exchange], receipts: vec![] }));
+        }
+        pass(&mut rig, 2_000);
+        let expected = if comes { vec![] } else { vec![(IN, SeverReason::NoAck)] };
+        assert_eq!(reasons(&rig), expected);
+    }
+    // A machine that is always held up blames somebody all the same.
+    let mut rig = Rig::new();
+    answered(&mut rig, 100);
+    (0..100_000 / 700).for_each(|_| rig.later(700));
     assert_eq!(reasons(&rig), [(IN, SeverReason::NoAck)]);
 }

@@ -3,6 +3,8 @@
 #[path = "support/rig.rs"]
 mod rig;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use por_core::types::{InvalidReason, RequestHead, SeverReason, Yocto};
 use por_core::verified::Encoder;
@@ -271,9 +273,14 @@ fn who_has_to_send_an_answer_once_more_has_the_time_for_it() {
 
 /// `down` sends as much of an answer as it has credit for at first.
 fn first_window(rig: &mut Rig, exchange: ExchangeId, answer: &Bytes) {
-    let (encoder, mut offset, window) = (Encoder::new(answer.clone()), 0, u64::from(rig.limits.window));
-    while offset < window {
-        let data = encoder.read(offset, window - offset);
+    send_window(rig, exchange, answer, 0..u64::from(rig.limits.window));
+}
+
+/// `down` sends this part of the answer's stream.
+fn send_window(rig: &mut Rig, exchange: ExchangeId, answer: &Bytes, part: Range<u64>) {
+    let (encoder, mut offset) = (Encoder::new(answer.clone()), part.start);
+    while offset < part.end {
+        let data = encoder.read(offset, part.end - offset);
         let fragment = Fragment { exchange, part: Part::ResponseBody, offset, data };
         offset += fragment.data.len() as u64;
         rig.down_sends(Frame::Fragment(fragment));
@@ -326,4 +333,70 @@ fn a_body_is_not_sent_from_its_start_again_and_again() {
     rig.up_sends(Frame::Credit(again));
     let again = |frame: &Frame| matches!(frame, Frame::Credit(credit) if credit.from == Some(0));
     assert!(rig.down_got().iter().any(again), "it would wait for ever");
+}
+
+/// A relay that has begun to pass on an answer for which `up` gives no more credit: the time until it severs `up`,
+/// milliseconds, with a restart in between.
+fn bears(restarts_at_ms: Option<u64>) -> u64 {
+    let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
+    let answer = body();
+    let mut head = rig.head(b"question", answer.len() as u64);
+    head.route[1].allowance_ms += 1_000;
+    let (id, _) = rig.ask(&head, b"question");
+    let exchange = rig.passed_on();
+    rig.acknowledge(true);
+    let send = |rig: &mut Rig| {
+        rig.respond(wire::ResponseItem { body: None, ..rig.response(id, exchange, &answer) });
+        first_window(rig, exchange, &answer);
+        // All of it leaves, and the next window stays.
+        let peer = rig.up.public();
+        loop {
+            let frames = rig.up_got();
+            let fragments = frames.iter().filter_map(|frame| match frame {
+                Frame::Fragment(fragment) => Some(fragment.data.len() as u64),
+                _ => None,
+            });
+            let bytes = fragments.sum();
+            (1..=8).map(ConnId).for_each(|conn| rig.input(Input::Drained { peer, conn, bytes }));
+            if bytes == 0 {
+                break;
+            }
+        }
+        let credits = rig.down_got().into_iter().filter_map(|frame| match frame {
+            Frame::Credit(credit) => Some(credit.up_to),
+            _ => None,
+        });
+        let up_to = credits.max().expect("credit for what has left");
+        send_window(rig, exchange, &answer, u64::from(rig.limits.window)..up_to);
+    };
+    send(&mut rig);
+    for ms in (0..LONG_MS).step_by(500) {
+        if Some(ms) == restarts_at_ms {
+            rig.restart();
+            rig.later(0);
+            rig.chain();
+            let (up, down) = (rig.up.public(), rig.down.public());
+            rig.connect(up);
+            let body_bytes = Encoder::new(Bytes::from_static(b"question")).len();
+            rig.known =
+                vec![wire::SyncExchange { exchange, request: id, acked: true, body_bytes, credit: 0 }];
+            rig.connect(down);
+            send(&mut rig);
+        }
+        pass(&mut rig, 500);
+        if let Some(order) = rig.orders.first() {
+            assert_eq!((order.statement.channel, order.statement.reason), (IN, SeverReason::NoAck));
+            return ms;
+        }
+    }
+    panic!("for ever")
+}
+
+/// The node after it does not begin anew, and would find it at fault.
+#[test]
+fn a_relay_that_restarts_bears_an_answer_that_is_not_taken_for_no_longer() {
+    let bears_ms = bears(None);
+    let beat_ms = u64::from(terms().heartbeat_ms);
+    let with_restart_ms = bears(Some(bears_ms / 1_000 * 500));
+    assert!(with_restart_ms.abs_diff(bears_ms) <= 2 * beat_ms, "{with_restart_ms} of {bears_ms} ms");
 }

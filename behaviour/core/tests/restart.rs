@@ -17,23 +17,11 @@ const LAZY_MS: u64 = 20;
 
 /// A new process from what is on disk, `ms` later, not yet connected.
 fn restart(rig: &mut Rig, ms: u64) {
-    restart_unread(rig);
+    rig.restart();
     rig.later(ms);
     rig.chain();
     rig.input(Input::LateFee { per_ms: LATE_FEE });
     rig.serve(10);
-}
-
-/// The same, and the chain is not read yet.
-fn restart_unread(rig: &mut Rig) {
-    let rows = rig.rows.iter().map(|((table, key), value)| Row {
-        table: *table,
-        key: key.clone(),
-        value: value.clone(),
-    });
-    let restored = Restored { rows: rows.collect() };
-    rig.node = Node::new(config(&rig.limits), restored).unwrap();
-    rig.sent.clear();
 }
 
 fn last_incoming(rig: &Rig) -> RequestId {
@@ -179,7 +167,7 @@ fn nobody_is_judged_before_the_chain_is_read() {
         rig.ask_through(b"question", 100);
         let head = rig.head_here(b"another", 100);
         rig.ask(&head, b"another");
-        restart_unread(&mut rig);
+        rig.restart();
         if connected {
             rig.connect_all();
         }
@@ -198,7 +186,7 @@ fn nobody_is_judged_before_the_chain_is_read() {
 fn what_was_asked_over_a_channel_that_is_no_more_ends() {
     let mut rig = Rig::new();
     rig.ask_through(b"question", 100);
-    restart_unread(&mut rig);
+    rig.restart();
     let channels = rig.my_channels().into_iter().filter(|info| info.channel != OUT).collect();
     rig.input(Input::Channels { channels });
     rig.graph();
@@ -218,7 +206,7 @@ fn payments_wait_for_the_chain_to_be_read() {
     let mut rig = Rig::new();
     let (id, item) = rig.relayed(b"question", 100);
     rig.acknowledge_item(item.exchange);
-    restart_unread(&mut rig);
+    rig.restart();
     rig.events.clear();
     let down = rig.down.public();
     rig.connect(down);
@@ -247,7 +235,7 @@ fn payments_wait_for_the_chain_to_be_read() {
 #[test]
 fn states_that_a_peer_holds_are_taken_once_the_chain_is_read() {
     let mut rig = Rig::new();
-    restart_unread(&mut rig);
+    rig.restart();
     let down = rig.down.public();
     rig.connect(down);
     let paid = state(&rig.down, OUT, Yocto::ZERO, Yocto(500), types::Hash([7; 32]));
@@ -268,7 +256,7 @@ fn states_that_a_peer_holds_are_taken_once_the_chain_is_read() {
 #[test]
 fn a_refund_waits_for_the_chain_to_be_read() {
     let (mut rig, _) = passed_and_severed(100);
-    restart_unread(&mut rig);
+    rig.restart();
     let up = rig.up.public();
     rig.connect(up);
     rig.steps(50, 100);
@@ -288,7 +276,7 @@ fn a_rejection_before_the_chain_is_read_loses_no_refund() {
     let states = vec![wire::SyncChannel { own: Some(paid), theirs: None }];
     let sync = wire::Sync { epoch: rig.epoch(), channels: states, complete: true, ..Default::default() };
     rig.down_sends(Frame::Sync(sync));
-    restart_unread(&mut rig);
+    rig.restart();
     let (up, down) = (rig.up.public(), rig.down.public());
     rig.connect(up);
     rig.connect(down);
@@ -309,7 +297,7 @@ fn nobody_is_blamed_for_payments_before_the_chain_is_read() {
     let mut rig = Rig::new();
     let (id, item) = rig.relayed(b"question", 100);
     rig.acknowledge_item(item.exchange);
-    restart_unread(&mut rig);
+    rig.restart();
     rig.events.clear();
     let down = rig.down.public();
     rig.connect(down);
@@ -359,7 +347,7 @@ fn an_answer_waits_for_the_chain_to_be_read_and_pays_for_the_time_until_then() {
         let bound_ms = head.bound_ms_at(0);
         rig.ask(&head, b"question");
         let request = last_incoming(&rig);
-        restart_unread(&mut rig);
+        rig.restart();
         rig.serve(10);
         rig.connect_all();
         rig.later(bound_ms + 5_000);
@@ -388,7 +376,7 @@ fn a_response_from_downstream_waits_for_the_chain_to_be_read() {
     rig.input(Input::LateFee { per_ms: LATE_FEE });
     let (id, item) = rig.relayed(b"question", 100);
     rig.acknowledge_item(item.exchange);
-    restart_unread(&mut rig);
+    rig.restart();
     rig.connect_all();
     rig.later(20_000);
     let answer = rig.response(id, item.exchange, b"answer");
@@ -417,7 +405,7 @@ fn an_upload_that_stopped_is_given_up_once_the_chain_is_read() {
     item.body = None;
     let payment = Some(rig.payment(&[&head]));
     rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
-    restart_unread(&mut rig);
+    rig.restart();
     let up = rig.up.public();
     rig.connect(up);
     rig.steps(100, 100);

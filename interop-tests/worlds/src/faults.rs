@@ -565,6 +565,10 @@ mod tests {
             ("money to ask again with went to requests that came meanwhile", &[300_030_402]),
             ("a relay that had stood still was judged as if it had not", &[300_060_132]),
             ("who had been away at first excused itself for upstream's absence as well", &[300_070_084]),
+            (
+                "a relay that restarted bore an answer that was not taken for longer than it had",
+                &[300_090_056],
+            ),
             ("a relay that had crashed let an Ack wait that upstream had waited for", &[103_000_178]),
         ];
         for (why, seeds) in once {

@@ -126,6 +126,18 @@ impl Rig {
         rig
     }
 
+    /// A new process from what is on disk: not connected, and the chain is not read yet.
+    pub fn restart(&mut self) {
+        let row = |((table, key), value): (&(Table, RowKey), &Vec<u8>)| Row {
+            table: *table,
+            key: key.clone(),
+            value: value.clone(),
+        };
+        let restored = Restored { rows: self.rows.iter().map(row).collect() };
+        self.node = Node::new(config(&self.limits), restored).unwrap();
+        self.sent.clear();
+    }
+
     pub fn connect_all(&mut self) {
         let (up, down) = (self.up.public(), self.down.public());
         self.connect(up);
