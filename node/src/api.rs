@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::http::Uri;
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router, middleware};
 use tokio::net::TcpListener;
@@ -142,14 +143,23 @@ fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::max(MAX_JSON));
     binary
         .merge(json)
-        .fallback(unknown)
-        .method_not_allowed_fallback(unknown)
+        .fallback(other)
+        .method_not_allowed_fallback(other)
         .layer(middleware::from_fn_with_state(api.clone(), guard::admit))
         .with_state(api)
 }
 
-async fn unknown() -> ApiError {
-    ClientError::new(ErrorCode::NotFound, "the API has no such call", "see docs/api.md").into()
+async fn other(uri: Uri) -> ApiError {
+    unknown(uri.path())
+}
+
+fn unknown(path: &str) -> ApiError {
+    let fix = if path.starts_with("/v1/apps/") {
+        "see docs/api.md; a slash in an app's name is %2F in the path"
+    } else {
+        "see docs/api.md"
+    };
+    ClientError::new(ErrorCode::NotFound, "the API has no such call", fix).into()
 }
 
 async fn status(State(api): State<Api>) -> Json<Status> {

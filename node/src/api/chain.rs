@@ -25,7 +25,7 @@ pub(super) async fn account_action(
         "stake" => daemon.stake(amount(&body)?).await,
         "unstake" => daemon.unstake(amount(&body)?).await,
         "withdraw" => daemon.withdraw(json::<WithdrawBody>(&body)?.amount).await,
-        _ => return Err(unknown().await),
+        _ => return Err(unknown("")),
     };
     Ok(Json(result?))
 }
@@ -48,7 +48,7 @@ pub(super) async fn channel_action(
         "top-up" => daemon.top_up(channel, json::<AmountBody>(&body)?.amount).await,
         "close" => daemon.close(channel).await,
         "sever" => daemon.sever(channel).await,
-        _ => return Err(unknown().await),
+        _ => return Err(unknown("")),
     };
     Ok(Json(result?))
 }
