@@ -8,7 +8,7 @@ use por_core::testing::{Options, Rng, World};
 use por_core::types::{SeverReason, Side, Yocto};
 use por_core::wire::MIN_FRAME;
 
-use super::{BIG_BYTES, Tally, restarts};
+use super::{BIG_BYTES, HEARTBEAT_MS, Tally, restarts};
 
 /// From this seed on: earlier ones stay what they were.
 const FROM: u64 = 200_000_000;
@@ -40,23 +40,20 @@ pub(super) fn vary(options: &mut Options, seed: u64) {
     }
 }
 
-/// Whether an edge between these honest hosts may have been severed for want of money (protocol section 4): who has
-/// next to nothing cannot pay for lateness that it is paid for itself, and must not wait; and a relay that has
-/// restarted does not know whether upstream has its Ack, and has to insist on what the next one cannot pay for.
+/// Whether an edge between these honest hosts may have been severed for want of money (protocol section 4): a relay
+/// that has restarted does not know whether upstream has its Ack, one whose next node stood still could not wait for
+/// that one's, and then it has to insist on what the next one cannot pay for.
 pub(super) fn excuses(world: &World, seed: u64, ends: [usize; 2], reason: SeverReason) -> bool {
-    if seed < FROM {
+    if seed < FROM || reason != SeverReason::NoAck {
         return false;
     }
-    let deposit = world.options.deposit.0;
-    match reason {
-        SeverReason::UnpaidLateness => deposit == DEPOSITS[0],
-        SeverReason::NoAck => {
-            // Or was away for most of the time there is, twice within two seconds.
-            let most = if deposit < DEPOSITS[2] { 0 } else { 1 };
-            ends.iter().any(|host| restarts(&world.hosts[*host]) > most)
-        }
-        _ => false,
-    }
+    let poor = world.options.deposit.0 < DEPOSITS[2];
+    // An Ack is kept until the answer is late at a sync.
+    let stood_still =
+        |host: &usize| world.stood_still_ms.get(host).is_some_and(|ms| *ms >= HEARTBEAT_MS.into());
+    // Or was away for most of the time there is, twice within two seconds.
+    let most = if poor { 0 } else { 1 };
+    ends.iter().any(|host| restarts(&world.hosts[*host]) > most || (poor && stood_still(host)))
 }
 
 /// Bytes more of a request's body.
