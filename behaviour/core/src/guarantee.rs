@@ -193,8 +193,10 @@ impl Node {
         let (late_fee, patience) = (self.late_fee.paid(now), self.config.policy.patience);
         self.shift_deadlines(id);
         let judges = self.judges();
-        let Some(job) = self.jobs.get_mut(&id).filter(|_| judges) else { return };
-        let Role::Relay(relay) = &mut job.role else { return };
+        if !judges || self.may_be_answered(id) {
+            return;
+        }
+        let Some(Role::Relay(relay)) = self.jobs.get_mut(&id).map(|job| &mut job.role) else { return };
         if !relay.from.open || !relay.to.open || now <= relay.from.clock.deadline {
             return;
         }
@@ -446,7 +448,7 @@ impl Node {
         }
         let Patience::AfterMs(after) = self.config.policy.patience else { return };
         let until = to.clock.deadline.after_ms(after);
-        if !self.judges() {
+        if !self.judges() || self.may_be_answered(request) {
             self.look_at(request, self.now.after_ms(self.config.policy.margin_ms.max(1)));
         } else if self.now >= until {
             if self.may_sever(to.peer) {

@@ -4,10 +4,10 @@ use por_types::{
     ChannelId, DalekVerify, Item, ItemKind, NodeKey, RequestId, SeverOrder, SeverReason, Signed, Yocto,
 };
 
-use crate::api::{Event, ExchangeId, OrderPace, Output};
+use crate::api::{Event, ExchangeId, OrderPace, Output, Time};
 use crate::edge::Queued;
 use crate::fault::Fault;
-use crate::job::{Job, Leg, Role};
+use crate::job::{Job, Leg, Relay, Role};
 use crate::node::Node;
 use crate::store::{Held, LAZY_MS};
 use crate::wire::{Frame, Lane, LateDue, LateItem, Severed};
@@ -199,6 +199,16 @@ impl Node {
     pub(crate) fn has_told(&self, peer: NodeKey) -> bool {
         let Some(edge) = self.edges.get(&peer).filter(|edge| edge.open().is_some()) else { return false };
         self.judges() && self.heeded_ms(edge.turned) > self.told_within_ms(peer)
+    }
+
+    /// The answer may have been here before this process started: the next node brings it again with its session, if
+    /// that opens before it would be missed.
+    pub(crate) fn may_be_answered(&self, id: RequestId) -> bool {
+        let Some(Role::Relay(Relay { restored: true, to, .. })) = self.jobs.get(&id).map(|job| &job.role)
+        else {
+            return false;
+        };
+        !self.has_told(to.peer) && self.heeded_ms(Time::default()) <= self.borne_ms(to.peer)
     }
 
     /// How long that may take, milliseconds: the end of an exchange waits a little for other writes, and

@@ -468,3 +468,37 @@ fn who_was_away_when_a_request_was_sent_excuses_itself_nothing_more() {
     let later = u64::from(terms().grace_ms) + 1;
     assert_eq!(paid_with_an_absence(later, true), paid_with_an_absence(later, false));
 }
+
+/// It may have had the answer before, and the next node says so.
+#[test]
+fn a_relay_that_restarts_hears_the_next_node_before_it_has_to_sever() {
+    // Wherever the syncs fall.
+    for case in 0..40 {
+        let (comes, phase_ms) = (case % 2 == 0, case / 2 * 50);
+        let mut rig = Rig::new();
+        let (id, item) = rig.relayed(b"question", 100);
+        let answer = rig.response(id, item.exchange, b"answer");
+        rig.respond(answer.clone());
+        assert_eq!(rig.responses_up_got().len(), 1);
+        // Late by now, and more than this node can pay for.
+        rig.restart();
+        rig.later(60_000 + phase_ms);
+        rig.chain();
+        rig.input(Input::LateFee { per_ms: Yocto(DEPOSIT.0 / 1_000) });
+        let (up, down) = (rig.up.public(), rig.down.public());
+        rig.connect(up);
+        rig.steps(15, 10);
+        rig.connect(down);
+        rig.steps(15, 10);
+        assert_eq!(rig.orders, [], "{phase_ms} ms");
+        if comes {
+            rig.respond(answer);
+            rig.steps(50, 100);
+            assert_eq!(rig.responses_up_got().len(), 1);
+            assert_eq!(rig.orders, []);
+        } else {
+            rig.steps(50, 100);
+            assert_eq!(rig.orders.len(), 1);
+        }
+    }
+}
