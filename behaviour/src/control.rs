@@ -131,6 +131,11 @@ pub(crate) enum Message {
         max_queued: u32,
         reply: oneshot::Sender<deliveries::Receiver>,
     },
+    Leave {
+        app: String,
+        server: deliveries::Tag,
+        reply: oneshot::Sender<()>,
+    },
     Unanswered {
         app: String,
         reply: oneshot::Sender<usize>,
@@ -449,6 +454,31 @@ impl Stream for Serving {
         self.requests
             .poll_next_unpin(cx)
             .map(|request| request.map(|delivery| IncomingRequest::new(delivery, control)))
+    }
+}
+
+impl Serving {
+    /// Ends serving in good order, from wherever it is to be ended.
+    pub fn exit(&self) -> Exit {
+        let (app, server) = (self.requests.app().to_owned(), self.requests.tag());
+        Exit { app, server, control: self.control.clone() }
+    }
+}
+
+/// The way out for the server of an app: [`Serving::exit`].
+#[derive(Clone, Debug)]
+pub struct Exit {
+    app: String,
+    server: deliveries::Tag,
+    control: Control,
+}
+
+impl Exit {
+    /// From now on nothing more is taken for the app. Waits until all that was taken is answered: the server goes on
+    /// with that, and is dropped afterwards. Returns as well if it was dropped, or another one has taken its place.
+    pub async fn leave(&self) -> Result<(), Stopped> {
+        let (app, server) = (self.app.clone(), self.server.clone());
+        self.control.ask(|reply| Message::Leave { app, server, reply }).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! Bounded by the core, which acknowledges no more for an app than its server takes.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use futures::Stream;
@@ -34,6 +34,10 @@ pub(crate) struct Receiver {
     app: String,
     driver: Arc<link::Shared>,
 }
+
+/// Tells a server from others of the same app.
+#[derive(Clone, Debug)]
+pub(crate) struct Tag(Weak<Mutex<Shared>>);
 
 pub(crate) fn channel(app: String, driver: Arc<link::Shared>) -> (Sender, Receiver) {
     let both = Both::default();
@@ -74,6 +78,20 @@ impl Sender {
 
     pub fn is_closed(&self) -> bool {
         lock(&self.0).closed
+    }
+
+    pub fn is(&self, tag: &Tag) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.0), tag.0.as_ptr())
+    }
+}
+
+impl Receiver {
+    pub fn tag(&self) -> Tag {
+        Tag(Arc::downgrade(&self.both))
+    }
+
+    pub fn app(&self) -> &str {
+        &self.app
     }
 }
 

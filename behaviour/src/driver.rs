@@ -95,6 +95,7 @@ pub struct Driver {
     orders: Orders,
     /// Who waits until nothing is left to be written or said.
     settling: Vec<oneshot::Sender<()>>,
+    leaving: Vec<messages::Leaving>,
     /// Batches that are not durable yet, and those of them that were made for light neighbours alone.
     uncommitted: VecDeque<u64>,
     express: VecDeque<u64>,
@@ -167,6 +168,7 @@ pub(crate) fn assemble(
         subscribers: Vec::new(),
         orders: Orders::default(),
         settling: Vec::new(),
+        leaving: Vec::new(),
         uncommitted: VecDeque::new(),
         express: VecDeque::new(),
         is_express: false,
@@ -462,6 +464,7 @@ impl Driver {
                 let _ = reply.send(());
             }
         }
+        self.see_off();
         if self.is_finished() {
             return Poll::Ready(Ok(()));
         }
@@ -492,6 +495,7 @@ impl Driver {
         self.subscribers.clear();
         self.orders = Orders::default();
         self.settling.clear();
+        self.leaving.clear();
     }
 
     fn is_finished(&self) -> bool {

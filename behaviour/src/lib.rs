@@ -85,7 +85,7 @@ mod wakes;
 pub use behaviour::{Behaviour, Event};
 pub use config::Config;
 pub use control::{
-    Completion, Control, Ended, EventStream, IncomingRequest, OutboundRequest, Outcome, PendingRequest,
+    Completion, Control, Ended, EventStream, Exit, IncomingRequest, OutboundRequest, Outcome, PendingRequest,
     Progress, RequestError, RespondError, Serving, Stopped, WatchError,
 };
 pub use driver::{Driver, DriverError};

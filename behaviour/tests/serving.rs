@@ -92,3 +92,36 @@ async fn a_server_that_takes_no_more_answers_what_is_left() {
     assert_eq!(bounded("count", control.unanswered("echo")).await, Ok(0));
     assert_nobody_serves(&nodes).await;
 }
+
+/// It goes on with what it has in hand, which nobody gets a second time.
+#[tokio::test]
+async fn a_server_leaves_when_it_has_answered_what_it_took() {
+    let nodes = row(2).await;
+    let control = &nodes[1].control;
+    let mut serving = control.serve("echo", AppPricing::default(), 10).await.expect("runs");
+    let exit = serving.exit();
+    let pending = send(&nodes).await;
+    let incoming = bounded("incoming", serving.next()).await.expect("taken");
+    let mut leave = Box::pin(exit.leave());
+    assert!(futures::poll!(leave.as_mut()).is_pending());
+    assert_nobody_serves(&nodes).await;
+    assert!(futures::poll!(leave.as_mut()).is_pending(), "one is in hand");
+    incoming.respond(Bytes::from_static(b"y")).await.expect("runs");
+    bounded("leave", leave).await.expect("runs");
+    let outcome = bounded("outcome", pending.outcome()).await.expect("runs");
+    assert!(matches!(outcome, Outcome::Response { .. }), "{outcome:?}");
+    // Not after another one has taken its place.
+    let mut next = control.serve("echo", AppPricing::default(), 10).await.expect("runs");
+    assert!(bounded("the end", serving.next()).await.is_none(), "nothing came twice");
+    bounded("leave", exit.leave()).await.expect("runs");
+    let pending = send(&nodes).await;
+    let incoming = bounded("incoming", next.next()).await.expect("taken");
+    // A server that is dropped keeps nobody waiting.
+    let exit = next.exit();
+    let mut leave = Box::pin(exit.leave());
+    assert!(futures::poll!(leave.as_mut()).is_pending());
+    drop(next);
+    bounded("leave", leave).await.expect("runs");
+    incoming.respond(Bytes::from_static(b"y")).await.expect("runs");
+    bounded("outcome", pending.outcome()).await.expect("runs");
+}

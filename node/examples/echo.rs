@@ -22,10 +22,13 @@
 //!
 //! and stop it before the example takes its home.
 
+use std::time::Duration;
+
 use por_node::config::Overrides;
 use por_node::home::Home;
 use por_node::keys::PasswordSource;
 use por_node::sdk::{AppPricing, Node, NodeSetup, Request, Yocto};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,11 +47,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(node.shutdown().await?);
     }
     // At most 64 unanswered requests are taken; the answers cost nothing above the channel's price.
-    let _echo = node.serve("echo", AppPricing::default(), 64, |request| async move { request.body }).await?;
+    let echo = node.serve("echo", AppPricing::default(), 64, |request| async move { request.body }).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = node.stopped() => return Ok(ended?),
         _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
     }
+    // What was taken is answered first, if that is not for ever.
+    let _ = tokio::time::timeout(Duration::from_secs(10), echo.leave()).await;
     // Everything is durable and the home is free when this is done.
     Ok(node.shutdown().await?)
 }

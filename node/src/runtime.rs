@@ -416,6 +416,7 @@ impl Daemon {
             Ok(fresh) => fresh.filter(|node| node.node_key == self.node_key),
             Err(_) => node,
         };
+        let apps = self.apps.status().await;
         let chain_error = news.error.or_else(|| withdrawable.as_ref().err().map(ToString::to_string));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -437,7 +438,7 @@ impl Daemon {
             chain_error,
             clock: self.clock.lock().clone(),
             announced,
-            apps: self.apps.status(),
+            apps,
             watchtowers: self.towers.lock().values().cloned().collect(),
             traffic: self.traffic.lock().clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -26,7 +26,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::{FutureExt as _, StreamExt as _};
-use libp2p_por::RespondError;
+use libp2p_por::{Exit, RespondError};
 use por_types::interface::SubmitStateArgs;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -156,7 +156,7 @@ impl Node {
         Ok(Handed { states: channels.into_iter().filter_map(state).collect(), ..Handed::default() })
     }
 
-    /// Serves an app with `handler` until the returned [`ServingApp`] is dropped. At most
+    /// Serves an app with `handler` until the returned [`ServingApp`] is dropped or leaves. At most
     /// `max_queued` (1 if it is 0) unanswered requests are taken; each runs in a task of its own, at most 256 at a
     /// time. The others wait, and neighbours' requests are begun in turn. After a restart
     /// unanswered requests are delivered again, and after a crash also what was answered in the last moments
@@ -164,6 +164,8 @@ impl Node {
     /// request's limit, has its request answered with an empty body, and the log says so: lateness would be paid
     /// for without an end. Bodies of apps whose
     /// name begins with [`SEALED`] are sealed on the way; the handler sees them open.
+    ///
+    /// Errors: `Usage` for a name that is empty or longer than 64 bytes.
     pub async fn serve<H, F>(
         &self,
         app: &str,
@@ -175,8 +177,10 @@ impl Node {
         H: Fn(Incoming) -> F + Send + Sync + 'static,
         F: Future<Output: Into<Bytes>> + Send + 'static,
     {
+        let shown = self.daemon.apps.show(app, pricing)?;
         let serving = self.daemon.control.serve(app, pricing, max_queued.max(1)).await;
         let mut serving = serving.map_err(|_| other("the node is shutting down"))?;
+        let exit = serving.exit();
         let (handler, opener) = (Arc::new(handler), self.daemon.opener.clone());
         let places = Arc::new(Semaphore::new(MAX_HANDLERS));
         let task = tokio::spawn(async move {
@@ -184,9 +188,9 @@ impl Node {
             while let Ok(place) = places.clone().acquire_owned().await
                 && let Some(request) = serving.next().await
             {
-                let (handler, opener) = (handler.clone(), opener.clone());
+                let (handler, opener, hand) = (handler.clone(), opener.clone(), shown.hand());
                 tokio::spawn(async move {
-                    let _place = place;
+                    let (_place, _hand) = (place, hand);
                     let Some(request) = opener.open(request).await else { return };
                     let incoming = Incoming {
                         id: request.id(),
@@ -214,7 +218,7 @@ impl Node {
                 });
             }
         });
-        Ok(ServingApp { task })
+        Ok(ServingApp { task, exit })
     }
 
     /// Waits until the node has stopped: because a part of it failed, or after a shutdown. May be dropped and
@@ -254,10 +258,21 @@ impl Drop for Node {
     }
 }
 
-/// An app that is being served; dropping it stops that.
+/// An app that is being served; dropping it stops that: handlers that run go on, and what waits for one is
+/// unanswered, and paid late for, until the app is served again. [`ServingApp::leave`] leaves nothing behind.
 #[derive(Debug)]
 pub struct ServingApp {
     task: JoinHandle<()>,
+    exit: Exit,
+}
+
+impl ServingApp {
+    /// Takes nothing more, and waits until all that was taken is answered: before a shutdown, or whenever the app
+    /// is to go. Given up, as by a timeout, it is as if dropped. Nothing happens if somebody else serves the
+    /// app by now.
+    pub async fn leave(self) -> Result<(), Error> {
+        self.exit.leave().await.map_err(|_| other("the node is shutting down"))
+    }
 }
 
 impl Drop for ServingApp {

@@ -6,16 +6,18 @@ mod common;
 #[path = "chain/proxy.rs"]
 mod proxy;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Daemon, World, eventually};
+use common::{Daemon, World, eventually, request};
 use por_node::chain::{Call, Intent};
-use por_node::client::ChannelInfo;
+use por_node::client::{ChannelInfo, ErrorCode};
 use por_node::sdk::AppPricing;
 use por_types::interface::{ChannelStatus, CloseArgs};
 use por_types::{ChannelId, Side, Totals, Yocto};
 use proxy::{Mood, Proxy};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 
 /// A node that could not answer an unfair close at first does so when the chain is there again: else the close
 /// would wait for ever, and the deposits with it.
@@ -168,4 +170,45 @@ async fn who_stops_right_after_an_answer_has_said_that_it_came() {
         .await;
         alice.start().await;
     }
+}
+
+/// A program that ends serves to the end what it has taken, and nobody gets it a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_leaves_when_it_has_answered_what_it_took() {
+    let world = World::start().await;
+    let alice = world.node("alice", &[]).await;
+    let bob = world.node("bob", &[&alice]).await;
+    alice.open_channel(&bob, Yocto::near(10)).await;
+    let (taken, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (told, held) = (taken.clone(), gate.clone());
+    let serving = bob.node().serve("echo", AppPricing::default(), 16, move |incoming| {
+        told.add_permits(1);
+        let held = held.clone();
+        async move {
+            held.acquire().await.expect("open").forget();
+            incoming.body
+        }
+    });
+    let serving = serving.await.expect("serve");
+    let pending = alice.node().request(request(&bob, "echo", b"one"));
+    let ends = async {
+        taken.acquire().await.expect("open").forget();
+        let apps = bob.node().status().await.apps;
+        let shown: Vec<_> = apps.iter().map(|app| (app.app.as_str(), app.waiting, app.leased)).collect();
+        assert_eq!(shown, [("echo", 0, 1)]);
+        let mut leave = Box::pin(serving.leave());
+        assert!(futures::poll!(leave.as_mut()).is_pending());
+        let refused = alice.node().request(request(&bob, "echo", b"two")).await.expect_err("takes nothing");
+        assert_eq!(refused.code, ErrorCode::NotFound, "{refused}");
+        assert!(futures::poll!(leave.as_mut()).is_pending(), "one is in hand");
+        gate.add_permits(1);
+        tokio::time::timeout(Duration::from_secs(60), leave).await.expect("in time").expect("runs");
+        eventually("it is shown no more", || async {
+            bob.node().status().await.apps.is_empty().then_some(())
+        })
+        .await;
+    };
+    let (answer, ()) = tokio::join!(pending, ends);
+    assert_eq!(&answer.expect("answered").body[..], b"one");
+    assert_eq!(taken.available_permits(), 0, "nothing came twice");
 }

@@ -2,14 +2,22 @@
 
 use std::sync::Arc;
 
-use futures::channel::mpsc;
-use por_core::{Command, Input};
+use futures::channel::{mpsc, oneshot};
+use por_core::{AppPricing, Command, Input};
 
 use super::Driver;
 use crate::answers::Answer;
 use crate::control::Message;
 use crate::deliveries;
 use crate::pending::Teller;
+
+/// A server that waits until all is answered.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    app: String,
+    server: deliveries::Tag,
+    reply: oneshot::Sender<()>,
+}
 
 impl Driver {
     pub(super) fn on_message(&mut self, message: Message) {
@@ -37,6 +45,13 @@ impl Driver {
                     self.input(Input::Command(Command::StopServing { app: app.clone() }));
                     self.input(Input::Command(Command::Serve { app, pricing, max_queued }));
                 }
+            }
+            Message::Leave { app, server, reply } => {
+                if self.is_served_by(&app, &server) {
+                    let (pricing, max_queued) = (AppPricing::default(), 0);
+                    self.input(Input::Command(Command::Serve { app: app.clone(), pricing, max_queued }));
+                }
+                self.leaving.push(Leaving { app, server, reply });
             }
             Message::Unanswered { app, reply } => {
                 let _ = reply.send(self.node.unanswered(&app));
@@ -115,6 +130,25 @@ impl Driver {
             graph_version,
             route,
         }));
+    }
+
+    fn is_served_by(&self, app: &str, server: &deliveries::Tag) -> bool {
+        self.servings.get(app).is_some_and(|sender| sender.is(server) && !sender.is_closed())
+    }
+
+    /// Tells servers that leave when they are done.
+    pub(super) fn see_off(&mut self) {
+        for leaving in std::mem::take(&mut self.leaving) {
+            let Leaving { app, server, reply } = &leaving;
+            if reply.is_canceled() {
+                continue;
+            }
+            if self.node.unanswered(app) > 0 && self.is_served_by(app, server) {
+                self.leaving.push(leaving);
+            } else {
+                let _ = leaving.reply.send(());
+            }
+        }
     }
 
     pub(super) fn stop_serving(&mut self, app: &str) {

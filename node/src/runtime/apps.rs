@@ -39,6 +39,8 @@ pub(crate) struct Apps {
     control: Control,
     opener: Opener,
     apps: Arc<Mutex<HashMap<String, Arc<App>>>>,
+    /// Those that handlers of this process serve.
+    inside: Arc<Mutex<Vec<Weak<Inside>>>>,
     /// One at a time is put in the place of an app's server: who comes last with the driver must be last here
     /// too, or polls would wait at a queue that nothing comes to.
     placing: Arc<tokio::sync::Mutex<()>>,
@@ -65,6 +67,20 @@ struct Queue {
     polling: u32,
 }
 
+/// An app that handlers of this process serve, as the status shows it: until it is dropped.
+pub(crate) struct Inside {
+    app: String,
+    pricing: AppPricing,
+    /// A handler at work holds one.
+    hands: Arc<()>,
+}
+
+impl Inside {
+    pub(crate) fn hand(&self) -> Arc<()> {
+        self.hands.clone()
+    }
+}
+
 struct Lease {
     request: Arc<Incoming>,
     until: Instant,
@@ -87,7 +103,8 @@ impl Drop for App {
 
 impl Apps {
     pub(crate) fn new(control: Control, opener: Opener, alarm: Alarm) -> Apps {
-        Apps { control, opener, apps: Arc::default(), placing: Arc::default(), alarm }
+        let (apps, inside, placing) = Default::default();
+        Apps { control, opener, apps, inside, placing, alarm }
     }
 
     /// Serves an app from now on; again with other settings if it is served already. With a `max_queued` of 0
@@ -216,11 +233,37 @@ impl Apps {
         Ok(())
     }
 
-    pub(crate) fn status(&self) -> Vec<AppStatus> {
+    /// Shows an app that handlers of this process serve, until what this answers is dropped.
+    pub(crate) fn show(&self, app: &str, pricing: AppPricing) -> Result<Arc<Inside>, ClientError> {
+        check_name(app)?;
+        let shown = Arc::new(Inside { app: app.to_owned(), pricing, hands: Arc::default() });
+        let mut inside = self.inside.lock();
+        inside.retain(|shown| shown.strong_count() > 0);
+        inside.push(Arc::downgrade(&shown));
+        Ok(shown)
+    }
+
+    pub(crate) async fn status(&self) -> Vec<AppStatus> {
+        let mut all = self.of_clients();
+        let inside: Vec<Arc<Inside>> = self.inside.lock().iter().filter_map(Weak::upgrade).collect();
+        for shown in inside {
+            let unanswered = self.control.unanswered(shown.app.as_str()).await.unwrap_or_default();
+            let at_work = Arc::strong_count(&shown.hands) - 1;
+            all.push(AppStatus {
+                app: shown.app.clone(),
+                base: shown.pricing.base,
+                per_byte: shown.pricing.per_byte,
+                waiting: count(unanswered.saturating_sub(at_work)),
+                leased: count(at_work),
+            });
+        }
+        all.sort_by(|a, b| a.app.cmp(&b.app));
+        all
+    }
+
+    fn of_clients(&self) -> Vec<AppStatus> {
         let apps = self.apps.lock();
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let mut all: Vec<AppStatus> = apps
-            .iter()
+        apps.iter()
             .map(|(name, app)| {
                 let queue = app.queue.lock();
                 AppStatus {
@@ -231,9 +274,7 @@ impl Apps {
                     leased: count(queue.leased.len()),
                 }
             })
-            .collect();
-        all.sort_by(|a, b| a.app.cmp(&b.app));
-        all
+            .collect()
     }
 
     /// Stops serving apps whose clients have gone, and wakes polls for leases that ran out.
@@ -325,6 +366,10 @@ pub(super) fn check_name(name: &str) -> Result<(), ClientError> {
 fn not_served(name: &str) -> ClientError {
     let message = format!("app {name:?} is not served");
     ClientError::new(ErrorCode::NotFound, message, "POST /v1/apps/APP/serve first")
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 fn stopped() -> ClientError {

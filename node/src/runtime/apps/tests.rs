@@ -63,7 +63,7 @@ async fn a_poll_ends_when_another_server_has_the_app() {
     let poll = poll(&apps);
     let _handler = control.serve("echo", AppPricing::default(), 8).await.expect("serve");
     assert_eq!(soon("the poll ends", poll).await.expect("no panic"), ErrorCode::NotFound);
-    assert!(apps.status().is_empty(), "it is not served here");
+    assert!(apps.status().await.is_empty(), "it is not served here");
     driver.abort();
 }
 
