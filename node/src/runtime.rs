@@ -59,7 +59,7 @@ use crate::watch::{check as check_with_towers, keep_handing_over};
 
 pub(crate) use apps::Apps;
 pub(crate) use known::Known;
-use known::Memory;
+use known::{Connected, Memory};
 pub(crate) use supervisor::{API_TASK, Stop, Supervisor, failure};
 
 use incoming::Opener;
@@ -179,7 +179,7 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
             .map_err(|error| ClientError::new(error.code(), error.to_string(), "").in_two_lines())?;
     let mut chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
     chain_config.seen_ms = seen::time_ms(&store)?;
-    let (chain, known) = known::connect(chain_config, &store).await?;
+    let Connected { chain, known, late_fee } = known::connect(chain_config, &store).await?;
     // Nothing has been signed: the driver does not run yet.
     let checked = match check_here(&chain, &keys.near, known.is_some()).await {
         Ok(()) => check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await,
@@ -216,7 +216,8 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         news.clone(),
     );
     let found = chain.config_found().clone();
-    let fee = found.params.late_fee;
+    // What changed since is taken from several endpoints, as while the node runs.
+    let fee = late_fee.unwrap_or(found.params.late_fee);
     let opener = Opener::new(network.clone(), keys.node.clone());
     let alarm = Alarm::default();
     let daemon = Arc::new(Daemon {
@@ -258,9 +259,12 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     let memory = Memory::new(daemon.store.clone(), config.network.rpc_urls.clone(), found);
     let local = config.network.is_local();
     supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, memory, kept, local));
-    let control = daemon.control.clone();
+    let (control, chain) = (daemon.control.clone(), daemon.chain.clone());
     supervisor.spawn("channel manager", async move {
         // Before any channel: an answer that is late is not to go out as if lateness cost nothing.
+        if late_fee.is_none() {
+            orders::agree_on_fee(&chain, fee).await?;
+        }
         control.set_late_fee(fee).await.map_err(|_| other("the protocol driver has stopped"))?;
         channels.run(versions, known).await
     });

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use common::{Daemon, World, eventually, request, terms};
 use por_node::client::ErrorCode;
-use por_node::sdk::{AppPricing, ServingApp};
+use por_node::sdk::{AppPricing, Incoming, ServingApp};
 use por_types::interface::{ChannelStatus, ChannelView};
 use por_types::{ChannelId, SeverOrder, SeverReason, Side, Terms, Yocto};
 use proxy::{Lie, Mood, Proxy, shown_as};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// Half the penalty on a local chain.
 const BOND: Yocto = Yocto::near(1);
@@ -377,5 +377,46 @@ async fn an_operator_ends_a_channel_with_a_neighbour_that_is_gone() {
     assert_eq!(paid, Yocto::near(10));
     let withdrawable = client.status().await.expect("status").withdrawable;
     assert!(withdrawable >= paid, "{withdrawable}");
+    world.check_books().await;
+}
+
+/// Nor is lateness paid for at a rate that only one of them knows: a start is no exception.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_fee_that_one_endpoint_makes_up_is_not_paid() {
+    let world = World::start().await;
+    let (alice, mut bob, _, _, liar) = paid_to_the_deceived(&world).await;
+    // So much that a request just about fits below the bond.
+    let made_up = Yocto(BOND.0 / 10_000);
+    liar.lie(move |question, _, answer| {
+        if question == "config" {
+            answer["params"]["late_fee"] = json!(made_up.to_string());
+        }
+    });
+    bob.stop().await;
+    bob.start().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let slow = move |incoming: Incoming| {
+        let held = held.clone();
+        async move {
+            held.acquire().await.expect("open").forget();
+            incoming.body
+        }
+    };
+    let _serving = bob.node().serve("echo", AppPricing::default(), 8, slow).await.expect("serve");
+    let pending = alice.node().request(request(&bob, "echo", b"hello"));
+    let is_late = async {
+        let paid = eventually("it is late", || async {
+            let paid = bob.node().status().await.traffic.paid_late;
+            (!paid.is_zero()).then_some(paid)
+        })
+        .await;
+        gate.add_permits(1);
+        paid
+    };
+    let (answer, paid) = tokio::join!(pending, is_late);
+    answer.expect("answered");
+    assert!(liar.spoiled() > 0, "the endpoint was never asked");
+    assert!(paid < made_up, "{paid} for some milliseconds");
     world.check_books().await;
 }

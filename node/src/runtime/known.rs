@@ -51,21 +51,28 @@ fn is_fresh(known_ms: u64, challenge_ms: u64, now_ms: u64) -> bool {
     (from..known_ms.saturating_add(challenge_ms)).contains(&now_ms)
 }
 
-/// Connects with the chain. If no endpoint answers and what an earlier run knew is fresh, also that: then nothing
-/// was checked yet, see [`Chain::check`].
+/// The chain as a start finds it.
+pub(super) struct Connected {
+    pub chain: Chain,
+    /// If no endpoint answers and what an earlier run knew is fresh: then nothing was checked yet, see
+    /// [`Chain::check`].
+    pub known: Option<Known>,
+    /// What lateness cost in an earlier run.
+    pub late_fee: Option<Yocto>,
+}
+
+/// Connects with the chain.
 ///
 /// Errors: as [`Chain::connect`], and those of the store.
-pub(super) async fn connect(
-    config: ChainConfig,
-    store: &NodeStore,
-) -> Result<(Chain, Option<Known>), ClientError> {
+pub(super) async fn connect(config: ChainConfig, store: &NodeStore) -> Result<Connected, ClientError> {
     let intents = Arc::new(store.clone());
     let known = Known::read(store, &config.rpc_urls)?;
+    let late_fee = known.as_ref().map(|known| known.config.params.late_fee);
     let known = known.filter(|known| is_fresh(known.time_ms, known.config.params.challenge_ms, now_ms()));
     let connecting = Chain::connect(config.clone(), intents.clone());
-    let Some(known) = known else { return Ok((connecting.await?, None)) };
+    let Some(known) = known else { return Ok(Connected { chain: connecting.await?, known: None, late_fee }) };
     let cause = match tokio::time::timeout(PATIENCE, connecting).await {
-        Ok(Ok(chain)) => return Ok((chain, None)),
+        Ok(Ok(chain)) => return Ok(Connected { chain, known: None, late_fee }),
         Ok(Err(error @ (ChainError::Unreachable { .. } | ChainError::Lagging { .. }))) => error.to_string(),
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
@@ -74,7 +81,8 @@ pub(super) async fn connect(
         cause,
         "the chain is away: the node keeps what it has promised, and takes on nothing new"
     );
-    Ok((Chain::resume(config, intents, known.config.clone())?, Some(known)))
+    let chain = Chain::resume(config, intents, known.config.clone())?;
+    Ok(Connected { chain, known: Some(known), late_fee })
 }
 
 /// Keeps what is known while the daemon runs.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use por_types::interface::code;
-use por_types::{SeverOrder, Signed};
+use por_types::{SeverOrder, Signed, Yocto};
 use tokio::task::{JoinError, JoinSet};
 
 use super::{Daemon, failure, other};
 use crate::alarm::failed;
-use crate::chain::ChainError;
-use crate::client::ClientError;
+use crate::chain::{Chain, ChainError};
+use crate::client::{ClientError, ErrorCode};
 
 /// First and longest wait after a call that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -26,6 +26,9 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 
 /// Between two looks at the late fee: on a local chain, and elsewhere.
 const FEE_INTERVAL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// How often endpoints are asked at a start until they agree.
+const FEE_TRIES: u32 = 5;
 
 /// Brings each order to the chain. Runs for ever.
 pub(super) async fn run(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientError> {
@@ -96,6 +99,21 @@ fn is_in_graph(daemon: &Daemon, channel: por_types::ChannelId) -> bool {
 /// Somebody else was first, or the channel is closed and gone.
 fn is_over(error: &ChainError) -> bool {
     matches!(error.contract_code(), Some(code::NOT_SEVERABLE | code::NO_CHANNEL | code::NOT_REGISTERED))
+}
+
+/// Whether this is what lateness costs, where there is nothing from an earlier run to go by.
+///
+/// Errors: `Unreachable` if no more endpoints say so than say otherwise.
+pub(super) async fn agree_on_fee(chain: &Chain, fee: Yocto) -> Result<(), ClientError> {
+    for _ in 0..FEE_TRIES {
+        if chain.agrees_on_late_fee(fee).await {
+            return Ok(());
+        }
+        tokio::time::sleep(FEE_INTERVAL.0).await;
+    }
+    let message = format!("endpoints do not agree that lateness costs {fee} yocto a millisecond");
+    let fix = "remove the one that says something else than the others from network.rpc_urls";
+    Err(ClientError::new(ErrorCode::Unreachable, message, fix))
 }
 
 /// Tells the protocol what lateness costs, whenever that changes from what it was at the start. Runs for ever.

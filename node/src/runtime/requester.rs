@@ -565,11 +565,7 @@ fn route_error(error: RouteError, destination: &NodeKey) -> ClientError {
 fn rejected(reason: RejectReason) -> Failure {
     let (code, next, fix) = match reason {
         RejectReason::Busy => (ErrorCode::Retryable, Next::Wait, "try again later, or send fewer at a time"),
-        RejectReason::Balance => (
-            ErrorCode::Retryable,
-            Next::WaitShortly,
-            "try again later, or ask who runs the path's nodes to add to their deposits",
-        ),
+        RejectReason::Balance => (ErrorCode::Retryable, Next::WaitShortly, "try later, or another node"),
         RejectReason::NoEdge => (ErrorCode::NoRoute, Next::WaitShortly, "try again: the graph has changed"),
         RejectReason::Unreachable => (ErrorCode::Unreachable, Next::WaitShortly, "try again later"),
         RejectReason::Expired => (ErrorCode::Deadline, Next::WaitShortly, "try again"),
