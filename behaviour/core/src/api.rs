@@ -372,7 +372,7 @@ pub enum Event {
         reason: SeverReason,
     },
     /// An edge would have been severed, but too many were lately or nobody is heard from: the fault
-    /// may be here.
+    /// may be here. Told once a minute at most.
     SeverWithheld {
         peer: NodeKey,
         reason: SeverReason,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use por_types::{ChannelId, NodeKey, RequestId, Yocto};
+use por_types::{ChannelId, NodeKey, RequestId, SeverReason, Yocto};
 
 use crate::api::{ConnId, ExchangeId, Time};
 use crate::flush::take_all;
@@ -182,6 +182,8 @@ pub(crate) struct Edge {
     /// Fees earned less lateness lost with the peer, and since when.
     pub profit: (Time, i128),
     pub away: Away,
+    /// When [`crate::Event::SeverWithheld`] was told last, and of which breach.
+    pub withheld: Option<(Time, SeverReason)>,
 }
 
 /// For how long a peer could not be reached while this process ran.

@@ -396,7 +396,7 @@ impl Node {
         channels.sort_unstable();
         channels.dedup_by_key(|(channel, _)| *channel);
         if (reason == SeverReason::MissedSync && self.hears_nobody(peer)) || !self.may_sever(peer) {
-            return self.notify(Event::SeverWithheld { peer, reason });
+            return self.withhold(peer, reason);
         }
         for (channel, request) in channels {
             self.sever(channel, reason, Some(request));

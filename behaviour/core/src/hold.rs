@@ -14,6 +14,9 @@ use crate::wire::MIN_FRAME;
 /// Every node gives credit in steps of at least half the smallest window, bytes.
 const STEP: u64 = MIN_FRAME as u64 / 2;
 
+/// That a breach is not acted on is told this often at most, for each peer.
+const WITHHELD_TOLD_MS: u64 = 60_000;
+
 impl Node {
     /// Something is kept until the peer has it.
     pub(crate) fn keeps_for(&self, peer: NodeKey) -> bool {
@@ -102,10 +105,20 @@ impl Node {
         channels.sort_unstable();
         channels.dedup_by_key(|(channel, _)| *channel);
         if self.is_cut_off(peer) || !self.may_sever(peer) {
-            return self.notify(Event::SeverWithheld { peer, reason });
+            return self.withhold(peer, reason);
         }
         for (channel, request) in channels {
             self.sever(channel, reason, Some(request));
+        }
+    }
+
+    /// A breach is found again with each heartbeat.
+    pub(crate) fn withhold(&mut self, peer: NodeKey, reason: SeverReason) {
+        let now = self.now;
+        let told = &mut self.edge(peer).withheld;
+        if told.is_none_or(|(time, before)| before != reason || now.since_ms(time) >= WITHHELD_TOLD_MS) {
+            *told = Some((now, reason));
+            self.notify(Event::SeverWithheld { peer, reason });
         }
     }
 

@@ -19,10 +19,6 @@ const KEPT: usize = 1024;
 /// under way; above it prices of new ones are not told.
 const PRICES: usize = 16_384;
 
-/// A breach that is withheld is found again with each heartbeat: told once in this time, milliseconds, it does
-/// not push out the rest.
-const SAME_BREACH_MS: u64 = 60_000;
-
 /// The latest happenings, oldest first.
 #[derive(Debug, Default)]
 struct Ring {
@@ -32,20 +28,11 @@ struct Ring {
 
 impl Ring {
     fn push(&mut self, at_ms: u64, what: What) {
-        if matches!(what, What::Withheld { .. }) && self.told_lately(at_ms, &what) {
-            return;
-        }
         if self.kept.len() >= KEPT {
             self.kept.pop_front();
         }
         self.kept.push_back(Happening { number: self.next, at_ms, what });
         self.next += 1;
-    }
-
-    fn told_lately(&self, now_ms: u64, what: &What) -> bool {
-        let mut latest = self.kept.iter().rev();
-        let same = latest.find(|it| it.what == *what);
-        same.is_some_and(|it| it.at_ms.abs_diff(now_ms) < SAME_BREACH_MS)
     }
 
     fn since(&self, number: u64) -> News {
@@ -153,7 +140,7 @@ fn now_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use por_types::{NodeKey, SeverReason};
+    use por_types::NodeKey;
 
     use super::*;
 
@@ -191,24 +178,5 @@ mod tests {
         bulletin.there_is(0, long).await;
         bulletin.there_is(7, long).await;
         assert_eq!(bulletin.since(7), News { next: 1, happenings: Vec::new() });
-    }
-
-    #[test]
-    fn a_breach_that_is_found_at_each_heartbeat_does_not_push_out_the_rest() {
-        let mut ring = Ring::default();
-        let withheld =
-            |peer: u8| What::Withheld { peer: NodeKey([peer; 32]), reason: SeverReason::MissedSync };
-        let overdue = What::Overdue { request: RequestId([1; 32]) };
-        ring.push(0, overdue.clone());
-        for second in 0..100 {
-            for peer in 0..20 {
-                ring.push(1000 * second, withheld(peer));
-            }
-        }
-        let all = ring.since(0).happenings;
-        assert_eq!(all[0].what, overdue);
-        // Each peer once a minute.
-        assert_eq!(all.len(), 1 + 2 * 20);
-        assert_eq!(all.iter().filter(|it| it.what == withheld(7)).count(), 2);
     }
 }
