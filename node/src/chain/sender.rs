@@ -17,6 +17,7 @@ use near_jsonrpc_primitives::types::transactions::{
 use near_primitives::errors::InvalidTxError;
 use near_primitives::hash::CryptoHash;
 use near_primitives::views::{FinalExecutionOutcomeView, TxExecutionStatus};
+use por_types::AccountId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ChainError;
@@ -261,7 +262,7 @@ impl Sender {
                     looks += 1;
                     if looks >= LOOKS {
                         match self.is_spent(sent, &error).await {
-                            Some(true) => return Ok(Fate::Overtaken),
+                            Some(true) => return self.overtaken(sent).await,
                             Some(false) => return Ok(Fate::Dead(error)),
                             None => tokio::time::sleep(RECONNECT).await,
                         }
@@ -276,6 +277,24 @@ impl Sender {
             }
             first = false;
         }
+    }
+
+    /// The nonce is used: by another transaction, or by this one, which has come to the chain since it was looked for.
+    /// Who shows the nonce may not be the one that is asked, and may know the transaction a moment later.
+    async fn overtaken(&self, sent: &SentTx) -> Result<Fate, ChainError> {
+        let (request, hash) = status_of(sent, &self.reader.account)?;
+        for _ in 0..LOOKS {
+            let answers = self.reader.rpc.ask_all(&request, self.reader.rpc.limits().try_timeout).await;
+            let mut found = answers.into_iter().filter_map(|(_, response)| match reached(response, hash) {
+                Ok(Push::Outcome(view)) => Some(view),
+                _ => None,
+            });
+            if let Some(view) = found.next() {
+                return Ok(Fate::Final(view));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(Fate::Overtaken)
     }
 
     /// Whether the nonce of a transaction that nobody knows and that was refused for this is used: then it
@@ -302,17 +321,7 @@ impl Sender {
 
     /// The transaction as the chain knows it; `None` if it does not.
     async fn look_up(&self, sent: &SentTx) -> Result<Option<Push>, ChainError> {
-        let tx_hash = sent
-            .hash
-            .parse()
-            .map_err(|_| ChainError::Store(format!("{:?} is no transaction hash", sent.hash)))?;
-        let request = RpcTransactionStatusRequest {
-            transaction_info: TransactionInfo::TransactionId {
-                tx_hash,
-                sender_account_id: self.reader.account.clone(),
-            },
-            wait_until: TxExecutionStatus::Final,
-        };
+        let (request, tx_hash) = status_of(sent, &self.reader.account)?;
         let timeout = self.reader.rpc.limits().transaction_timeout;
         let accept = |response| reached(response, tx_hash);
         match self.reader.rpc.ask(&request, timeout, transient, accept).await {
@@ -322,6 +331,18 @@ impl Sender {
             other => Ok(Some(push(other))),
         }
     }
+}
+
+/// The question for a transaction's outcome, and its hash.
+fn status_of(
+    sent: &SentTx,
+    account: &AccountId,
+) -> Result<(RpcTransactionStatusRequest, CryptoHash), ChainError> {
+    let hash = sent.hash.parse();
+    let tx_hash = hash.map_err(|_| ChainError::Store(format!("{:?} is no transaction hash", sent.hash)))?;
+    let sender_account_id = account.clone();
+    let transaction_info = TransactionInfo::TransactionId { tx_hash, sender_account_id };
+    Ok((RpcTransactionStatusRequest { transaction_info, wait_until: TxExecutionStatus::Final }, tx_hash))
 }
 
 /// How far an endpoint says that the transaction with this hash has come.

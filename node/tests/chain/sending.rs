@@ -92,8 +92,9 @@ async fn a_refusal_of_what_was_sent_twice_on_the_way_makes_no_second_call() {
 }
 
 /// One endpoint takes a transaction and is gone before it answers; the other is behind, knows nothing of it, and
-/// refuses it in that mood. It gets to the chain once the other has been asked `times` questions.
-async fn refused_elsewhere(mood: Mood, times: u64) {
+/// refuses it in that mood. It gets to the chain once the other has been asked `times` questions, and the other goes on
+/// like that for `more`.
+async fn refused_elsewhere(mood: Mood, times: u64, more: u64) {
     // Until then the blocks for which a transaction is valid must not be over.
     let slow = LocalNetworkConfig { block_time: Duration::from_secs(1), ..Default::default() };
     let world = World { net: LocalNetwork::start(slow).await.expect("local chain") };
@@ -121,6 +122,11 @@ async fn refused_elsewhere(mood: Mood, times: u64) {
     while !takes.let_go().await {
         assert!(Instant::now() < patience, "it gets to the chain");
     }
+    let until = behind.spoiled() + more;
+    while behind.spoiled() < until && !made.is_finished() {
+        assert!(Instant::now() < patience, "the second endpoint is asked on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     behind.turn(Mood::Honest);
     takes.turn(Mood::Honest);
     made.await.expect("no panic").expect("it was made");
@@ -132,13 +138,19 @@ async fn refused_elsewhere(mood: Mood, times: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_behind_does_not_say_that_a_transaction_is_dead() {
     // Before, two of each look, of which there are six, and one for the nonce.
-    refused_elsewhere(Mood::Behind, 15).await;
+    refused_elsewhere(Mood::Behind, 15, 0).await;
+}
+
+/// It has come to the chain when the nonce is asked for, and nobody knows it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_known_a_moment_later_was_made() {
+    refused_elsewhere(Mood::Behind, 15, 4).await;
 }
 
 /// Who is told that it has failed makes it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_elsewhere_does_not_say_that_a_transaction_is_dead() {
-    refused_elsewhere(Mood::Poor, 4).await;
+    refused_elsewhere(Mood::Poor, 4, 0).await;
 }
 
 /// While one call waits for the chain, others that give up are told that they were never sent; and are not.
