@@ -180,17 +180,25 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     let mut chain_config = ChainConfig::new(&config.network, config.account.clone(), Some(keys.near.clone()));
     chain_config.seen_ms = seen::time_ms(&store)?;
     let Connected { chain, known, late_fee } = known::connect(chain_config, &store).await?;
-    // Nothing has been signed: the driver does not run yet.
-    let checked = match check_here(&chain, &keys.near, known.is_some()).await {
-        Ok(()) => check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await,
-        Err(error) => Err(error),
+    // Nothing has been signed, nor anything kept of what the chain says: no task runs yet.
+    let checked = async {
+        check_here(&chain, &keys.near, known.is_some()).await?;
+        check_with_towers(&keys.node, &store, &chain, &config.p2p.watchtowers).await?;
+        // What changed since is taken from several endpoints, as while the node runs.
+        match late_fee {
+            Some(fee) => Ok(fee),
+            None => orders::agree_on_fee(&chain).await,
+        }
     };
-    if let Err(error) = checked {
-        // The chain's client has it too.
-        chain.stop_sending();
-        store.close().await.map_err(store_error)?;
-        return Err(error);
-    }
+    let fee = match checked.await {
+        Ok(fee) => fee,
+        Err(error) => {
+            // The chain's client has it too.
+            chain.stop_sending();
+            store.close().await.map_err(store_error)?;
+            return Err(error);
+        }
+    };
     let kept = KeptGraph::new(home.graph_file(), config.network(), config.network.rpc_urls.clone());
     let (kept, kept_graph) = kept.load().await.map_err(|error| other(error.to_string()))?;
     let graph_sync = GraphSync::from_kept(chain.clone(), kept_graph);
@@ -216,8 +224,6 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
         news.clone(),
     );
     let found = chain.config_found().clone();
-    // What changed since is taken from several endpoints, as while the node runs.
-    let fee = late_fee.unwrap_or(found.params.late_fee);
     let opener = Opener::new(network.clone(), keys.node.clone());
     let alarm = Alarm::default();
     let daemon = Arc::new(Daemon {
@@ -259,12 +265,9 @@ pub(crate) async fn start(setup: &NodeSetup) -> Result<(Arc<Daemon>, Supervisor)
     let memory = Memory::new(daemon.store.clone(), config.network.rpc_urls.clone(), found);
     let local = config.network.is_local();
     supervisor.spawn("graph", follow_graph(daemon.clone(), graph_sync, memory, kept, local));
-    let (control, chain) = (daemon.control.clone(), daemon.chain.clone());
+    let control = daemon.control.clone();
     supervisor.spawn("channel manager", async move {
         // Before any channel: an answer that is late is not to go out as if lateness cost nothing.
-        if late_fee.is_none() {
-            orders::agree_on_fee(&chain, fee).await?;
-        }
         control.set_late_fee(fee).await.map_err(|_| other("the protocol driver has stopped"))?;
         channels.run(versions, known).await
     });

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{Daemon, World, eventually, request, terms};
 use por_node::client::ErrorCode;
-use por_node::sdk::{AppPricing, Incoming, ServingApp};
+use por_node::sdk::{AppPricing, Incoming, Node, ServingApp};
 use por_types::interface::{ChannelStatus, ChannelView};
 use por_types::{ChannelId, SeverOrder, SeverReason, Side, Terms, Yocto};
 use proxy::{Lie, Mood, Proxy, shown_as};
@@ -380,6 +380,31 @@ async fn an_operator_ends_a_channel_with_a_neighbour_that_is_gone() {
     world.check_books().await;
 }
 
+fn asks_for_lateness(fee: Yocto) -> impl Fn(&str, &serde_json::Value, &mut serde_json::Value) {
+    move |question, _, answer| {
+        if question == "config" {
+            answer["params"]["late_fee"] = json!(fee.to_string());
+        }
+    }
+}
+
+/// Where nothing is known from before, nobody is believed alone; nor is what was not believed known the next time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_anything_to_go_by_needs_endpoints_that_agree() {
+    let world = World::start().await;
+    let mut bob = world.node("bob", &[]).await;
+    let liar = Proxy::start(world.chain.rpc_url()).await;
+    bob.stop().await;
+    bob.follow_through(vec![liar.url(), world.chain.rpc_url()]);
+    liar.lie(asks_for_lateness(Yocto::near(1)));
+    for _ in 0..2 {
+        let refused = Node::start(bob.setup()).await.expect_err("one of two says so");
+        assert_eq!(refused.code, ErrorCode::Unreachable, "{refused}");
+    }
+    liar.lie(|_, _, _| ());
+    bob.start().await;
+}
+
 /// Nor is lateness paid for at a rate that only one of them knows: a start is no exception.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_fee_that_one_endpoint_makes_up_is_not_paid() {
@@ -387,11 +412,7 @@ async fn a_late_fee_that_one_endpoint_makes_up_is_not_paid() {
     let (alice, mut bob, _, _, liar) = paid_to_the_deceived(&world).await;
     // So much that a request just about fits below the bond.
     let made_up = Yocto(BOND.0 / 10_000);
-    liar.lie(move |question, _, answer| {
-        if question == "config" {
-            answer["params"]["late_fee"] = json!(made_up.to_string());
-        }
-    });
+    liar.lie(asks_for_lateness(made_up));
     bob.stop().await;
     bob.start().await;
     let gate = Arc::new(Semaphore::new(0));

@@ -6,7 +6,7 @@ mod rig;
 use std::ops::Range;
 
 use bytes::Bytes;
-use por_core::types::{InvalidReason, RequestHead, SeverReason, Yocto};
+use por_core::types::{InvalidReason, RequestHead, RequestId, SeverReason, Yocto};
 use por_core::verified::Encoder;
 use por_core::wire::{self, Credit, Fragment, Frame, Part};
 use por_core::{ConnId, ExchangeId, Input, RejectReason};
@@ -62,6 +62,16 @@ fn paid_late(frames: &[Frame]) -> u128 {
 /// `down` acknowledges what was passed on to it.
 fn acknowledge(rig: &mut Rig) {
     rig.acknowledge(true);
+}
+
+/// A request for so long an answer that was passed on and acknowledged: its id, and its exchanges with `up` and `down`.
+fn relayed(rig: &mut Rig, len: usize) -> (RequestId, ExchangeId, ExchangeId) {
+    let mut head = rig.head(b"question", len as u64);
+    head.route[1].allowance_ms += 1_000;
+    let (id, up) = rig.ask(&head, b"question");
+    let down = rig.passed_on();
+    rig.acknowledge(true);
+    (id, up, down)
 }
 
 /// The peers are there, whatever else they do not do.
@@ -153,11 +163,7 @@ fn who_takes_payments_and_does_not_counter_sign_them_is_severed() {
 
 /// A relayed request of which the whole answer has come: late, and it was paid for.
 fn answered_late(rig: &mut Rig, answer: &Bytes) -> (ExchangeId, ExchangeId) {
-    let mut head = rig.head(b"question", answer.len() as u64);
-    head.route[1].allowance_ms += 1_000;
-    let (id, up) = rig.ask(&head, b"question");
-    let down = rig.passed_on();
-    rig.acknowledge(true);
+    let (id, up, down) = relayed(rig, answer.len());
     pass(rig, 3_500);
     let mut item = rig.response(id, down, answer);
     item.body = None;
@@ -219,11 +225,7 @@ fn an_answer_that_has_to_come_again_is_owed_again_on_both_edges() {
 fn nobody_is_late_with_what_upstream_is_not_there_to_take() {
     let mut rig = slow();
     let answer = body();
-    let mut head = rig.head(b"question", answer.len() as u64);
-    head.route[1].allowance_ms += 1_000;
-    let (id, _) = rig.ask(&head, b"question");
-    let exchange = rig.passed_on();
-    rig.acknowledge(true);
+    let (id, _, exchange) = relayed(&mut rig, answer.len());
     // A little late by now.
     pass(&mut rig, 4_500);
     let mut item = rig.response(id, exchange, &answer);
@@ -244,11 +246,7 @@ fn nobody_is_late_with_what_upstream_is_not_there_to_take() {
 fn who_has_to_send_an_answer_once_more_has_the_time_for_it() {
     let mut rig = slow();
     let answer = body();
-    let mut head = rig.head(b"question", answer.len() as u64);
-    head.route[1].allowance_ms += 1_000;
-    let (id, up_exchange) = rig.ask(&head, b"question");
-    let exchange = rig.passed_on();
-    rig.acknowledge(true);
+    let (id, up_exchange, exchange) = relayed(&mut rig, answer.len());
     let mut item = rig.response(id, exchange, &answer);
     item.body = None;
     rig.respond(item);
@@ -340,11 +338,7 @@ fn a_body_is_not_sent_from_its_start_again_and_again() {
 fn bears(restarts_at_ms: Option<u64>) -> u64 {
     let mut rig = Rig::with(|rig| rig.terms.bytes_per_s = 1_000_000);
     let answer = body();
-    let mut head = rig.head(b"question", answer.len() as u64);
-    head.route[1].allowance_ms += 1_000;
-    let (id, _) = rig.ask(&head, b"question");
-    let exchange = rig.passed_on();
-    rig.acknowledge(true);
+    let (id, _, exchange) = relayed(&mut rig, answer.len());
     let send = |rig: &mut Rig| {
         rig.respond(wire::ResponseItem { body: None, ..rig.response(id, exchange, &answer) });
         first_window(rig, exchange, &answer);

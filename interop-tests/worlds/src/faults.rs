@@ -569,6 +569,7 @@ mod tests {
                 "a relay that restarted bore an answer that was not taken for longer than it had",
                 &[300_090_056],
             ),
+            ("a relay that restarted without money did not hear that it was answered", &[200_300_397]),
             ("a relay that had crashed let an Ack wait that upstream had waited for", &[103_000_178]),
         ];
         for (why, seeds) in once {

@@ -28,7 +28,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 const FEE_INTERVAL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// How often endpoints are asked at a start until they agree.
-const FEE_TRIES: u32 = 5;
+const FEE_TRIES: u32 = 3;
 
 /// Brings each order to the chain. Runs for ever.
 pub(super) async fn run(daemon: Arc<Daemon>, local: bool) -> Result<(), ClientError> {
@@ -101,18 +101,22 @@ fn is_over(error: &ChainError) -> bool {
     matches!(error.contract_code(), Some(code::NOT_SEVERABLE | code::NO_CHANNEL | code::NOT_REGISTERED))
 }
 
-/// Whether this is what lateness costs, where there is nothing from an earlier run to go by.
+/// What lateness costs, where nothing is known from an earlier run: what a start found, if other endpoints say so too.
 ///
-/// Errors: `Unreachable` if no more endpoints say so than say otherwise.
-pub(super) async fn agree_on_fee(chain: &Chain, fee: Yocto) -> Result<(), ClientError> {
-    for _ in 0..FEE_TRIES {
-        if chain.agrees_on_late_fee(fee).await {
-            return Ok(());
+/// Errors: `Unreachable` if no more of them do than do not.
+pub(super) async fn agree_on_fee(chain: &Chain) -> Result<Yocto, ClientError> {
+    let fee = chain.config_found().params.late_fee;
+    for attempt in 0..FEE_TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(FEE_INTERVAL.0).await;
         }
-        tokio::time::sleep(FEE_INTERVAL.0).await;
+        if chain.agrees_on_late_fee(fee).await {
+            return Ok(fee);
+        }
     }
     let message = format!("endpoints do not agree that lateness costs {fee} yocto a millisecond");
-    let fix = "remove the one that says something else than the others from network.rpc_urls";
+    let fix =
+        "see that all of network.rpc_urls answer, and remove one that says something else than the others";
     Err(ClientError::new(ErrorCode::Unreachable, message, fix))
 }
 
