@@ -34,6 +34,7 @@ use crate::config::NetworkConfig;
 
 pub use admin::{AccessKeyInfo, AccountInfo, Admin, Governed, deploy, deployment_cost};
 pub use call::Call;
+pub(crate) use clock::now_ms;
 pub use clock::{CLOCK_TOLERANCE, ClockState};
 pub use error::ChainError;
 pub use faucet::faucet;

@@ -12,6 +12,7 @@ mod questions;
 mod start;
 #[cfg(test)]
 mod tests;
+mod topup;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use crate::swarm::SwarmHandle;
 use decide::{Action, Situation, decide};
 use floors::Floors;
 use leaving::Leaving;
+use topup::TopUps;
 
 /// Passes happen at every change of the graph and at least this often, for what depends on time.
 const PASS_INTERVAL: Duration = Duration::from_millis(500);
@@ -156,7 +158,7 @@ impl Channels {
         mut versions: tokio::sync::watch::Receiver<crate::graph::GraphVersion>,
         known: Option<Known>,
     ) -> Result<(), ClientError> {
-        let mut manager = Manager::new(self, known);
+        let mut manager = Manager::new(self, known)?;
         let mut timer = tokio::time::interval(PASS_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -168,7 +170,7 @@ impl Channels {
                 },
                 () = nudge.notified() => {}
                 _ = timer.tick() => {}
-                Some(done) = manager.calls.join_next() => manager.on_done(done)?,
+                Some(done) = manager.calls.join_next() => manager.on_done(done).await?,
                 Some(looked) = manager.looks.join_next() => manager.on_looked(looked)?,
                 Some(answer) = manager.leaving.questions.next() => manager.leaving.take(&answer?),
                 Some(answer) = manager.floors.questions.next() => manager.floors.take(&answer?),
@@ -221,9 +223,7 @@ impl Channels {
 /// A call that has ended.
 struct Done {
     channel: ChannelId,
-    name: &'static str,
-    /// The totals of a close request.
-    stated: Option<por_types::Totals>,
+    action: Action,
     /// Derived from what only some endpoints show.
     by_others: bool,
     result: Result<(), ChainError>,
@@ -249,6 +249,7 @@ struct Manager {
     stated: HashMap<ChannelId, por_types::Totals>,
     leaving: Leaving,
     floors: Floors,
+    top_ups: TopUps,
     /// What all endpoints show of this node's channels, and the question that is under way.
     others: Others,
     looks: JoinSet<(Page, Vec<Shown>)>,
@@ -257,9 +258,11 @@ struct Manager {
 }
 
 impl Manager {
-    fn new(channels: Channels, known: Option<Known>) -> Manager {
-        let others = Others::new(&channels.parts.chain.config_found().params);
-        Manager {
+    fn new(channels: Channels, known: Option<Known>) -> Result<Manager, ClientError> {
+        let Parts { chain, store, policy, .. } = &*channels.parts;
+        let others = Others::new(&chain.config_found().params);
+        let top_ups = TopUps::load(store.clone(), policy.late_top_up)?;
+        Ok(Manager {
             channels,
             calls: JoinSet::new(),
             busy: HashSet::new(),
@@ -270,10 +273,11 @@ impl Manager {
             stated: HashMap::new(),
             leaving: Leaving::default(),
             floors: Floors::default(),
+            top_ups,
             others,
             looks: JoinSet::new(),
             over: HashMap::new(),
-        }
+        })
     }
 
     async fn pass(&mut self) -> Result<(), ClientError> {
@@ -303,19 +307,29 @@ impl Manager {
             }
             let over = is_over(&view.status);
             let over = over.then(|| self.over.entry(view.channel).or_insert_with(Instant::now).elapsed());
+            let side = self.channels.side(view);
+            let deposit = if side == Side::A { view.deposit_a } else { view.deposit_b };
+            let trusted = !self.others.doubt_use(view.channel);
             let situation = Situation {
                 view,
-                side: self.channels.side(view),
+                side,
                 ledger: ledger.get(&view.channel),
                 close_wanted: self.channels.closing.lock().contains(&view.channel),
                 stated: self.stated.get(&view.channel).copied(),
                 over: over.unwrap_or_default(),
                 now_ms,
                 policy: &self.channels.parts.policy,
+                top_up_most: if trusted { self.top_ups.most(view.channel, deposit) } else { Yocto::ZERO },
             };
             if let Some(action) = decide(&situation) {
+                if let Action::TopUp { amount } = action {
+                    self.top_ups.note(view.channel, deposit, amount).await?;
+                }
                 self.carry_out(view, action, false);
                 continue;
+            }
+            if situation.runs_dry() {
+                self.top_ups.tell_used_up(view.channel);
             }
             let others = self.others.act_on(view.channel);
             if let Some((view, action)) = decide::for_others(&situation, &others) {
@@ -450,21 +464,20 @@ impl Manager {
         let view = view.clone();
         self.calls.spawn(async move {
             let forgets = action == Action::Forget;
-            let stated = if let Action::RequestClose(totals) = &action { Some(*totals) } else { None };
-            let mut result = make(&parts.chain, &view, action).await;
+            let mut result = make(&parts.chain, &view, action.clone()).await;
             let gone = result.as_ref().err().and_then(ChainError::contract_code) == Some(code::NO_CHANNEL);
             if gone || (forgets && result.is_ok()) {
                 // The change log does not speak of records that are no more.
                 parts.graph.write().forget(channel);
                 result = Ok(());
             }
-            Done { channel, name, stated, by_others, result }
+            Done { channel, action, by_others, result }
         });
     }
 
-    fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), ClientError> {
+    async fn on_done(&mut self, done: Result<Done, tokio::task::JoinError>) -> Result<(), ClientError> {
         // Derived again it would fail again, and the channel with it: evidence has its time.
-        let Done { channel, name, stated, by_others, result } = done.map_err(|error| {
+        let Done { channel, action, by_others, result } = done.map_err(|error| {
             let what = error.try_into_panic().map(|panic| failed("channel manager's call", &*panic));
             failure(what.unwrap_or_else(|_| "a call of the channel manager has stopped".to_owned()))
         })?;
@@ -474,9 +487,14 @@ impl Manager {
             Ok(()) => true,
             Err(error) => error.contract_code().is_some() && !error.is_transient(),
         };
-        if let Some(totals) = stated.filter(|_| settled) {
-            self.stated.insert(channel, totals);
+        if let (Action::RequestClose(totals), true) = (&action, settled) {
+            self.stated.insert(channel, *totals);
         }
+        let refused = result.as_ref().err().is_some_and(ChainError::has_changed_nothing);
+        if matches!(action, Action::TopUp { .. }) && refused {
+            self.top_ups.take_back(channel).await?;
+        }
+        let name = action.name();
         match result {
             Ok(()) => {
                 self.resting.remove(&channel);

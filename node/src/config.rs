@@ -21,6 +21,7 @@
 //! auto_confirm = false            # confirm proposals of others without asking
 //! confirm_accounts = []           # only from these; empty: from anyone
 //! confirm_deposit = "0.01 NEAR"   # own deposit in such a channel, e.g. "0.5 NEAR"
+//! late_top_up = "0.1 NEAR"        # most to add to deposits in 24 h, so that lateness can be passed on
 //! forget_after_s = 3600           # how long a channel that is over stays on chain
 //! checks = "own"                  # continue stalled partition checks: "own", "any" or "none"
 //! pursuit_budget = "0"            # most to spend on asking a severed, silent neighbour over other routes
@@ -124,6 +125,10 @@ impl Default for ApiConfig {
 /// lateness of many requests at once until who causes it is found out.
 pub const CONFIRM_DEPOSIT: Yocto = Yocto::millinear(10);
 
+/// Most that is added to deposits in a day for the sake of lateness, unless the operator wants it otherwise: a tenth
+/// of it pays for one late request for hours.
+pub const LATE_TOP_UP: Yocto = Yocto::millinear(100);
+
 /// What the daemon decides by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -135,6 +140,10 @@ pub struct PolicyConfig {
     /// Own deposit in such a channel.
     #[serde(with = "human_amount")]
     pub confirm_deposit: Yocto,
+    /// Most that is added within 24 h to own balances that late payments are about to use up while the next nodes
+    /// pay for that lateness; 0 is off. Without, the edges to those have to be severed (protocol section 4).
+    #[serde(with = "human_amount")]
+    pub late_top_up: Yocto,
     /// How long a channel that is over stays on chain before this node, if it proposed it, takes
     /// the storage deposit back; seconds.
     pub forget_after_s: u64,
@@ -156,6 +165,7 @@ impl Default for PolicyConfig {
             auto_confirm: false,
             confirm_accounts: Vec::new(),
             confirm_deposit: CONFIRM_DEPOSIT,
+            late_top_up: LATE_TOP_UP,
             forget_after_s: 3_600,
             checks: ChecksPolicy::Own,
             pursuit_budget: Yocto::ZERO,

@@ -160,6 +160,11 @@ impl Daemon {
         }
     }
 
+    /// Settings from the next start on.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
     /// Follows the chain through these endpoints from the next start on.
     pub fn follow_through(&mut self, rpc_urls: Vec<String>) {
         self.config.network.rpc_urls = rpc_urls;

@@ -441,3 +441,49 @@ async fn a_late_fee_that_one_endpoint_makes_up_is_not_paid() {
     assert!(paid < made_up, "{paid} for some milliseconds");
     world.check_books().await;
 }
+
+/// Late payments that are passed on use up the balance that they come from, though nothing is lost: who cannot pay any
+/// more has to sever the next edge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_adds_to_the_balance_that_lateness_is_passed_on_from() {
+    // So much that what is in the channel lasts for some seconds, and what may be open for 2.4 s is below the bond.
+    let per_s = Yocto::millinear(350);
+    let world = World::start_with(|params| params.late_fee = Yocto(per_s.0 / 1_000)).await;
+    let alice = world.node("alice", &[]).await;
+    let mut relay = world.node("relay", &[&alice]).await;
+    relay.config_mut().policy.late_top_up = Yocto::near(20);
+    relay.stop().await;
+    relay.start().await;
+    let server = world.node("server", &[&relay]).await;
+    let first = open(&alice, &relay).await;
+    let second = open(&relay, &server).await;
+    // Who is late pays for it.
+    server.client().top_up_channel(second, Yocto::near(40)).await.expect("top up");
+    let told = Arc::new(Notify::new());
+    let _serving = server.echo_when("slow", &told).await;
+
+    let before = relay.channel(first).await.expect("open").deposit_mine;
+    let mut ask = request(&server, "slow", b"hello");
+    ask.deadline = Duration::from_secs(120);
+    let answered = eventually("the graph reaches the server", || async {
+        match alice.node().request(ask.clone()).await {
+            Err(error) if matches!(error.code, ErrorCode::Unreachable | ErrorCode::NoRoute) => None,
+            other => Some(other),
+        }
+    });
+    let used_up = async {
+        eventually("more is passed on than there was", || async {
+            let paid = relay.node().status().await.traffic.paid_late;
+            (paid > before).then_some(())
+        })
+        .await;
+        told.notify_one();
+    };
+    let (answer, ()) = tokio::join!(answered, used_up);
+    answer.expect("answered: nobody was severed");
+    let info = relay.channel(first).await.expect("open");
+    let added = info.deposit_mine.checked_sub(before).expect("added");
+    assert!(!added.is_zero() && added <= Yocto::near(20), "{added}");
+    assert_eq!(info.status, ChannelStatus::Open);
+    world.check_books().await;
+}

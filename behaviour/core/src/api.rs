@@ -511,6 +511,9 @@ pub struct ChannelSnapshot {
     pub balance_mine: Yocto,
     pub balance_theirs: Yocto,
     pub unfinished: u32,
+    /// What this node pays the counterparty out of this balance for each second of lateness that the next nodes pay it
+    /// for. Before the balance is used up it has to sever those (protocol section 4).
+    pub late_per_s: Yocto,
     /// Counterparty's latest signature as evidence for the contract.
     pub their_payment: Option<Signed<por_types::ChannelState>>,
     /// Counterparty's counter-signature of this node's latest acknowledged payment.

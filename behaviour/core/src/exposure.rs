@@ -4,7 +4,7 @@
 use por_types::{ChannelId, NodeKey, Yocto};
 
 use crate::api::{Event, MyChannel, RejectReason};
-use crate::job::{Job, Leg};
+use crate::job::{Job, Leg, Relay, Role};
 use crate::ledger::{Channel, Load, SHARE_OF_FREE};
 use crate::node::Node;
 
@@ -21,6 +21,22 @@ impl Node {
         let reserve = self.late_fee.paid(self.now).checked_mul(noticed_ms.saturating_mul(requests));
         let own = channel.funds().saturating_sub(from.amount);
         reserve.is_ok_and(|reserve| own >= reserve)
+    }
+
+    /// What a second of the lateness costs that this node passes on to where these requests came from: next nodes that
+    /// only are silent will not cost it for long.
+    pub(crate) fn late_per_s(&self, channel: &Channel) -> Yocto {
+        let edge = self.edges.get(&channel.row.peer).filter(|_| channel.incoming.requests > 0);
+        let jobs = edge.into_iter().flat_map(|edge| edge.owed.values()).filter_map(|id| self.jobs.get(id));
+        let passed_on = jobs.filter(|job| {
+            let Role::Relay(Relay { from, to, .. }) = &job.role else { return false };
+            let open = from.open && to.open && from.channel == channel.row.channel;
+            open && self.now > from.clock.deadline && !to.clock.late.is_zero()
+        });
+        let requests = u128::try_from(passed_on.count()).unwrap_or(u128::MAX);
+        // More than exists is more than any balance.
+        let fee = self.late_fee.paid(self.now);
+        fee.checked_mul(requests.saturating_mul(1_000)).unwrap_or(Yocto(u128::MAX >> 1))
     }
 
     /// The balance on this channel was too small for something; told now and then.

@@ -337,7 +337,7 @@ impl Channel {
         }
     }
 
-    pub fn snapshot(&self) -> ChannelSnapshot {
+    pub fn snapshot(&self, late_per_s: Yocto) -> ChannelSnapshot {
         ChannelSnapshot {
             channel: self.row.channel,
             peer: self.row.peer,
@@ -348,6 +348,7 @@ impl Channel {
             balance_mine: self.balance_mine(),
             balance_theirs: self.balance_theirs(),
             unfinished: self.outgoing.requests.saturating_add(self.incoming.requests),
+            late_per_s,
             their_payment: self.row.their_payment.clone(),
             their_receipt: self.row.receipt.clone(),
         }
@@ -441,7 +442,7 @@ mod tests {
                 }
             }
             let [(_, a), (_, b)] = &ends;
-            prop_assert_eq!(a.snapshot().totals, b.snapshot().totals);
+            prop_assert_eq!(a.snapshot(Yocto::ZERO).totals, b.snapshot(Yocto::ZERO).totals);
             prop_assert_eq!(a.balance_mine(), b.balance_theirs());
             let sum = a.balance_mine().checked_add(b.balance_mine());
             prop_assert_eq!(sum, DEPOSIT.checked_add(DEPOSIT));
@@ -483,7 +484,7 @@ mod tests {
         let mut proven = info(a.row.peer, Side::A);
         proven.floors = Totals { sent_a: Yocto(5), sent_b: Yocto(6) };
         assert!(a.set_info(proven.clone()));
-        assert_eq!(a.snapshot().totals, proven.floors);
+        assert_eq!(a.snapshot(Yocto::ZERO).totals, proven.floors);
         assert!(!a.set_info(proven));
     }
 }

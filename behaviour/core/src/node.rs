@@ -250,11 +250,11 @@ impl Node {
     }
 
     pub fn channel(&self, id: ChannelId) -> Option<ChannelSnapshot> {
-        self.channels.get(&id).map(Channel::snapshot)
+        self.channels.get(&id).map(|channel| channel.snapshot(self.late_per_s(channel)))
     }
 
     pub fn channels(&self) -> Vec<ChannelSnapshot> {
-        self.channels.values().map(Channel::snapshot).collect()
+        self.channels.values().map(|channel| channel.snapshot(self.late_per_s(channel))).collect()
     }
 
     /// What this node owns on each channel, and with whom.

@@ -414,3 +414,26 @@ fn a_relay_takes_no_more_than_it_can_pay_the_lateness_of() {
     rig.ask(&here, b"question");
     assert!(rig.rejection().is_none());
 }
+
+/// What has to be added to in time: what a silent next node costs ends by itself.
+#[test]
+fn lateness_that_the_next_node_pays_for_is_told_of_by_the_second() {
+    let mut rig = Rig::new();
+    rig.input(Input::LateFee { per_ms: LATE_FEE });
+    let per_s = |rig: &Rig| rig.node.channel(IN).unwrap().late_per_s;
+    let mut head = rig.head(b"question", 100);
+    head.route[1].allowance_ms = u64::from(rig.terms.rtt_ms) + 1_000;
+    let (id, _) = rig.ask(&head, b"question");
+    let exchange = rig.passed_on();
+    rig.acknowledge(true);
+    assert_eq!(per_s(&rig), Yocto::ZERO, "there is time yet");
+    let bound = head.bound_ms_at(0);
+    rig.later(bound + 1);
+    assert_eq!(per_s(&rig), Yocto::ZERO, "nobody has paid for it");
+    rig.down_pays_late(id, exchange, LATE_FEE);
+    assert_eq!(per_s(&rig), Yocto(LATE_FEE.0 * 1_000));
+    assert_eq!(rig.node.channel(OUT).unwrap().late_per_s, Yocto::ZERO, "it is paid from the other one");
+    let answer = rig.response(id, exchange, b"answer");
+    rig.respond(answer);
+    assert_eq!(per_s(&rig), Yocto::ZERO);
+}

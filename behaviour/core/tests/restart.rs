@@ -301,12 +301,8 @@ fn nobody_is_blamed_for_payments_before_the_chain_is_read() {
     rig.events.clear();
     let down = rig.down.public();
     rig.connect(down);
-    for sync in 1..200 {
-        let due = Item { request: id, amount: Yocto(1), kind: ItemKind::Late };
-        let items = Items { channel: OUT, payer: Side::B, items: vec![due] };
-        let payment = state(&rig.down, OUT, Yocto::ZERO, Yocto(sync), items.hash(&network()));
-        let items = vec![wire::LateItem { exchange: item.exchange, amount: Yocto(1), total: Yocto(sync) }];
-        rig.down_sends(Frame::Late(wire::Late { payment, resent: false, items }));
+    for _ in 1..200 {
+        rig.down_pays_late(id, item.exchange, Yocto(1));
     }
     assert!(rig.disconnected.is_empty(), "{:?}", rig.events);
 }

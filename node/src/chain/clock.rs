@@ -83,7 +83,7 @@ impl Present {
 }
 
 /// The wall clock, milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     millis(SystemTime::now())
 }
 

@@ -90,6 +90,30 @@ impl ChainError {
         )
     }
 
+    /// True if the call has had no effect and never will: not if nobody knows.
+    pub(crate) fn has_changed_nothing(&self) -> bool {
+        match self {
+            ChainError::Undecided { .. }
+            | ChainError::Forgotten { .. }
+            | ChainError::Answer { .. }
+            | ChainError::Stopped
+            | ChainError::Broken { .. } => false,
+            // What is signed is pursued until the chain can be reached: this was not.
+            ChainError::Unreachable { .. }
+            | ChainError::Lagging { .. }
+            | ChainError::Foreign { .. }
+            | ChainError::NoContract { .. }
+            | ChainError::Contract { .. }
+            | ChainError::Rejected { .. }
+            | ChainError::Funds { .. }
+            | ChainError::NoAccount { .. }
+            | ChainError::NoKey { .. }
+            | ChainError::Unsent { .. }
+            | ChainError::Store(_)
+            | ChainError::ReadOnly => true,
+        }
+    }
+
     /// The row of the exit code table.
     pub fn error_code(&self) -> ErrorCode {
         match self {

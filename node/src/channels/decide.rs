@@ -31,11 +31,14 @@ pub(super) struct Situation<'s> {
     /// Block time.
     pub now_ms: u64,
     pub policy: &'s PolicyConfig,
+    /// Most that may be added to the deposit now.
+    pub top_up_most: Yocto,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Confirm { deposit: Yocto },
+    TopUp { amount: Yocto },
     RequestClose(Totals),
     ConfirmClose(Totals),
     Evidence(Box<SubmitStateArgs>),
@@ -47,6 +50,7 @@ impl Action {
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Action::Confirm { .. } => "confirming the proposal",
+            Action::TopUp { .. } => "adding to the deposit, from which lateness is paid,",
             Action::RequestClose(_) => "requesting the close",
             Action::ConfirmClose(_) => "confirming the close",
             Action::Evidence(_) => "submitting evidence",
@@ -69,6 +73,7 @@ impl Action {
                 let args = ConfirmChannelArgs { channel, terms: view.terms.clone(), deposit };
                 return Call::confirm(args, view.bond);
             }
+            Action::TopUp { amount } => Call::TopUp { channel, amount },
             Action::RequestClose(totals) => Call::RequestClose(CloseArgs { channel, totals }),
             Action::ConfirmClose(totals) => Call::ConfirmClose(CloseArgs { channel, totals }),
             Action::Evidence(args) => Call::SubmitState(*args),
@@ -82,7 +87,8 @@ impl Action {
 pub(super) fn decide(s: &Situation<'_>) -> Option<Action> {
     match &s.view.status {
         ChannelStatus::Proposed => confirm(s),
-        ChannelStatus::Open => (s.close_wanted && s.settled()).then(|| Action::RequestClose(s.totals())),
+        ChannelStatus::Open if s.close_wanted && s.settled() => Some(Action::RequestClose(s.totals())),
+        ChannelStatus::Open => s.top_up(s.top_up_most).map(|amount| Action::TopUp { amount }),
         ChannelStatus::Closing { by, totals, confirmed: false, .. } => answer_close(s, *by, *totals),
         ChannelStatus::Closing { by, totals, closes_ms, .. } => {
             s.evidence(s.view.totals.max(*totals), *closes_ms).or_else(|| s.finalize(*closes_ms, *by))
@@ -143,6 +149,20 @@ impl Situation<'_> {
     /// No exchange is without an outcome, so the totals will not move any more.
     fn settled(&self) -> bool {
         self.ledger.is_none_or(|ledger| ledger.unfinished == 0)
+    }
+
+    /// What to add to the own deposit, of at most this, so that lateness can be passed on.
+    fn top_up(&self, most: Yocto) -> Option<Yocto> {
+        let ledger = self.ledger?;
+        let balance = ledger.balance_mine.saturating_sub(ledger.pending_in);
+        // No balance lasts if the rate is beyond all sense.
+        super::topup::enough(balance, ledger.late_per_s, self.policy.late_top_up, most).ok().flatten()
+    }
+
+    /// The balance from which lateness is passed on is running out, and no more may be added.
+    pub(super) fn runs_dry(&self) -> bool {
+        let open = self.view.status == ChannelStatus::Open;
+        open && self.top_up(self.top_up_most).is_none() && self.top_up(Yocto(u128::MAX)).is_some()
     }
 
     fn totals(&self) -> Totals {

@@ -54,6 +54,7 @@ fn ledger(sent_a: u128, sent_b: u128, unfinished: u32) -> ChannelSnapshot {
         balance_mine: Yocto(1000),
         balance_theirs: Yocto(1000),
         unfinished,
+        late_per_s: Yocto::ZERO,
         their_payment: Some(payment),
         their_receipt: None,
     }
@@ -72,7 +73,17 @@ fn next(case: Case<'_>) -> Option<Action> {
     let Case { view, ledger, close_wanted, stated, now_ms } = case;
     let side = Side::A;
     let over = std::time::Duration::ZERO;
-    decide(&Situation { view: &view, side, ledger, close_wanted, stated, over, now_ms, policy: &policy })
+    decide(&Situation {
+        view: &view,
+        side,
+        ledger,
+        close_wanted,
+        stated,
+        over,
+        now_ms,
+        policy: &policy,
+        top_up_most: Yocto::ZERO,
+    })
 }
 
 fn closing(by: Side, sent_a: u128, sent_b: u128, confirmed: bool) -> ChannelStatus {
@@ -166,6 +177,7 @@ fn proposals_are_confirmed_only_where_the_policy_says_so() {
             over: std::time::Duration::ZERO,
             now_ms: 0,
             policy,
+            top_up_most: Yocto::ZERO,
         })
     };
     let off = PolicyConfig::default();
@@ -182,7 +194,17 @@ fn the_proposer_forgets_what_has_been_over_for_long_enough() {
     let policy = PolicyConfig::default();
     let over_for = |view: &ChannelView, side, ledger: Option<&ChannelSnapshot>, over| {
         let (close_wanted, stated, now_ms) = (false, None, 1_000);
-        decide(&Situation { view, side, ledger, close_wanted, stated, over, now_ms, policy: &policy })
+        decide(&Situation {
+            view,
+            side,
+            ledger,
+            close_wanted,
+            stated,
+            over,
+            now_ms,
+            policy: &policy,
+            top_up_most: Yocto::ZERO,
+        })
     };
     let long = policy.forget_after();
     let closed = view(ChannelStatus::Closed {

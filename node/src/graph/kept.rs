@@ -12,7 +12,7 @@
 
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use por_types::Network;
 use por_types::interface::{ChannelView, NodeView};
@@ -22,6 +22,7 @@ use tokio::task::JoinError;
 
 use super::{Graph, SharedGraph};
 use crate::chain::MAX_RECORDS;
+use crate::chain::now_ms;
 
 /// Names the format: what another version has written is left alone and replaced.
 const MAGIC: &[u8] = b"por graph 1\n";
@@ -248,11 +249,6 @@ fn next_block<T: DeserializeOwned>(rest: &mut &[u8]) -> io::Result<Option<T>> {
 
 fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "its content is damaged")
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 //! a clock that is set costs nothing by itself; to stop would break promises to neighbours, so the operator
 //! is told, in the log and in the status, to set it right before the next start.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::Daemon;
-use crate::chain::{CLOCK_TOLERANCE, Chain, ClockState};
+use crate::chain::{CLOCK_TOLERANCE, Chain, ClockState, now_ms};
 use crate::client::{ClientError, ErrorCode};
 
 /// Between two looks at a clock that seems wrong: on a local chain, and elsewhere.
@@ -46,8 +46,7 @@ impl ClockWatch {
     /// `head_ms`: time of the chain's latest block. Only if it is not near this machine's time the endpoints
     /// are asked for more.
     pub(super) async fn look(&mut self, daemon: &Daemon, head_ms: u64) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let apart = now.abs_diff(Duration::from_millis(head_ms));
+        let apart = Duration::from_millis(now_ms().abs_diff(head_ms));
         if apart <= CLOCK_TOLERANCE {
             return tell(daemon, None);
         }

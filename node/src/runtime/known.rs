@@ -5,14 +5,14 @@
 //! Not for ever: a channel whose close began after that can be over one challenge period later.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use por_types::Yocto;
 use por_types::interface::{ChannelView, ConfigView};
 use serde::{Deserialize, Serialize};
 
 use super::store_error;
-use crate::chain::{CLOCK_TOLERANCE, Chain, ChainConfig, ChainError};
+use crate::chain::{CLOCK_TOLERANCE, Chain, ChainConfig, ChainError, now_ms};
 use crate::client::ClientError;
 use crate::store::{AppTable, NodeStore};
 
@@ -116,10 +116,6 @@ impl Memory {
         self.kept = known;
         Ok(())
     }
-}
-
-fn now_ms() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn millis(time: Duration) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use por_core::Event;
@@ -11,6 +11,7 @@ use por_types::{RequestId, Yocto};
 use tokio::sync::watch;
 
 use super::{Daemon, other};
+use crate::chain::now_ms;
 use crate::client::{ClientError, Happening, News, What};
 
 /// Happenings kept; older ones are forgotten.
@@ -131,11 +132,6 @@ fn tell(event: Event, prices: &mut HashMap<RequestId, Yocto>) -> Option<What> {
         Event::Pursued { channel, peer, request, end } => Some(What::Pursued { channel, peer, request, end }),
         _ => None,
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

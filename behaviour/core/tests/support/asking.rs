@@ -145,6 +145,16 @@ impl Rig {
         })
     }
 
+    /// `down` pays so much more for the lateness of the only exchange that it is late with.
+    pub fn down_pays_late(&mut self, request: RequestId, exchange: ExchangeId, amount: Yocto) {
+        let item = Item { request, amount, kind: ItemKind::Late };
+        let items = Items { channel: OUT, payer: Side::B, items: vec![item] };
+        self.paid_down = self.paid_down.checked_add(amount).unwrap();
+        let payment = state(&self.down, OUT, Yocto::ZERO, self.paid_down, items.hash(&network()));
+        let items = vec![wire::LateItem { exchange, amount, total: self.paid_down }];
+        self.down_sends(Frame::Late(wire::Late { payment, resent: false, items }));
+    }
+
     /// Id of a request that was passed on.
     pub fn last_request(&self, item: &RequestItem) -> RequestId {
         borsh::from_slice::<RequestHead>(&item.head).unwrap().id(&network())
