@@ -154,7 +154,13 @@ impl Situation<'_> {
     /// What to add to the own deposit, of at most this, so that lateness can be passed on.
     fn top_up(&self, most: Yocto) -> Option<Yocto> {
         let ledger = self.ledger?;
-        let balance = ledger.balance_mine.saturating_sub(ledger.pending_in);
+        let (deposit, drawn) = match self.side {
+            Side::A => (self.view.deposit_a, self.view.drawn_a),
+            Side::B => (self.view.deposit_b, self.view.drawn_b),
+        };
+        // By what the chain shows: the ledger may not have been told of it yet.
+        let balance =
+            ledger.totals.balance(self.side, deposit, drawn).ok()?.saturating_sub(ledger.pending_in);
         // No balance lasts if the rate is beyond all sense.
         super::topup::enough(balance, ledger.late_per_s, self.policy.late_top_up, most).ok().flatten()
     }
