@@ -25,6 +25,7 @@ pub const MAX_LINK: usize = 4095;
 
 /// Why bytes are not a listing that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DirError {
     #[error("the listing is not canonical DAG-CBOR of a directory: {0}")]
     Malformed(String),

@@ -45,6 +45,7 @@ pub struct ContentId {
 
 /// Why a text or byte string is not a content id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum IdError {
     #[error("'{0}' is neither a CID nor 64 hex digits")]
     NotAnId(String),

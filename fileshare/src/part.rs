@@ -48,6 +48,7 @@ const BEGINNING: [u8; MAGIC.len()] = *b"fileshare begins";
 
 /// What goes wrong with a download's files.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PartError {
     #[error("{0} already exists")]
     Exists(PathBuf),

@@ -128,6 +128,7 @@ pub enum Fault {
 
 /// Why bytes are no question or answer.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProtoError {
     #[error("a message of {0} bytes is longer than allowed")]
     TooLong(usize),

@@ -49,6 +49,7 @@ pub struct Window {
 
 /// Why an offset and a length are not a window.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WindowError {
     #[error("a window starts and ends at a multiple of 16 KiB or at the end, not {0}..{1}")]
     Unaligned(u64, u64),
@@ -142,6 +143,7 @@ impl Window {
 
 /// Why a slice could not be made, or is not one of the content asked for.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SliceError {
     /// The content on disk is not what it was when it was added.
     #[error("the content no longer matches its id at byte {offset}")]

@@ -53,6 +53,7 @@ pub const INLINE: u64 = GROUP;
 
 /// What goes wrong with the store.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     #[error("{0} is not in the store")]
     NotFound(ContentId),

@@ -75,6 +75,7 @@ impl Edge {
 
 /// The change log cannot be applied; the graph is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GraphError {
     /// Read all pages again.
     #[error("the change log starts at version {oldest}, this copy is at {have}")]

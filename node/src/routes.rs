@@ -78,6 +78,7 @@ pub struct Route {
 
 /// Why there is no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RouteError {
     /// The graph does not have this node: check the key, or wait for the graph.
     #[error("node {0} is in no channel of the graph")]

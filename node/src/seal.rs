@@ -49,6 +49,7 @@ const SALT: &[u8] = b"por/seal1";
 
 /// Why a body could not be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SealError {
     #[error("the destination's key cannot be sealed to; check the key")]
     Key,

@@ -61,6 +61,7 @@ pub struct SwarmConfig {
 
 /// Why the swarm could not be started, or ended.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SwarmError {
     #[error("{addr} is in use; stop the program that uses it, or listen on another port")]
     PortInUse { addr: Multiaddr },

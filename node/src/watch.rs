@@ -63,6 +63,7 @@ impl Handed {
 }
 
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WatchError {
     #[error(transparent)]
     Chain(#[from] ChainError),

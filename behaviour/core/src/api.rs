@@ -456,6 +456,7 @@ pub struct CoreConfig {
 
 /// Why the rows of the store cannot be used: stop, restore the store, never start without it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RestoreError {
     #[error("row {key} of table {table:?} is damaged: {cause}; restore the store from its latest state")]
     Damaged { table: Table, key: String, cause: String },

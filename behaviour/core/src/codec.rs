@@ -23,6 +23,7 @@ pub const FRAGMENT_HEADER_LEN: usize = HEADER_LEN + 17;
 
 /// Why a frame could not be read. The peer broke the protocol: disconnect it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WireError {
     #[error("frame of {len} bytes, at most {max} are taken")]
     TooLong { len: u32, max: u32 },

@@ -150,6 +150,7 @@ fn locate(body_len: u64, offset: u64) -> (Place, u64) {
 
 /// Why a stream was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StreamError {
     #[error("bytes do not belong to the signed body")]
     Mismatch,

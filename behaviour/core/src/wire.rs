@@ -75,6 +75,7 @@ pub struct Hello {
 
 /// Why a peer's Hello was refused: close the connection, it cannot become useful.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum HelloError {
     #[error("peer speaks version {0} of the protocol, this node speaks {VERSION}")]
     Version(u16),

@@ -12,6 +12,7 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
 /// This machine's clock as the chain's endpoints show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClockState {
     /// Within [`CLOCK_TOLERANCE`].
     Right,

@@ -8,6 +8,7 @@ use crate::exit::CliError;
 
 /// A failed view or call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ChainError {
     /// No endpoint gave an answer in time.
     #[error("no RPC endpoint answers: {reasons}")]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// that a script, an app over HTTP and a Rust program tell failures apart the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ErrorCode {
     /// None of the others.
     Other,

@@ -5,6 +5,7 @@ use crate::client::ErrorCode;
 /// Why the store cannot be used. All but [`StoreError::InUse`] and [`StoreError::Busy`] stop the
 /// node: it must never go on with money it cannot write down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     #[error(
         "the store {} is damaged ({cause}); put back its latest copy, never an older one: \

@@ -24,6 +24,7 @@ const ORDER: u8 = 4;
 
 /// Why the tower's store cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WatchStoreError {
     #[error("{path}: {cause}")]
     Database { path: PathBuf, cause: String },

@@ -113,6 +113,7 @@ pub(super) fn swarm(
 
 /// Why a tower could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AskError {
     #[error("the tower's address {0} does not end with /p2p/PEER")]
     Address(Multiaddr),

@@ -7,6 +7,7 @@ use super::SignedReceipt;
 /// How long a node waits for a late downstream node before it severs the edge (protocol
 /// section 5), as long as that node is not in breach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Patience {
     /// Severs this long after its bound has passed, milliseconds.
     AfterMs(u64),
@@ -41,6 +42,7 @@ pub struct Pursue {
 /// How a pursuit ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PursuitEnd {
     /// The node has answered over another route; `held`: with the missing answer.
     Answered { held: bool },
