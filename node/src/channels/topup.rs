@@ -31,6 +31,8 @@ struct TopUp {
     at_ms: u64,
     channel: ChannelId,
     amount: Yocto,
+    /// The own deposit with it.
+    deposit: Yocto,
 }
 
 pub(super) struct TopUps {
@@ -46,8 +48,12 @@ impl TopUps {
     /// `limit`: most within [`WINDOW`], those of earlier runs included.
     pub(super) fn load(store: NodeStore, limit: Yocto) -> Result<TopUps, ClientError> {
         let kept = store.get(AppTable::Metadata, KEY).map_err(store_error)?;
-        let made = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Ok(TopUps { store, limit, made, expected: HashMap::new(), told: HashMap::new() })
+        let made: Vec<TopUp> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        // What a run before has signed may be on its way yet.
+        let shown = u64::try_from(SHOWN.as_millis()).unwrap_or(u64::MAX);
+        let lately = made.iter().filter(|it| now_ms() < it.at_ms.saturating_add(shown));
+        let expected = lately.map(|it| (it.channel, (it.deposit, Instant::now()))).collect();
+        Ok(TopUps { store, limit, made, expected, told: HashMap::new() })
     }
 
     /// What may be added now to a channel in which the chain shows this own deposit.
@@ -75,9 +81,9 @@ impl TopUps {
         deposit: Yocto,
         amount: Yocto,
     ) -> Result<(), ClientError> {
-        self.made.push(TopUp { at_ms: now_ms(), channel, amount });
-        let least = deposit.checked_add(amount).unwrap_or(deposit);
-        self.expected.insert(channel, (least, Instant::now()));
+        let deposit = deposit.checked_add(amount).unwrap_or(deposit);
+        self.made.push(TopUp { at_ms: now_ms(), channel, amount, deposit });
+        self.expected.insert(channel, (deposit, Instant::now()));
         self.keep().await
     }
 
@@ -186,7 +192,8 @@ mod tests {
             store.close().await.expect("closes");
         }
         let mut again = TopUps::load(open(&path), limit).expect("loads");
-        assert_eq!(again.most(channel, Yocto(5)), Yocto(40));
+        assert_eq!(again.most(channel, Yocto(64)), Yocto::ZERO, "it may be on its way yet");
+        assert_eq!(again.most(channel, Yocto(65)), Yocto(40));
         let day = u64::try_from(WINDOW.as_millis()).expect("fits");
         let at = again.made[0].at_ms;
         assert_eq!(again.left(at + day - 1), Yocto(40));
