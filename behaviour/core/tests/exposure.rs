@@ -1,0 +1,79 @@
+//! How much a node takes on: up to what absconding could gain, and what its balances cover.
+
+#[path = "support/rig.rs"]
+mod rig;
+
+use por_core::types::{ChannelId, Yocto};
+use por_core::wire::{self, Frame, RequestItem};
+use por_core::{ANSWER_APP, ANSWER_LIMIT, Event, GraphEdge, Input, RejectReason};
+use rig::*;
+
+/// What the bond has to exceed: a prepayment, and lateness until a breach is noticed.
+fn exposed(rig: &Rig, late_fee: Yocto, requests: u128) -> Yocto {
+    let price = rig.head_here(b"question", 100).payment_at(0).unwrap();
+    let noticed_ms = u128::from(rig.terms.heartbeat_ms) + u128::from(rig.terms.grace_ms);
+    Yocto(requests * (price.0 + late_fee.0 * noticed_ms))
+}
+
+#[test]
+fn lateness_until_a_breach_is_noticed_counts_as_exposure() {
+    let late_fee = Yocto(3);
+    for requests in [1, 3] {
+        let most = exposed(&Rig::new(), late_fee, requests);
+        for (bond, taken) in [(most.0 + 1, requests), (most.0, requests - 1)] {
+            let mut rig = Rig::with(|rig| rig.bond = Yocto(bond));
+            rig.input(Input::LateFee { per_ms: late_fee });
+            for number in 0..requests {
+                let head = rig.head_here(b"question", 100);
+                rig.ask(&head, b"question");
+                let refused = rig.rejection().map(|(reason, _)| reason);
+                assert_eq!(
+                    refused,
+                    (number >= taken).then_some(RejectReason::Busy),
+                    "{number} of {requests}"
+                );
+            }
+        }
+    }
+}
+
+fn told_short(rig: &mut Rig) -> usize {
+    let events = std::mem::take(&mut rig.events);
+    events.iter().filter(|event| matches!(event, Event::Short { channel: IN, .. })).count()
+}
+
+#[test]
+fn that_a_balance_is_short_is_told_once_a_minute() {
+    let mut rig = Rig::new();
+    rig.input(Input::LateFee { per_ms: DEPOSIT });
+    assert!(!rig.ask_through(b"first", 100));
+    assert_eq!(told_short(&mut rig), 1);
+    rig.later(30_000);
+    assert!(!rig.ask_through(b"second", 100));
+    rig.later(29_999);
+    assert!(!rig.ask_through(b"third", 100));
+    assert_eq!(told_short(&mut rig), 0, "it is the same minute");
+    rig.later(1);
+    assert!(!rig.ask_through(b"fourth", 100));
+    assert_eq!(told_short(&mut rig), 1);
+}
+
+/// Who insists is told the truth all the same: what is not there cannot be passed on, now or later.
+#[test]
+fn who_insists_is_refused_what_this_node_cannot_pay_for() {
+    for deposit in [1, DEPOSIT.0] {
+        let mut rig = Rig::with(|rig| rig.out_deposit = Yocto(deposit));
+        let (up, down) = (rig.up.public(), rig.down.public());
+        let parted =
+            GraphEdge { channel: ChannelId(70), a: down, b: up, terms: rig.terms.clone(), open: false };
+        rig.input(Input::Graph { version: 6, chain_time_ms: NOW, edges: vec![parted] });
+        let mut head = rig.head(&[7; 32], ANSWER_LIMIT);
+        head.app = ANSWER_APP.into();
+        head.route[1].allowance_ms += 10_000;
+        let item = RequestItem { again: true, ..rig.item(&head, &[7; 32]) };
+        let payment = Some(rig.payment(&[&head]));
+        rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
+        let reason = rig.rejection().map(|(reason, _)| reason);
+        assert_eq!(reason, (deposit == 1).then_some(RejectReason::Balance), "{deposit}");
+    }
+}
