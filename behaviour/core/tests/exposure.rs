@@ -4,7 +4,7 @@
 mod rig;
 
 use por_core::types::{ChannelId, Yocto};
-use por_core::wire::{self, Frame, RequestItem};
+use por_core::wire::{self, Frame, Rejection, RequestItem};
 use por_core::{ANSWER_APP, ANSWER_LIMIT, Event, GraphEdge, Input, RejectReason};
 use rig::*;
 
@@ -75,5 +75,37 @@ fn who_insists_is_refused_what_this_node_cannot_pay_for() {
         rig.up_sends(Frame::Request(wire::Request { payment, resent: false, requests: vec![item] }));
         let reason = rig.rejection().map(|(reason, _)| reason);
         assert_eq!(reason, (deposit == 1).then_some(RejectReason::Balance), "{deposit}");
+    }
+}
+
+#[test]
+fn a_request_of_exactly_what_the_terms_allow_is_taken() {
+    let mut rig = Rig::with(|rig| rig.terms.max_bytes = 108);
+    let head = rig.head_here(b"question", 100);
+    rig.ask(&head, b"question");
+    assert!(rig.rejection().is_none());
+    let mut rig = Rig::with(|rig| rig.terms.max_bytes = 107);
+    let head = rig.head_here(b"question", 100);
+    rig.ask(&head, b"question");
+    assert_eq!(rig.rejection().map(|(reason, _)| reason), Some(RejectReason::TooLarge));
+}
+
+/// What a node is obliged to ask again is paid for anew: something else must not take it meanwhile.
+#[test]
+fn what_is_to_be_asked_again_stays_covered() {
+    let amount = Rig::new().head(b"question", 100).payment_at(1).unwrap();
+    // One is refused and waits, one is under way; a third leaves as much as the first needs, or a little less.
+    for (deposit, taken) in [(3 * amount.0, true), (3 * amount.0 - 1, false)] {
+        let mut rig = Rig::with(|rig| rig.out_deposit = Yocto(deposit));
+        let (first, item) = rig.obliged(b"first", 103);
+        let (_, other) = rig.relayed(b"second", 102);
+        rig.acknowledge_item(other.exchange);
+        let busy = Rejection { exchange: item.exchange, reason: RejectReason::Busy, invalid: None };
+        let payment = Some(rig.refund(first, amount));
+        rig.down_sends(Frame::Reject(wire::Reject { payment, resent: false, rejections: vec![busy] }));
+        assert!(rig.rejection().is_none(), "it is obliged to ask again");
+        assert_eq!(rig.ask_through(b"third", 103), taken, "{deposit}");
+        let refused = rig.rejection().map(|(reason, _)| reason);
+        assert_eq!(refused, (!taken).then_some(RejectReason::Balance), "{deposit}");
     }
 }
