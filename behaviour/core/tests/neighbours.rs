@@ -4,7 +4,7 @@
 mod rig;
 
 use bytes::Bytes;
-use por_core::types::{ChannelId, RequestId, Yocto};
+use por_core::types::{ChannelId, Hop, RequestId, Yocto};
 use por_core::verified::Encoder;
 use por_core::wire::{self, Credit, Fragment, Frame, Part, ResponseItem};
 use por_core::{
@@ -82,6 +82,37 @@ fn a_request_that_comes_before_the_first_round_trip_is_measured_has_its_time() {
         let spare_ms = head.bound_ms_at(0) - u64::from(rig.terms.rtt_ms);
         rig.later(spare_ms + more_ms - trip_ms);
         let request = asked.expect("it was asked");
+        rig.input(Input::Command(por_core::Command::Respond { request, body: b"answer".as_slice().into() }));
+        rig.later(0);
+        let frames = rig.up_got();
+        assert!(frames.iter().any(|frame| matches!(frame, Frame::Response(_))), "{frames:?}");
+        assert_eq!(late(&frames), late_ms * LATE_FEE.0, "{more_ms}");
+    }
+}
+
+/// A session's first round trip may have waited for the disk; the shortest that was seen counts.
+#[test]
+fn the_answer_to_a_request_tells_the_round_trip_better() {
+    // By the bound less the shortest round trip, and a millisecond later.
+    for (more_ms, late_ms) in [(0, 0), (1, 1)] {
+        let mut rig = Rig::new();
+        rig.input(Input::LateFee { per_ms: LATE_FEE });
+        let up = rig.up.public();
+        for conn in (1..=8).map(por_core::ConnId) {
+            rig.input(Input::Disconnected { peer: up, conn });
+        }
+        rig.connect_with(up, |rig| rig.later(60));
+        rig.up_got();
+        // An own request to the neighbour, which it acknowledges after that time.
+        let trip_ms = 7;
+        let hop = Hop { channel: IN, to: up, ..rig.head(b"question", 100).route[0].clone() };
+        assert_eq!(rig.ask_own_over(hop, 0), None);
+        let exchange = rig.passed_on();
+        rig.later(trip_ms);
+        rig.up_sends(Frame::Ack(wire::Ack { receipts: vec![], exchanges: vec![exchange] }));
+        let head = rig.head_here(b"question", 100);
+        let (request, _) = rig.ask(&head, b"question");
+        rig.later(head.bound_ms_at(0) - trip_ms + more_ms);
         rig.input(Input::Command(por_core::Command::Respond { request, body: b"answer".as_slice().into() }));
         rig.later(0);
         let frames = rig.up_got();
