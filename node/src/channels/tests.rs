@@ -68,22 +68,29 @@ struct Case<'c> {
     now_ms: u64,
 }
 
+/// Of side A, with nothing asked for.
+fn situation<'s>(
+    view: &'s ChannelView,
+    ledger: Option<&'s ChannelSnapshot>,
+    policy: &'s PolicyConfig,
+) -> Situation<'s> {
+    Situation {
+        view,
+        side: Side::A,
+        ledger,
+        close_wanted: false,
+        stated: None,
+        over: std::time::Duration::ZERO,
+        now_ms: 0,
+        policy,
+        top_up_most: Yocto::ZERO,
+    }
+}
+
 fn next(case: Case<'_>) -> Option<Action> {
     let policy = PolicyConfig::default();
     let Case { view, ledger, close_wanted, stated, now_ms } = case;
-    let side = Side::A;
-    let over = std::time::Duration::ZERO;
-    decide(&Situation {
-        view: &view,
-        side,
-        ledger,
-        close_wanted,
-        stated,
-        over,
-        now_ms,
-        policy: &policy,
-        top_up_most: Yocto::ZERO,
-    })
+    decide(&Situation { close_wanted, stated, now_ms, ..situation(&view, ledger, &policy) })
 }
 
 fn closing(by: Side, sent_a: u128, sent_b: u128, confirmed: bool) -> ChannelStatus {
@@ -167,19 +174,8 @@ fn bonds_are_fetched_and_then_nothing_is_left() {
 #[test]
 fn proposals_are_confirmed_only_where_the_policy_says_so() {
     let proposal = view(ChannelStatus::Proposed);
-    let decide_with = |policy: &PolicyConfig, side| {
-        decide(&Situation {
-            view: &proposal,
-            side,
-            ledger: None,
-            close_wanted: false,
-            stated: None,
-            over: std::time::Duration::ZERO,
-            now_ms: 0,
-            policy,
-            top_up_most: Yocto::ZERO,
-        })
-    };
+    let decide_with =
+        |policy: &PolicyConfig, side| decide(&Situation { side, ..situation(&proposal, None, policy) });
     let off = PolicyConfig::default();
     assert_eq!(decide_with(&off, Side::B), None);
     let on = PolicyConfig { auto_confirm: true, confirm_deposit: Yocto(9), ..off.clone() };
@@ -193,18 +189,7 @@ fn proposals_are_confirmed_only_where_the_policy_says_so() {
 fn the_proposer_forgets_what_has_been_over_for_long_enough() {
     let policy = PolicyConfig::default();
     let over_for = |view: &ChannelView, side, ledger: Option<&ChannelSnapshot>, over| {
-        let (close_wanted, stated, now_ms) = (false, None, 1_000);
-        decide(&Situation {
-            view,
-            side,
-            ledger,
-            close_wanted,
-            stated,
-            over,
-            now_ms,
-            policy: &policy,
-            top_up_most: Yocto::ZERO,
-        })
+        decide(&Situation { side, over, now_ms: 1_000, ..situation(view, ledger, &policy) })
     };
     let long = policy.forget_after();
     let closed = view(ChannelStatus::Closed {
@@ -239,10 +224,8 @@ fn what_was_added_counts_as_soon_as_the_chain_shows_it() {
     let passing = ChannelSnapshot { late_per_s: Yocto(10), pending_in: Yocto(20), ..ledger(960, 0, 1) };
     let with = |deposit: u128, most: u128, close_wanted| {
         let view = ChannelView { deposit_a: Yocto(deposit), ..view(ChannelStatus::Open) };
-        let (side, stated, over, now_ms) = (Side::A, None, std::time::Duration::ZERO, 0);
-        let (ledger, policy, top_up_most) = (Some(&passing), &policy, Yocto(most));
-        let situation =
-            Situation { view: &view, side, ledger, close_wanted, stated, over, now_ms, policy, top_up_most };
+        let top_up_most = Yocto(most);
+        let situation = Situation { close_wanted, top_up_most, ..situation(&view, Some(&passing), &policy) };
         (decide(&situation), situation.runs_dry())
     };
     let added = |amount| Some(Action::TopUp { amount: Yocto(amount) });
