@@ -7,9 +7,7 @@ use bytes::Bytes;
 use por_core::types::{ChannelId, Hop, RequestId, Yocto};
 use por_core::verified::Encoder;
 use por_core::wire::{self, Credit, Fragment, Frame, Part, ResponseItem};
-use por_core::{
-    CoreConfig, Event, ExchangeId, Input, MyChannel, Node, Patience, Policy, RejectReason, Restored, Row,
-};
+use por_core::{Event, ExchangeId, Input, MyChannel, Node, Patience, Policy, RejectReason, Restored, Row};
 use rig::*;
 
 const LATE_FEE: Yocto = Yocto(2);
@@ -105,7 +103,8 @@ fn the_answer_to_a_request_tells_the_round_trip_better() {
         rig.up_got();
         // An own request to the neighbour, which it acknowledges after that time.
         let trip_ms = 7;
-        let hop = Hop { channel: IN, to: up, ..rig.head(b"question", 100).route[0].clone() };
+        let hop =
+            Hop { channel: IN, to: up, allowance_ms: 60_000, ..rig.head(b"question", 100).route[0].clone() };
         assert_eq!(rig.ask_own_over(hop, 0), None);
         let exchange = rig.passed_on();
         rig.later(trip_ms);
@@ -392,12 +391,8 @@ fn syncs_go_on_in_the_rhythm_of_a_channel_that_the_other_end_may_still_see() {
 /// The time is the author's to grant, for a price that does not depend on it.
 #[test]
 fn nothing_is_kept_of_an_answered_request_until_its_time_is_over() {
-    let mut rig = Rig::new();
     let policy = Policy { patience: Patience::AfterMs(1_000), ..Policy::default() };
-    rig.node = Node::new(CoreConfig { policy, ..config(&rig.limits) }, Restored::default()).unwrap();
-    rig.uncommitted.clear();
-    rig.chain();
-    rig.connect_all();
+    let mut rig = Rig::with(|rig| rig.policy = policy);
     let mut head = rig.head(b"question", 100);
     head.route[1].allowance_ms += 50_000_000;
     let (id, up) = rig.ask(&head, b"question");

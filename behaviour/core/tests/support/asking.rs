@@ -127,10 +127,10 @@ impl Rig {
     /// Asks `down` on the node's own behalf; why not, if it refuses.
     pub fn ask_own(&mut self, server_price: u128) -> Option<RejectReason> {
         let head = self.head(b"question", 100);
-        self.ask_own_over(head.route[1].clone(), server_price)
+        self.ask_own_over(Hop { allowance_ms: 60_000, ..head.route[1].clone() }, server_price)
     }
 
-    /// Asks the end of one hop, which has plenty of time; why not, if it refuses.
+    /// Asks the end of one hop; why not, if it refuses.
     pub fn ask_own_over(&mut self, hop: Hop, server_price: u128) -> Option<RejectReason> {
         self.events.clear();
         self.input(Input::Command(Command::Request {
@@ -142,7 +142,7 @@ impl Rig {
             server_price: Yocto(server_price),
             expires_ms: NOW + 60_000,
             graph_version: 5,
-            route: vec![Hop { allowance_ms: 60_000, ..hop }],
+            route: vec![hop],
         }));
         self.events.iter().find_map(|event| match event {
             Event::Refused { reason, .. } => Some(*reason),

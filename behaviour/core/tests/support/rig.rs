@@ -57,6 +57,7 @@ pub struct Rig {
     pub terms: Terms,
     pub open: bool,
     pub limits: Limits,
+    pub policy: Policy,
     pub beside: bool,
     /// One more neighbour that asks.
     pub other: Option<NodeSecret>,
@@ -113,6 +114,7 @@ impl Rig {
             terms: terms(),
             open: true,
             limits,
+            policy: Policy::default(),
             beside: false,
             other: None,
             paid_other: Yocto::ZERO,
@@ -122,11 +124,15 @@ impl Rig {
             over: vec![],
         };
         change(&mut rig);
-        rig.node = Node::new(config(&rig.limits), Restored::default()).unwrap();
+        rig.node = Node::new(rig.config(), Restored::default()).unwrap();
         rig.chain();
         rig.serve(10);
         rig.connect_all();
         rig
+    }
+
+    fn config(&self) -> CoreConfig {
+        CoreConfig { policy: self.policy.clone(), ..config(&self.limits) }
     }
 
     /// A new process from what is on disk: not connected, and the chain is not read yet.
@@ -137,7 +143,7 @@ impl Rig {
             value: value.clone(),
         };
         let restored = Restored { rows: self.rows.iter().map(row).collect() };
-        self.node = Node::new(config(&self.limits), restored).unwrap();
+        self.node = Node::new(self.config(), restored).unwrap();
         self.sent.clear();
     }
 
