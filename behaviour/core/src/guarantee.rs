@@ -452,8 +452,11 @@ impl Node {
             self.look_at(request, self.now.after_ms(self.config.policy.margin_ms.max(1)));
         } else if self.now >= until {
             if self.may_sever(to.peer) {
-                self.end_leg(request, SeverReason::UnpaidLateness);
+                return self.end_leg(request, SeverReason::UnpaidLateness);
             }
+            self.withhold(to.peer, SeverReason::UnpaidLateness);
+            let first = self.severs.front().map_or(self.now, |(time, _)| *time);
+            self.look_at(request, first.after_ms(self.config.policy.sever_window_ms.max(1)));
         } else {
             self.look_at(request, until);
         }

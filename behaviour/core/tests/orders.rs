@@ -5,7 +5,7 @@ mod rig;
 
 use por_core::types::{ChannelId, Hop, RequestId, SeverOrder, SeverReason, Signed, Totals, Yocto};
 use por_core::wire::{self, Frame, LateItem};
-use por_core::{Command, ExchangeId, GraphEdge, Input, Patience, Policy};
+use por_core::{Command, Event, ExchangeId, GraphEdge, Input, Patience, Policy};
 use rig::*;
 
 /// The edge behind `down`.
@@ -107,6 +107,45 @@ fn a_node_severs_so_many_peers_in_a_while_and_then_the_next() {
     assert_eq!(severed(&rig), [OUT], "one peer within the window");
     rig.steps(20, 100);
     assert_eq!(severed(&rig), [OUT, IN], "it is not forgotten");
+}
+
+/// A peer that is there and pays is in no other breach: nothing else would look at its bound again.
+#[test]
+fn a_bound_that_passes_when_no_more_may_be_severed_is_looked_at_again() {
+    const LATE: SeverReason = SeverReason::UnpaidLateness;
+    let window_ms = 5_000;
+    let patience = Patience::AfterMs(0);
+    let policy = Policy { max_severs: 1, sever_window_ms: window_ms, patience, ..Policy::default() };
+    let mut rig = Rig::with(|rig| rig.policy = policy);
+    rig.input(Input::LateFee { per_ms: Yocto(1) });
+    let (up, down) = (rig.up.public(), rig.down.public());
+    for (channel, to, allowance_ms) in [(IN, up, 500), (OUT, down, 700)] {
+        let hop = Hop { channel, to, allowance_ms, ..rig.head(b"question", 100).route[0].clone() };
+        assert_eq!(rig.ask_own_over(hop, 0), None);
+    }
+    let item = rig.down_asked();
+    let request = rig.last_request(&item);
+    rig.acknowledge_item(item.exchange);
+    let severed = |rig: &Rig| rig.orders.iter().map(|order| order.statement.channel).collect::<Vec<_>>();
+    let mut told = 0;
+    for passed_ms in (100..=window_ms + 1_000).step_by(100) {
+        rig.later(100);
+        let withheld = |it: &&Event| matches!(it, Event::SeverWithheld { reason: LATE, .. });
+        told += rig.events.iter().filter(withheld).count();
+        rig.events.clear();
+        match passed_ms {
+            ..500 => assert_eq!(severed(&rig), []),
+            700..5_400 => assert_eq!(severed(&rig), [IN], "after {passed_ms} ms"),
+            5_700.. => assert_eq!(severed(&rig), [IN, OUT], "after {passed_ms} ms"),
+            _ => {}
+        }
+        if rig.orders.len() < 2 {
+            rig.alive();
+            rig.down_pays_late(request, item.exchange, Yocto(200));
+        }
+    }
+    assert_eq!(told, 1, "that it is withheld, once");
+    assert!(rig.orders.iter().all(|order| order.statement.reason == LATE));
 }
 
 /// The chain says no more than a node has to know, so what it says stays.

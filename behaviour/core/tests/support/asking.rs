@@ -110,11 +110,16 @@ impl Rig {
         let mut head = self.head(body, limit);
         head.route[1].allowance_ms += 10_000;
         let (id, _) = self.ask(&head, body);
+        (id, self.down_asked())
+    }
+
+    /// The request that `down` has received since it was looked at last.
+    pub fn down_asked(&mut self) -> RequestItem {
         let item = self.down_got().into_iter().find_map(|frame| match frame {
             Frame::Request(request) => request.requests.into_iter().next(),
             _ => None,
         });
-        (id, item.expect("passed on"))
+        item.expect("passed on")
     }
 
     /// [`Rig::relayed`], with the node under obligation: upstream has learned in a new session that it has the request.
