@@ -9,6 +9,7 @@ mod decide;
 mod floors;
 mod leaving;
 mod questions;
+mod rests;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::swarm::SwarmHandle;
 use decide::{Action, Situation, decide};
 use floors::Floors;
 use leaving::Leaving;
+use rests::Rests;
 use topup::TopUps;
 
 /// Passes happen at every change of the graph and at least this often, for what depends on time.
@@ -235,8 +237,7 @@ struct Manager {
     calls: JoinSet<Done>,
     /// Channels with a call under way.
     busy: HashSet<ChannelId>,
-    /// After a failure: not before this time, and the next wait.
-    resting: HashMap<ChannelId, (Instant, Duration)>,
+    rests: Rests,
     /// What the protocol was told last.
     told: Option<Vec<MyChannel>>,
     /// When the channels that this node has used are asked for again, while the graph is not read; `None` once
@@ -266,7 +267,7 @@ impl Manager {
             channels,
             calls: JoinSet::new(),
             busy: HashSet::new(),
-            resting: HashMap::new(),
+            rests: Rests::default(),
             told: None,
             ask_again: Some(Instant::now()),
             known,
@@ -301,10 +302,11 @@ impl Manager {
         }
         let now_ms = self.channels.parts.graph.read().chain_time_ms();
         for view in &views {
-            let resting = self.resting.get(&view.channel).is_some_and(|(until, _)| Instant::now() < *until);
-            if resting || self.busy.contains(&view.channel) {
+            if self.busy.contains(&view.channel) {
                 continue;
             }
+            let waits =
+                |rests: &Rests, action: &Action| rests.waits(view.channel, action.name(), Instant::now());
             let over = is_over(&view.status);
             let over = over.then(|| self.over.entry(view.channel).or_insert_with(Instant::now).elapsed());
             let side = self.channels.side(view);
@@ -319,9 +321,12 @@ impl Manager {
                 over: over.unwrap_or_default(),
                 now_ms,
                 policy: &self.channels.parts.policy,
-                top_up_most: if trusted { self.top_ups.most(view.channel, deposit) } else { Yocto::ZERO },
+                top_up_most: trusted.then(|| self.top_ups.most(view.channel, deposit)),
             };
             if let Some(action) = decide(&situation) {
+                if waits(&self.rests, &action) {
+                    continue;
+                }
                 if let Action::TopUp { amount } = action {
                     self.top_ups.note(view.channel, deposit, amount).await?;
                 }
@@ -332,7 +337,9 @@ impl Manager {
                 self.top_ups.tell_used_up(view.channel);
             }
             let others = self.others.act_on(view.channel);
-            if let Some((view, action)) = decide::for_others(&situation, &others) {
+            if let Some((view, action)) = decide::for_others(&situation, &others)
+                && !waits(&self.rests, &action)
+            {
                 self.carry_out(view, action, true);
             }
         }
@@ -496,29 +503,22 @@ impl Manager {
         }
         let name = action.name();
         match result {
-            Ok(()) => {
-                self.resting.remove(&channel);
-                // Until the graph shows the effect, the same would be derived again.
-                self.resting.insert(channel, (Instant::now() + BACKOFF.0, BACKOFF.0));
-            }
+            Ok(()) => self.rests.made(channel, name, Instant::now()),
             // Those that showed it were wrong; what is due by the others does not wait for that.
             Err(error) if by_others => tracing::warn!(%channel, %error, "{name} by another endpoint failed"),
             Err(error) => {
                 tracing::warn!(%channel, %error, "{name} failed");
-                self.rest(channel);
+                self.rests.failed(channel, name, Instant::now());
             }
         }
         Ok(())
     }
 
-    fn rest(&mut self, channel: ChannelId) {
-        let wait = self.resting.get(&channel).map_or(BACKOFF.0, |(_, wait)| *wait);
-        self.resting.insert(channel, (Instant::now() + wait, (wait * 2).min(BACKOFF.1)));
-    }
-
     /// A close that is done needs no reminder.
     async fn forget_closed(&mut self, views: &[ChannelView]) -> Result<(), ClientError> {
-        self.over.retain(|channel, _| views.iter().any(|view| view.channel == *channel));
+        let known = |channel| views.iter().any(|view| view.channel == channel);
+        self.over.retain(|channel, _| known(*channel));
+        self.rests.keep(known);
         let done: Vec<ChannelId> = views
             .iter()
             .filter(|view| matches!(view.status, ChannelStatus::Closed { .. } | ChannelStatus::Cancelled))

@@ -31,8 +31,8 @@ pub(super) struct Situation<'s> {
     /// Block time.
     pub now_ms: u64,
     pub policy: &'s PolicyConfig,
-    /// Most that may be added to the deposit now.
-    pub top_up_most: Yocto,
+    /// Most that may be added to the deposit now; `None` while endpoints do not agree on the channel.
+    pub top_up_most: Option<Yocto>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +88,9 @@ pub(super) fn decide(s: &Situation<'_>) -> Option<Action> {
     match &s.view.status {
         ChannelStatus::Proposed => confirm(s),
         ChannelStatus::Open if s.close_wanted && s.settled() => Some(Action::RequestClose(s.totals())),
-        ChannelStatus::Open => s.top_up(s.top_up_most).map(|amount| Action::TopUp { amount }),
+        ChannelStatus::Open => {
+            s.top_up_most.and_then(|most| s.top_up(most)).map(|amount| Action::TopUp { amount })
+        }
         ChannelStatus::Closing { by, totals, confirmed: false, .. } => answer_close(s, *by, *totals),
         ChannelStatus::Closing { by, totals, closes_ms, .. } => {
             s.evidence(s.view.totals.max(*totals), *closes_ms).or_else(|| s.finalize(*closes_ms, *by))
@@ -165,10 +167,12 @@ impl Situation<'_> {
         super::topup::enough(balance, ledger.late_per_s, self.policy.late_top_up, most).ok().flatten()
     }
 
-    /// The balance from which lateness is passed on is running out, and no more may be added.
+    /// The balance from which lateness is passed on is running out, and the limit allows no more to be added.
     pub(super) fn runs_dry(&self) -> bool {
-        let open = self.view.status == ChannelStatus::Open;
-        open && self.top_up(self.top_up_most).is_none() && self.top_up(Yocto(u128::MAX)).is_some()
+        let Some(most) = self.top_up_most.filter(|_| self.view.status == ChannelStatus::Open) else {
+            return false;
+        };
+        self.top_up(most).is_none() && self.top_up(Yocto(u128::MAX)).is_some()
     }
 
     fn totals(&self) -> Totals {

@@ -83,7 +83,7 @@ fn situation<'s>(
         over: std::time::Duration::ZERO,
         now_ms: 0,
         policy,
-        top_up_most: Yocto::ZERO,
+        top_up_most: Some(Yocto::ZERO),
     }
 }
 
@@ -222,16 +222,21 @@ fn what_was_added_counts_as_soon_as_the_chain_shows_it() {
     let policy = PolicyConfig { late_top_up: Yocto(1_000_000), ..PolicyConfig::default() };
     // 960 of the 1000 that the chain shows are spent, for 10 a second; the snapshot may be from before it showed more.
     let passing = ChannelSnapshot { late_per_s: Yocto(10), pending_in: Yocto(20), ..ledger(960, 0, 1) };
-    let with = |deposit: u128, most: u128, close_wanted| {
+    let with = |deposit: u128, most: Option<u128>, close_wanted| {
         let view = ChannelView { deposit_a: Yocto(deposit), ..view(ChannelStatus::Open) };
-        let top_up_most = Yocto(most);
+        let top_up_most = most.map(Yocto);
         let situation = Situation { close_wanted, top_up_most, ..situation(&view, Some(&passing), &policy) };
         (decide(&situation), situation.runs_dry())
     };
     let added = |amount| Some(Action::TopUp { amount: Yocto(amount) });
-    assert_eq!(with(1_000, 1_000_000, false), (added(100_000), false));
-    assert_eq!(with(1_000, 400, true), (added(400), false), "lateness goes on while a close waits for it");
-    assert_eq!(with(1_000 + 579, 1_000_000, false), (added(100_000), false));
-    assert_eq!(with(1_000 + 580, 1_000_000, false), (None, false), "it lasts for a minute");
-    assert_eq!(with(1_000, 0, false), (None, true), "no more may be added");
+    assert_eq!(with(1_000, Some(1_000_000), false), (added(100_000), false));
+    assert_eq!(
+        with(1_000, Some(400), true),
+        (added(400), false),
+        "lateness goes on while a close waits for it"
+    );
+    assert_eq!(with(1_000 + 579, Some(1_000_000), false), (added(100_000), false));
+    assert_eq!(with(1_000 + 580, Some(1_000_000), false), (None, false), "it lasts for a minute");
+    assert_eq!(with(1_000, Some(0), false), (None, true), "no more may be added");
+    assert_eq!(with(1_000, None, false), (None, false), "the limit is not the reason");
 }
