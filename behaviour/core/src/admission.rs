@@ -300,6 +300,9 @@ impl Node {
             Err(RejectReason::Balance) => return Err(Refusal::Short(to.channel)),
             checked => checked.map_err(reject)?,
         }
+        if !again && !self.can_still_be_late(&to) {
+            return Err(Refusal::Short(to.channel));
+        }
         if !again && !self.has_share(&to) {
             return Err(reject(RejectReason::Busy));
         }

@@ -16,11 +16,23 @@ impl Node {
     /// there, for as long as the next node may be silent. With less this node would have to sever one that is away
     /// for a moment.
     pub(crate) fn can_be_late(&self, channel: &Channel, from: &Leg, next: NodeKey) -> bool {
-        let noticed_ms = u128::from(self.borne_ms(next));
-        let requests = u128::from(channel.incoming.requests) + 1;
-        let reserve = self.late_fee.paid(self.now).checked_mul(noticed_ms.saturating_mul(requests));
-        let own = channel.funds().saturating_sub(from.amount);
-        reserve.is_ok_and(|reserve| own >= reserve)
+        let requests = channel.incoming.requests.saturating_add(1);
+        self.is_late_covered(channel, from.amount, requests, next)
+    }
+
+    /// Whether the balance that this next leg is paid from still pays for the lateness of what came in over the same
+    /// channel: else what others have relayed would use it up, and this node would have to sever whom that waits for.
+    pub(crate) fn can_still_be_late(&self, to: &Leg) -> bool {
+        let Some(channel) = self.channels.get(&to.channel) else { return false };
+        let requests = channel.incoming.requests;
+        requests == 0 || self.is_late_covered(channel, to.amount, requests, to.peer)
+    }
+
+    fn is_late_covered(&self, channel: &Channel, without: Yocto, requests: u32, silent: NodeKey) -> bool {
+        let noticed_ms = u128::from(self.borne_ms(silent));
+        let reserve = noticed_ms.saturating_mul(u128::from(requests));
+        let reserve = self.late_fee.paid(self.now).checked_mul(reserve);
+        reserve.is_ok_and(|reserve| channel.funds().saturating_sub(without) >= reserve)
     }
 
     /// What a second of the lateness costs that this node passes on to where these requests came from: next nodes that

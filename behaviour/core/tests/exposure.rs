@@ -5,7 +5,7 @@ mod rig;
 
 use por_core::types::{ChannelId, Yocto};
 use por_core::wire::{self, Frame, Rejection, RequestItem};
-use por_core::{ANSWER_APP, ANSWER_LIMIT, Event, GraphEdge, Input, RejectReason};
+use por_core::{ANSWER_APP, ANSWER_LIMIT, Command, Event, GraphEdge, Input, Policy, RejectReason};
 use rig::*;
 
 /// What the bond has to exceed: a prepayment, and lateness until a breach is noticed.
@@ -56,6 +56,40 @@ fn that_a_balance_is_short_is_told_once_a_minute() {
     rig.later(1);
     assert!(!rig.ask_through(b"fourth", 100));
     assert_eq!(told_short(&mut rig), 1);
+}
+
+/// What neighbours have relayed must not use up what the lateness of others is paid from: the node would have to
+/// sever whoever it waits for. What it spends on own requests is its own to weigh.
+#[test]
+fn what_is_relayed_leaves_what_lateness_is_paid_from() {
+    let borne_ms =
+        u128::from(terms().heartbeat_ms + terms().grace_ms) + u128::from(Policy::default().margin_ms);
+    let late_fee = Yocto(100);
+    let amount = Rig::new().head(b"question", 100).payment_at(1).unwrap();
+    let least = 2 * late_fee.0 * borne_ms + amount.0;
+    for (deposit, taken) in [(least, true), (least - 1, false)] {
+        let mut rig = Rig::with(|rig| rig.out_deposit = Yocto(deposit));
+        rig.input(Input::LateFee { per_ms: late_fee });
+        let asked = [rig.ask_from_down(b"one", 103), rig.ask_from_down(b"two", 103)];
+        let delivered = rig.events.iter().filter(|event| matches!(event, Event::Incoming { .. })).count();
+        assert_eq!(delivered, 2, "both are taken");
+        rig.events.clear();
+        assert_eq!(rig.ask_through(b"question", 100), taken, "{deposit}");
+        let refused = rig.rejection().map(|(reason, _)| reason);
+        assert_eq!(refused, (!taken).then_some(RejectReason::Balance), "{deposit}");
+        let told = rig.events.iter().any(|event| matches!(event, Event::Short { channel: OUT, .. }));
+        assert_eq!(told, !taken, "{deposit}");
+        if taken {
+            continue;
+        }
+        assert_eq!(rig.ask_own(10), None, "the node's own request");
+        for (request, _) in asked {
+            rig.input(Input::Command(Command::Respond { request, body: b"answer".as_slice().into() }));
+        }
+        let exchanges = asked.map(|(_, exchange)| exchange).to_vec();
+        rig.down_sends(Frame::Done(wire::Done { exchanges, receipts: vec![] }));
+        assert!(rig.ask_through(b"again", 103), "nothing is left that could be late");
+    }
 }
 
 /// Who insists is told the truth all the same: what is not there cannot be passed on, now or later.

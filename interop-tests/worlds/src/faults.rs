@@ -571,6 +571,7 @@ mod tests {
             ),
             ("a relay that restarted without money did not hear that it was answered", &[200_300_397]),
             ("a relay that had crashed let an Ack wait that upstream had waited for", &[103_000_178]),
+            ("what it relayed used up what a relay paid lateness from", &[400_330_008]),
         ];
         for (why, seeds) in once {
             for seed in *seeds {

@@ -93,6 +93,26 @@ impl Rig {
         self.was_passed_on()
     }
 
+    /// `down` asks the node's own app over OUT, and pays for nothing else.
+    pub fn ask_from_down(&mut self, body: &[u8], limit: u64) -> (RequestId, ExchangeId) {
+        let mut head = self.head_here(body, limit);
+        (head.author, head.route[0].channel) = (self.down.public(), OUT);
+        let mut item = self.item(&head, body);
+        item.proof = sign_one(&self.down, &head);
+        let exchange = item.exchange;
+        let (request, amount) = (head.id(&network()), head.payment_at(0).unwrap());
+        let items = vec![Item { request, amount, kind: ItemKind::Request }];
+        let items = Items { channel: OUT, payer: Side::B, items };
+        self.paid_down = self.paid_down.checked_add(amount).unwrap();
+        let payment = state(&self.down, OUT, Yocto::ZERO, self.paid_down, items.hash(&network()));
+        self.down_sends(Frame::Request(wire::Request {
+            payment: Some(payment),
+            resent: false,
+            requests: vec![item],
+        }));
+        (request, exchange)
+    }
+
     /// `up` asks `down` through the node: true if it was passed on.
     pub fn ask_through(&mut self, body: &[u8], limit: u64) -> bool {
         let mut head = self.head(body, limit);
